@@ -1,0 +1,163 @@
+/**
+ * The contract of the core: what goes in, what comes out. One call, then `poll()` to `undefined`, then one timer for
+ * `nextTimeout()`. An early or a repeated timeout is harmless, and nothing that a remote does throws out of a call.
+ *
+ * Octets that come in belong to the core from then on (events hold views of them); octets that go out in a `transmit`
+ * must be copied or handed to the kernel before the next call into the core, because answers are built in reused memory.
+ */
+import type { Endpoint } from "../core/endpoint.ts";
+import type { Status } from "../membership/status.ts";
+import type { SipRequest } from "../sip/message.ts";
+
+/**
+ * A flow is one association that octets came from or go to. Streams: one connection, numbered from 1 by the driver and
+ * never used again. Datagrams: always 0, the shared socket.
+ */
+export type Flow = number;
+
+export type Input =
+  | { type: "received"; from: Endpoint; flow: Flow; bytes: Uint8Array }
+  /** A stream ended, whoever ended it. */
+  | { type: "closed"; flow: Flow; cause?: Error }
+  /** Octets for `to` did not go out, or came back as an ICMP error: refused, unreachable, too large, full. */
+  | { type: "unsent"; to: Endpoint; cause: Error }
+  /**
+   * The answer to a `resolve`. `addresses` are canonical IP literals, A before AAAA, duplicates removed; empty where the
+   * name does not resolve (`cause` says why). A literal in, the same literal out.
+   */
+  | { type: "resolved"; host: string; addresses: string[]; cause?: Error };
+
+export type Output =
+  /**
+   * Send octets. Streams: on connection `flow` if it is given and alive, else on a live connection to `to`, else on a
+   * new one (RFC 3261 §18.1.1, §18.2.2). `close` ends the stream after these octets.
+   */
+  | { type: "transmit"; to: Endpoint; flow?: Flow; bytes: Uint8Array; close?: boolean }
+  /** End a connection without sending anything. */
+  | { type: "close"; flow: Flow }
+  | { type: "resolve"; host: string }
+  | { type: "event"; event: NodeEvent };
+
+/** How one request to one peer ended; design.md section 4. */
+export type Outcome =
+  /** A 2xx. `consumer` is false for 202: the channel is known there, but nobody took the message. */
+  | { type: "delivered"; code: number; reason: string; consumer: boolean; contentType?: string; body?: Uint8Array }
+  /** A 3xx to 6xx. */
+  | { type: "rejected"; code: number; reason: string; retryAfterSeconds?: number }
+  /** No final response within the transaction's life: it may or may not have happened there. */
+  | { type: "timeout" }
+  /** ICMP, connect, TLS or DNS said no: it did not happen there. */
+  | { type: "unreachable"; reason: string }
+  /** The peer's window and queue are full: it was never sent. */
+  | { type: "overloaded" }
+  /** The local node stopped, or the caller gave up, before there was an answer. */
+  | { type: "cancelled" };
+
+export interface OutcomeReport {
+  /** The number that `send` or `broadcast` gave back. */
+  request: number;
+  /** URI of the peer as on its line, without status. */
+  peer: string;
+  outcome: Outcome;
+  /** From the call to the outcome. */
+  elapsedMs: number;
+  /** Transmissions, 0 if it never left. */
+  attempts: number;
+}
+
+/** A KDMQ request on a channel other than the notification channel. It waits for `DmqNode.answer(id, …)`. */
+export interface ChannelMessage {
+  /** Handle for the answer. */
+  id: number;
+  channel: string;
+  /** From URI, as written. */
+  from: string;
+  /** Address of the peer that the From URI names, if it is in the registry: its URI as on its line. */
+  peer: string | undefined;
+  source: Endpoint;
+  callId: string;
+  contentType: string | undefined;
+  maxForwards: number | undefined;
+  /** True if the request has an Accept header: only then may a 200 carry a body (a Kamailio reads it as a node list). */
+  acceptsBody: boolean;
+  body: Uint8Array;
+  request: SipRequest;
+}
+
+/** What answers a channel message. A body is dropped unless the request accepts one. */
+export interface Answer {
+  status: number;
+  reason?: string;
+  contentType?: string;
+  body?: Uint8Array;
+  retryAfterSeconds?: number;
+}
+
+/** Where a peer is known from: configuration, its own announcement, others' lists, the control surface, the snapshot. */
+export type PeerSource = "notification_address" | "announced" | "mentioned" | "added" | "snapshot";
+
+export interface PeerInfo {
+  /** `sip:host:port[;transport=…]` as on its line. */
+  uri: string;
+  host: string;
+  port: number;
+  transport: "udp" | "tcp" | "tls";
+  /** IP literal that messages go to, `""` while a name does not resolve. */
+  resolvedIp: string;
+  status: Status;
+  /** It has answered us (or announced itself and answered) since we know it. */
+  verified: boolean;
+  failCount: number;
+  source: PeerSource;
+  /** Milliseconds of the last answered request of ours. */
+  rttMs: number | undefined;
+  /** Last instant at which octets of it proved that it lives. */
+  lastSeen: number | undefined;
+  userAgent: string | undefined;
+  /** Requests to it that wait for a final response, and messages queued behind them. */
+  inFlight: number;
+  queued: number;
+}
+
+export type WarningCode =
+  | "bad-line"
+  | "told-disabled"
+  | "self-talk"
+  | "list-truncated"
+  | "large-message"
+  | "unverified-limit"
+  | "registry-full"
+  | "body-dropped"
+  | "malformed"
+  | "unresolvable"
+  | "overload"
+  | "large-leave";
+
+export type NodeEvent =
+  | { type: "peer-up"; peer: PeerInfo }
+  | { type: "peer-down"; peer: PeerInfo }
+  | { type: "peer-disabled"; peer: PeerInfo }
+  | { type: "peer-removed"; peer: PeerInfo }
+  | { type: "message"; message: ChannelMessage }
+  | { type: "outcome"; report: OutcomeReport }
+  | { type: "warning"; code: WarningCode; text: string; peer?: string }
+  /** `leave()` is through: nothing in flight any more, the driver may close the sockets. */
+  | { type: "left" };
+
+/** Counters of a node since its start. All of them only grow. */
+export interface NodeCounters {
+  received: number;
+  malformed: number;
+  retransmissionsReceived: number;
+  notificationsReceived: number;
+  messagesReceived: number;
+  requestsSent: number;
+  retransmissionsSent: number;
+  responsesReceived: number;
+  /** Responses that match no transaction of ours, or came from elsewhere than the request went. */
+  strayResponses: number;
+  relays: number;
+  pingsSent: number;
+  badLines: number;
+  guardsHit: number;
+}
