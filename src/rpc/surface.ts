@@ -1,0 +1,220 @@
+/**
+ * What a daemon lets its operators see and do: the interface that the RPC methods and streams serve, and nothing else of
+ * the daemon. Field names are those of the wire (docs/RPC.md), because these objects go out as JSON without translation.
+ */
+import type { NodeEvent, Outcome, PeerInfo, WarningCode } from "../node/io.ts";
+
+export type Status = PeerInfo["status"];
+
+export const STATUSES: readonly Status[] = ["active", "not_active", "disabled"];
+
+/** One node of the bus; the first eight fields are those of Kamailio's `dmq.list_nodes`, in its order. */
+export interface NodeRow {
+  host: string;
+  /** Text, as Kamailio has it. */
+  port: string;
+  /** `*` is UDP: Kamailio writes it where the URI names no transport. */
+  proto: "*" | "tcp" | "tls";
+  resolved_ip: string;
+  status: Status;
+  last_notification: number;
+  /** 1 is the node itself. */
+  local: 0 | 1;
+  fail_count: number;
+  uri: string;
+  rtt_ms: number | null;
+  /** ISO 8601. */
+  last_seen: string | null;
+  user_agent: string | null;
+  source: string;
+  verified: boolean;
+  in_flight: number;
+  queued: number;
+}
+
+/** The order in which the fields of a row are written. */
+export const NODE_FIELDS: readonly (keyof NodeRow)[] = [
+  "host",
+  "port",
+  "proto",
+  "resolved_ip",
+  "status",
+  "last_notification",
+  "local",
+  "fail_count",
+  "uri",
+  "rtt_ms",
+  "last_seen",
+  "user_agent",
+  "source",
+  "verified",
+  "in_flight",
+  "queued",
+];
+
+/** How one message to one node ended; `code` is null where no final response came. */
+export interface DeliveryResult {
+  node: string;
+  outcome: Outcome["type"];
+  code: number | null;
+  reason: string;
+  ms: number;
+  consumer: boolean;
+  attempts: number;
+  content_type?: string;
+  body_base64?: string;
+}
+
+/** A message that came in on a channel, one line of `/listen`. */
+export interface MessageEvent {
+  channel: string;
+  from: string;
+  /** URI of the peer that sent it, null if it is none that we know. */
+  node: string | null;
+  source: string;
+  call_id: string;
+  content_type: string | null;
+  /** Octets of the body. */
+  size: number;
+  /** The body as text, null if it is not valid UTF-8; then `body_base64` has it. */
+  body: string | null;
+  body_base64?: string;
+  /** ISO 8601. */
+  time: string;
+}
+
+/** What happened to the node, one line of `/events`. Fields beyond `type` and `time` are there where they apply. */
+export interface EventRecord {
+  type: Exclude<NodeEvent["type"], "message" | "outcome">;
+  /** ISO 8601. */
+  time: string;
+  /** URI of the peer that it is about. */
+  node?: string;
+  status?: Status;
+  /** Of a warning. */
+  code?: WarningCode;
+  text?: string;
+}
+
+export interface StatusReport {
+  version: string;
+  pid: number;
+  uptime_s: number;
+  uri: string;
+  listeners: string[];
+  channels: { name: string; consumers: number; declared: boolean }[];
+  /** Peers by status; the local node is not counted. */
+  peers: { active: number; not_active: number; disabled: number };
+  counters: Record<string, number>;
+  socket: string;
+  state_dir?: string | null;
+}
+
+interface MessageOptions {
+  channel: string;
+  body: Uint8Array;
+  contentType: string;
+  maxForwards?: number;
+  timeoutMs?: number;
+  /** Opens channels that Kamailio's modules own (design.md section 4, guards). */
+  force?: boolean;
+}
+
+export interface SendRequest extends MessageOptions {
+  node: string;
+}
+
+export interface BroadcastRequest extends MessageOptions {
+  except: string[];
+}
+
+/** Every member may throw an `RpcFault` (the caller sees it as it is) or a `DmqError` (methods.ts makes a fault of it). */
+export interface ControlSurface {
+  /** Peers newest first, the local node last. */
+  listNodes(): NodeRow[];
+  /** @throws RpcFault `malformed()`, `alreadyAdded()` */
+  add(uri: string, status?: Status): void;
+  /**
+   * Forgets a peer.
+   *
+   * @throws RpcFault `malformed()`; 404 `unknownNode()` and 409 `localNode()`, which the method hides unless it was
+   *         called strictly, because Kamailio says that it removed a node that it does not know
+   */
+  remove(uri: string): void;
+  /**
+   * @param status  one of `STATUSES`, checked by the method
+   * @throws RpcFault `nodeNotFound()` also for a malformed URI, `nodeIsLocal()`
+   */
+  changeStatus(uri: string, status: string): "changed" | "already";
+  send(request: SendRequest): Promise<DeliveryResult>;
+  /** One result for each peer addressed, none if there is nobody. */
+  broadcast(request: BroadcastRequest): Promise<DeliveryResult[]>;
+  join(uris: string[]): void;
+  /** Leaves the bus with an announcement. Resolves when that is through; the answer must still find the server open. */
+  leave(): Promise<void>;
+  /** As `leave`, without the announcement. */
+  stop(): Promise<void>;
+  status(): StatusReport;
+  version(): string;
+  live(): boolean;
+  ready(): boolean;
+  /** @returns the function that ends it */
+  listen(channels: string[], onMessage: (message: MessageEvent) => void): () => void;
+  /** @returns the function that ends it */
+  subscribe(onEvent: (event: EventRecord) => void): () => void;
+}
+
+/** Exit codes of design.md section 5 that a fault carries to the command line. */
+export interface FaultData {
+  exit: number;
+}
+
+/** A "no" of the daemon's that the caller sees as a JSON-RPC error: code, text and, for our commands, an exit code. */
+export class RpcFault extends Error {
+  readonly code: number;
+  readonly data: FaultData | undefined;
+
+  constructor(code: number, message: string, data?: FaultData) {
+    super(message);
+    this.name = "RpcFault";
+    this.code = code;
+    this.data = data;
+  }
+}
+
+/** A URI that is none (Kamailio's text and code, dmq.md section 14). */
+export function malformed(): RpcFault {
+  return new RpcFault(500, "Failure", { exit: 2 });
+}
+
+export function invalidParameters(): RpcFault {
+  return new RpcFault(500, "Invalid Parameters", { exit: 2 });
+}
+
+export function invalidStatus(): RpcFault {
+  return new RpcFault(500, `Invalid Status - use: ${STATUSES.join(", ")}`, { exit: 2 });
+}
+
+export function alreadyAdded(): RpcFault {
+  return new RpcFault(500, "Node is already added", { exit: 1 });
+}
+
+/** `dmq.change_status` of a node that is not in the registry. */
+export function nodeNotFound(): RpcFault {
+  return new RpcFault(500, "Node Not Found", { exit: 3 });
+}
+
+/** `dmq.change_status` of the node itself. */
+export function nodeIsLocal(): RpcFault {
+  return new RpcFault(500, "Node is local", { exit: 1 });
+}
+
+/** Ours: no such node, where Kamailio has no fault of its own (`dmq.remove` with `strict`, `dmq.send`). */
+export function unknownNode(): RpcFault {
+  return new RpcFault(404, "Node Not Found", { exit: 3 });
+}
+
+/** Ours: `dmq.remove` with `strict` of the node itself. */
+export function localNode(): RpcFault {
+  return new RpcFault(409, "Node is local", { exit: 1 });
+}
