@@ -6,6 +6,7 @@
  * must be copied or handed to the kernel before the next call into the core, because answers are built in reused memory.
  */
 import type { Endpoint } from "../core/endpoint.ts";
+import type { PeerSource } from "../membership/peer.ts";
 import type { Status } from "../membership/status.ts";
 import type { SipRequest } from "../sip/message.ts";
 
@@ -92,9 +93,6 @@ export interface Answer {
   body?: Uint8Array;
   retryAfterSeconds?: number;
 }
-
-/** Where a peer is known from: configuration, its own announcement, others' lists, the control surface, the snapshot. */
-export type PeerSource = "notification_address" | "announced" | "mentioned" | "added" | "snapshot";
 
 export interface PeerInfo {
   /** `sip:host:port[;transport=…]` as on its line. */

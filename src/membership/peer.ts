@@ -1,0 +1,114 @@
+/**
+ * One peer and what makes it the same peer: transport, host and port as written on its line, the default port filled in
+ * and UDP never spelled out (design.md section 4). Addresses that its name resolves to are aliases, not identities.
+ */
+import { canonicalIp, defaultPort, type Endpoint, formatHost, isIpv6, type Transport } from "../core/endpoint.ts";
+import { ProtocolError } from "../core/errors.ts";
+import type { Instant } from "../core/time.ts";
+import { parseUri, type SipUri } from "../sip/uri.ts";
+import type { Status } from "./status.ts";
+
+export interface PeerAddress {
+  readonly transport: Transport;
+  /** Canonical IP literal without brackets, or a host name in lower case. */
+  readonly host: string;
+  readonly port: number;
+}
+
+/** Where a peer is known from: configuration, its own announcement, others' lists, the control surface, the snapshot. */
+export type PeerSource = "notification_address" | "announced" | "mentioned" | "added" | "snapshot";
+
+export interface Peer {
+  readonly address: PeerAddress;
+  readonly key: string;
+  /** `sip:host:port[;transport=…]`. */
+  readonly uri: string;
+  source: PeerSource;
+  status: Status;
+  /** It answered a notification of ours with 2xx since we know it. */
+  verified: boolean;
+  /** It announced itself from its own address and has not failed us since. */
+  announced: boolean;
+  failCount: number;
+  /** Where messages go; `undefined` while its name does not resolve. */
+  endpoint: Endpoint | undefined;
+  rttMs: number | undefined;
+  lastSeen: Instant | undefined;
+  userAgent: string | undefined;
+  /** Instant of the leave that it announced; answers to requests that are older prove nothing. */
+  leftAt: Instant | undefined;
+}
+
+export function createPeer(address: PeerAddress, source: PeerSource, status: Status): Peer {
+  const literal = canonicalIp(address.host);
+  return {
+    address,
+    key: addressKey(address),
+    uri: addressUri(address),
+    source,
+    status,
+    verified: false,
+    announced: false,
+    failCount: 0,
+    endpoint: literal === undefined ? undefined : endpointOf(address, literal),
+    rttMs: undefined,
+    lastSeen: undefined,
+    userAgent: undefined,
+    leftAt: undefined,
+  };
+}
+
+export function addressKey(address: PeerAddress): string {
+  return `${address.transport}:${formatHost(address.host)}:${address.port}`;
+}
+
+/** The URI without status, as it stands on a line and in a Request-URI: always with a port, never `transport=udp`. */
+export function addressUri(address: PeerAddress, host: string = address.host, user?: string): string {
+  const suffix = address.transport === "udp" ? "" : `;transport=${address.transport}`;
+  const prefix = user === undefined ? "sip:" : `sip:${user}@`;
+  return `${prefix}${formatHost(host)}:${address.port}${suffix}`;
+}
+
+export function endpointOf(address: PeerAddress, ip: string): Endpoint {
+  return { transport: address.transport, ip, port: address.port };
+}
+
+/** A literal needs no DNS. */
+export function isLiteral(address: PeerAddress): boolean {
+  return canonicalIp(address.host) !== undefined;
+}
+
+export function isIpv6Address(address: PeerAddress): boolean {
+  return isIpv6(address.host);
+}
+
+/**
+ * Reads the address of a node as an operator, a list line or a From header writes it.
+ *
+ * @returns the address; a ProtocolError that says what was seen where it is no SIP URI, has a transport that we do not
+ *          speak, or names an address that nobody can be reached at (0.0.0.0, ::, multicast, broadcast, port 0)
+ */
+export function parseAddress(text: string): PeerAddress | ProtocolError {
+  const uri = parseUri(text);
+  return uri instanceof ProtocolError ? uri : addressOfUri(uri, text);
+}
+
+export function addressOfUri(uri: SipUri, text: string): PeerAddress | ProtocolError {
+  const named = uri.params.get("transport")?.toLowerCase() ?? (uri.scheme === "sips" ? "tls" : "udp");
+  if (named !== "udp" && named !== "tcp" && named !== "tls") return refuse(`transport ${named} in ${text}`);
+  const host = canonicalIp(uri.host) ?? uri.host;
+  if (isUnusable(host)) return refuse(`address ${host} in ${text} is no node's address`);
+  if (uri.port === 0) return refuse(`port 0 in ${text}`);
+  return { transport: named, host, port: uri.port ?? defaultPort(named) };
+}
+
+function refuse(message: string): ProtocolError {
+  return new ProtocolError(message, { section: "RFC 3261 §19.1" });
+}
+
+function isUnusable(host: string): boolean {
+  if (host === "0.0.0.0" || host === "::" || host === "255.255.255.255") return true;
+  if (isIpv6(host)) return host.startsWith("ff");
+  const first = canonicalIp(host) === undefined ? 0 : Number(host.slice(0, host.indexOf(".")));
+  return first >= 224 && first <= 239;
+}

@@ -1,0 +1,81 @@
+/**
+ * The peer registry: every remote node that we ping, found by identity or by the address it resolves to. The local node
+ * is not in it. It holds no timers and sends nothing.
+ */
+import { type Endpoint, endpointKey } from "../core/endpoint.ts";
+import { addressKey, createPeer, endpointOf, type Peer, type PeerAddress, type PeerSource } from "./peer.ts";
+import type { Status } from "./status.ts";
+
+/** Beyond this no new peer is taken (design.md section 8). */
+export const REGISTRY_PEERS_MAX = 1_000;
+
+export class PeerRegistry {
+  private readonly byKey = new Map<string, Peer>();
+  private readonly byEndpoint = new Map<string, Peer>();
+
+  /**
+   * @returns the new peer, or `undefined` where the registry is full; the caller has made sure with `find` that there
+   *          is none yet
+   */
+  add(address: PeerAddress, source: PeerSource, status: Status): Peer | undefined {
+    if (this.byKey.size >= REGISTRY_PEERS_MAX) return undefined;
+    const peer = createPeer(address, source, status);
+    this.byKey.set(peer.key, peer);
+    if (peer.endpoint !== undefined) this.byEndpoint.set(endpointKey(peer.endpoint), peer);
+    return peer;
+  }
+
+  get(key: string): Peer | undefined {
+    return this.byKey.get(key);
+  }
+
+  /** By identity first, then by alias: an address that a known peer's name resolves to is that peer. */
+  find(address: PeerAddress): Peer | undefined {
+    const key = addressKey(address);
+    return this.byKey.get(key) ?? this.byEndpoint.get(key);
+  }
+
+  /** The peer that octets to and from this endpoint belong to. */
+  at(endpoint: Endpoint): Peer | undefined {
+    return this.byEndpoint.get(endpointKey(endpoint));
+  }
+
+  /** True if any peer, of whatever status, lives at this IP address (`dmq_is_from_node`'s rule, dmq.md 10). */
+  hasIp(ip: string): boolean {
+    for (const peer of this.byKey.values()) if (peer.endpoint?.ip === ip) return true;
+    return false;
+  }
+
+  /** Points a named peer at the address that its name resolves to now. */
+  resolve(peer: Peer, ip: string | undefined): void {
+    if (peer.endpoint !== undefined) this.forgetEndpoint(peer);
+    peer.endpoint = ip === undefined ? undefined : endpointOf(peer.address, ip);
+    if (peer.endpoint !== undefined) this.byEndpoint.set(endpointKey(peer.endpoint), peer);
+  }
+
+  remove(peer: Peer): void {
+    this.byKey.delete(peer.key);
+    this.forgetEndpoint(peer);
+  }
+
+  /** In the order in which they were learned. */
+  all(): IterableIterator<Peer> {
+    return this.byKey.values();
+  }
+
+  get size(): number {
+    return this.byKey.size;
+  }
+
+  countActive(): number {
+    let count = 0;
+    for (const peer of this.byKey.values()) if (peer.status === "active") count++;
+    return count;
+  }
+
+  private forgetEndpoint(peer: Peer): void {
+    if (peer.endpoint === undefined) return;
+    const key = endpointKey(peer.endpoint);
+    if (this.byEndpoint.get(key) === peer) this.byEndpoint.delete(key);
+  }
+}
