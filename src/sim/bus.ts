@@ -1,0 +1,401 @@
+/**
+ * A whole bus in one process: N nodes, a simulated network and one virtual clock. The next thing to happen is always the
+ * earliest of what was scheduled, what the network delivers and what a node's own deadline asks for; nothing waits.
+ *
+ * A run is a function of its seed and of the calls made here. Every run is bounded in steps for each virtual second, so
+ * a livelock of the core fails with its ladder instead of hanging.
+ */
+import type { Transport } from "../core/endpoint.ts";
+import { type Random, seededRandom } from "../core/random.ts";
+import type { Duration, Instant } from "../core/time.ts";
+import type { Answer, ChannelMessage, Input, NodeEvent, OutcomeReport, Output, PeerInfo } from "../node/io.ts";
+import { DmqNode, type NodeOptions } from "../node/node.ts";
+import { Agenda } from "./agenda.ts";
+import { type Death, type LinkOptions, Network } from "./network.ts";
+import { Trace } from "./trace.ts";
+
+/** What a simulated handler does with a message: answers `afterMs` later, or never where it gives `undefined`. */
+export type SimHandler = (message: ChannelMessage, node: SimNode) => { afterMs: Duration; answer: Answer } | undefined;
+
+export interface SimNodeOptions extends Omit<NodeOptions, "address"> {
+  /** Default `n1`, `n2`, …: how the ladder calls it. */
+  name?: string;
+  /** Default 10.0.0.1, 10.0.0.2, …: an address of its own for each node. */
+  ip?: string;
+  port?: number;
+  transport?: Transport;
+  /** Default: an empty 200 at once. */
+  handler?: SimHandler;
+}
+
+export interface BusOptions {
+  seed: number;
+  link?: Partial<LinkOptions>;
+  /** Ladder lines kept for reading. */
+  traceLines?: number;
+  /** Steps allowed in one virtual second before the run fails as a livelock. */
+  maxStepsPerSecond?: number;
+  /** Sees every event of every node as it comes out. */
+  onEvent?: (node: SimNode, event: NodeEvent) => void;
+}
+
+/** One node of the bus over all its lives; `core` is the present one. */
+export class SimNode {
+  readonly name: string;
+  ip: string;
+  readonly port: number;
+  readonly transport: Transport;
+  readonly options: SimNodeOptions;
+  core: DmqNode | undefined;
+  /** Number of its present life, from 1; 0 before the first. */
+  life = 0;
+  /** `leave` is through in the present life. */
+  left = false;
+  /** Of all its lives, in order. */
+  readonly events: NodeEvent[] = [];
+  /** What the node knew when its last life ended, as a daemon would find it in its state directory. */
+  snapshot: string[] = [];
+
+  constructor(name: string, ip: string, options: SimNodeOptions) {
+    this.name = name;
+    this.ip = ip;
+    this.port = options.port ?? 5060;
+    this.transport = options.transport ?? "udp";
+    this.options = options;
+  }
+
+  /** The present life; asking for it while the node is down is the caller's mistake. */
+  get running(): DmqNode {
+    if (this.core === undefined) throw new Error(`${this.name} is not running`);
+    return this.core;
+  }
+
+  messages(): ChannelMessage[] {
+    return this.events.flatMap((event) => (event.type === "message" ? [event.message] : []));
+  }
+
+  outcomes(): OutcomeReport[] {
+    return this.events.flatMap((event) => (event.type === "outcome" ? [event.report] : []));
+  }
+}
+
+const OK: Answer = { status: 200 };
+const MAX_STEPS_PER_SECOND = 500_000;
+
+export class Bus {
+  readonly trace: Trace;
+  readonly network: Network;
+  readonly nodes: SimNode[] = [];
+  now: Instant = 0;
+  readonly #byName = new Map<string, SimNode>();
+  readonly #random: Random;
+  readonly #plans = new Agenda<() => void>();
+  readonly #deadlines = new Map<SimNode, Instant>();
+  readonly #onEvent: ((node: SimNode, event: NodeEvent) => void) | undefined;
+  readonly #maxSteps: number;
+  #second = -1;
+  #steps = 0;
+
+  constructor(options: BusOptions) {
+    this.trace = new Trace(options.seed, options.traceLines);
+    this.#random = seededRandom(options.seed);
+    this.network = new Network(seededRandom(this.#random.u32()), this.trace, options.link);
+    this.#onEvent = options.onEvent;
+    this.#maxSteps = options.maxStepsPerSecond ?? MAX_STEPS_PER_SECOND;
+  }
+
+  /** Makes a node that is down; `start` brings it up. */
+  addNode(options: SimNodeOptions = {}): SimNode {
+    const number = this.nodes.length + 1;
+    const name = options.name ?? `n${number}`;
+    if (this.#byName.has(name)) throw new Error(`two nodes named ${name}`);
+    const node = new SimNode(name, options.ip ?? `10.0.${number >> 8}.${number & 255}`, options);
+    this.nodes.push(node);
+    this.#byName.set(name, node);
+    return node;
+  }
+
+  node(name: string): SimNode {
+    const node = this.#byName.get(name);
+    if (node === undefined) throw new Error(`no node named ${name}`);
+    return node;
+  }
+
+  /**
+   * Starts a node that is down, with fresh memory.
+   *
+   * @param again  `ip`: at another address from now on; `snapshot`: with what its last life knew
+   */
+  start(node: SimNode, again: { ip?: string; snapshot?: boolean } = {}): void {
+    if (node.core !== undefined) throw new Error(`${node.name} is running`);
+    node.ip = again.ip ?? node.ip;
+    node.life++;
+    node.left = false;
+    const { name: _name, ip: _ip, port: _port, transport: _transport, handler: _handler, ...rest } = node.options;
+    const address = { transport: node.transport, host: node.ip, port: node.port };
+    const options: NodeOptions = { ...rest, address };
+    if (again.snapshot === true) options.snapshot = node.snapshot;
+    const core = new DmqNode(options, seededRandom(this.#random.u32()));
+    node.core = core;
+    this.network.attach(node.name, node.ip, node.port);
+    this.trace.note(this.now, node.name, `starts life ${node.life} at ${core.uri()}`);
+    this.call(node, () => core.start(this.now));
+  }
+
+  /** Makes a node and starts it. */
+  startNode(options: SimNodeOptions = {}): SimNode {
+    const node = this.addNode(options);
+    this.start(node);
+    return node;
+  }
+
+  /** Ends a node at once, without a word: its memory and its sockets are gone. */
+  kill(node: SimNode, death: Death = "process"): void {
+    node.snapshot = node.running.nodes().flatMap((peer) => (peer.verified ? [peer.uri] : []));
+    node.core = undefined;
+    this.#deadlines.delete(node);
+    this.network.detach(node.ip, node.port, death, this.now);
+    this.trace.note(this.now, node.name, `dies (${death})`);
+  }
+
+  /** Kills and starts in the same instant. */
+  restart(node: SimNode, again: { ip?: string; snapshot?: boolean } = {}): void {
+    if (node.core !== undefined) this.kill(node);
+    this.start(node, again);
+  }
+
+  /** Asks a node to leave; its sockets close with its event `left`. */
+  leave(node: SimNode, announce = true): void {
+    this.trace.note(this.now, node.name, `leaves${announce ? "" : " without a word"}`);
+    this.call(node, () => node.running.leave({ announce }, this.now));
+  }
+
+  /**
+   * Calls into a node's core and drains what comes out of it, as the contract asks (node/io.ts).
+   *
+   * @returns what `action` returned
+   */
+  call<T>(node: SimNode, action: () => T): T {
+    const result = action();
+    this.#drain(node);
+    return result;
+  }
+
+  send(from: SimNode, channel: string, to: string, body: Uint8Array): number {
+    return this.call(from, () => from.running.send(channel, to, body, {}, this.now));
+  }
+
+  broadcast(from: SimNode, channel: string, body: Uint8Array): { request: number; peer: string }[] {
+    return this.call(from, () => from.running.broadcast(channel, body, {}, this.now));
+  }
+
+  /** Does `action` `afterMs` from now. */
+  schedule(afterMs: Duration, action: () => void): void {
+    this.#plans.add(this.now + afterMs, action);
+  }
+
+  /** Cuts every link from the first group to the second, and back unless it is one-way. */
+  partition(from: readonly SimNode[], to: readonly SimNode[], options: { oneWay?: boolean } = {}): void {
+    const way = options.oneWay === true ? "one way" : "both ways";
+    this.trace.note(this.now, "network", `cuts ${names(from)} from ${names(to)}, ${way}`);
+    for (const a of from) {
+      for (const b of to) {
+        this.network.cut(a.name, b.name);
+        if (options.oneWay !== true) this.network.cut(b.name, a.name);
+      }
+    }
+  }
+
+  heal(): void {
+    this.trace.note(this.now, "network", "heals");
+    this.network.heal();
+  }
+
+  setLink(link: Partial<LinkOptions>): void {
+    this.trace.note(this.now, "network", `links are ${JSON.stringify(link)}`);
+    this.network.setLink(link);
+  }
+
+  setName(name: string, addresses: readonly string[]): void {
+    this.trace.note(this.now, "dns", `${name} is ${addresses.join(", ") || "unknown"}`);
+    this.network.setName(name, addresses);
+  }
+
+  /** Lets everything happen up to and including `until`. */
+  run(until: Instant): void {
+    while (this.#step(until));
+    this.now = Math.max(this.now, until);
+  }
+
+  runFor(durationMs: Duration): void {
+    this.run(this.now + durationMs);
+  }
+
+  /**
+   * Runs until a condition holds, looking every 10 ms of virtual time.
+   *
+   * @returns whether it held within `limitMs`; the clock stands where it first did, or at the limit
+   */
+  runUntil(condition: () => boolean, limitMs: Duration, everyMs: Duration = 10): boolean {
+    const end = this.now + limitMs;
+    while (!condition()) {
+      if (this.now >= end) return false;
+      this.run(Math.min(this.now + everyMs, end));
+    }
+    return true;
+  }
+
+  /** What `viewer` knows about the node `seen`, by the address it has now; `undefined` if nothing. */
+  peer(viewer: SimNode, seen: SimNode): PeerInfo | undefined {
+    return viewer.running.nodes().find((peer) => isAt(peer, seen));
+  }
+
+  /**
+   * Says what keeps the bus from agreeing: a live node that another does not list as active, a dead one that is listed as
+   * active, a node listed twice or in its own registry. Empty when all is well.
+   */
+  disagreements(): string[] {
+    const wrong: string[] = [];
+    for (const viewer of this.nodes) {
+      if (viewer.core === undefined) continue;
+      const peers = viewer.core.nodes();
+      for (const seen of this.nodes) {
+        const found = peers.filter((peer) => isAt(peer, seen));
+        const statuses = found.map((peer) => `${peer.uri} ${peer.status}`).join(", ") || "nothing";
+        const active = found.filter((peer) => peer.status === "active").length;
+        const expected = seen !== viewer && seen.core !== undefined && !seen.left ? 1 : 0;
+        const self = seen === viewer && found.length > 0;
+        if (active !== expected || self) wrong.push(`${viewer.name} has ${statuses} for ${seen.name}`);
+      }
+    }
+    return wrong;
+  }
+
+  /** Does the next thing that is due by `until`; false if there is none. */
+  #step(until: Instant): boolean {
+    const plan = this.#plans.nextAt() ?? Number.POSITIVE_INFINITY;
+    const delivery = this.network.nextAt() ?? Number.POSITIVE_INFINITY;
+    const [node, deadline] = this.#nextDeadline();
+    const next = Math.min(plan, delivery, deadline);
+    if (next > until || next === Number.POSITIVE_INFINITY) return false;
+    this.now = Math.max(this.now, next);
+    this.#countStep();
+    if (plan === next) this.#plans.take(this.now)?.();
+    else if (delivery === next) this.#deliver();
+    else if (node !== undefined) this.call(node, () => node.running.handleTimeout(this.now));
+    return true;
+  }
+
+  #nextDeadline(): [SimNode | undefined, Instant] {
+    let first: SimNode | undefined;
+    let earliest = Number.POSITIVE_INFINITY;
+    for (const [node, at] of this.#deadlines) {
+      if (at >= earliest) continue;
+      first = node;
+      earliest = at;
+    }
+    return [first, earliest];
+  }
+
+  #deliver(): void {
+    const arrival = this.network.take(this.now);
+    if (arrival === undefined) return;
+    const node = this.node(arrival.host);
+    this.#noteInput(node, arrival.input);
+    this.call(node, () => node.running.handle(arrival.input, this.now));
+  }
+
+  #noteInput(node: SimNode, input: Input): void {
+    if (input.type === "resolved") {
+      this.trace.note(this.now, node.name, `resolved ${input.host}: ${input.addresses.join(", ") || "nothing"}`);
+    } else if (input.type === "closed") {
+      this.trace.note(this.now, node.name, `flow ${input.flow} closed: ${input.cause?.message ?? "finished"}`);
+    } else if (input.type === "unsent") {
+      this.trace.note(this.now, node.name, `unsent to ${input.to.transport}:${input.to.ip}: ${input.cause.message}`);
+    }
+  }
+
+  #drain(node: SimNode): void {
+    const core = node.core;
+    if (core === undefined) return;
+    for (let output = core.poll(); output !== undefined; output = core.poll()) {
+      this.#countStep();
+      this.#take(node, output);
+    }
+    const next = core.nextTimeout();
+    if (next === undefined) this.#deadlines.delete(node);
+    else this.#deadlines.set(node, next);
+    if (node.left) this.kill(node, "exit");
+  }
+
+  #take(node: SimNode, output: Output): void {
+    switch (output.type) {
+      case "transmit":
+        return this.network.transmit(node.ip, node.port, output, this.now);
+      case "close":
+        return this.network.close(node.ip, node.port, output.flow, this.now);
+      case "resolve":
+        return this.network.resolve(node.ip, node.port, output.host, this.now);
+      case "event":
+        return this.#takeEvent(node, output.event);
+    }
+  }
+
+  #takeEvent(node: SimNode, event: NodeEvent): void {
+    node.events.push(event);
+    this.trace.note(this.now, node.name, describeEvent(event));
+    this.#onEvent?.(node, event);
+    if (event.type === "left") node.left = true;
+    if (event.type === "message") this.#handleMessage(node, event.message);
+  }
+
+  /** The answer is a plan even when it is due at once: the core's contract forbids a call while it is being drained. */
+  #handleMessage(node: SimNode, message: ChannelMessage): void {
+    const reply = node.options.handler === undefined ? { afterMs: 0, answer: OK } : node.options.handler(message, node);
+    if (reply === undefined) return;
+    const { life } = node;
+    this.schedule(reply.afterMs, () => {
+      if (node.core === undefined || node.life !== life) return;
+      const core = node.core;
+      this.call(node, () => core.answer(message.id, reply.answer, this.now));
+    });
+  }
+
+  #countStep(): void {
+    const second = Math.floor(this.now / 1_000);
+    if (second !== this.#second) {
+      this.#second = second;
+      this.#steps = 0;
+    }
+    this.#steps++;
+    if (this.#steps <= this.#maxSteps) return;
+    throw new Error(`livelock: ${this.#maxSteps} steps in virtual second ${second}\n${this.trace.text()}`);
+  }
+}
+
+/** A peer is at a node's address by what it is called or by where its name leads. */
+function isAt(peer: PeerInfo, node: SimNode): boolean {
+  const sameAddress = peer.host === node.ip || peer.resolvedIp === node.ip;
+  return sameAddress && peer.port === node.port && peer.transport === node.transport;
+}
+
+function names(nodes: readonly SimNode[]): string {
+  return nodes.map((node) => node.name).join(" ");
+}
+
+function describeEvent(event: NodeEvent): string {
+  switch (event.type) {
+    case "message":
+      return `message ${event.message.id} on ${event.message.channel} from ${event.message.from}`;
+    case "outcome": {
+      const { request, peer, outcome } = event.report;
+      return `outcome of ${request} to ${peer}: ${outcome.type}${"code" in outcome ? ` ${outcome.code}` : ""}`;
+    }
+    case "warning":
+      return `warning ${event.code}: ${event.text}`;
+    case "left":
+      return "left";
+    default:
+      return `${event.type} ${event.peer.uri}`;
+  }
+}
