@@ -1,0 +1,183 @@
+/**
+ * One configuration out of flags, environment, file and defaults, in that order of precedence (design.md section 6). An
+ * unknown key, a value out of bounds or two that contradict end the start; nothing is corrected silently.
+ */
+import { readFileSync } from "node:fs";
+import { ConfigError } from "../core/errors.ts";
+import { nearest } from "../core/nearest.ts";
+import {
+  CONFIG_OPTIONS,
+  type ConfigOption,
+  DEFAULT_SERVER_ADDRESS,
+  type DmqConfig,
+  environmentOf,
+  flagOf,
+  type OptionValue,
+  validate,
+} from "./schema.ts";
+
+/** Below this, the pings of a bus of some size are a load of their own, and older Kamailios raise it to 5. */
+const PING_INTERVAL_MS_ADVISED = 5_000;
+
+const FILE_BYTES_MAX = 1024 * 1024;
+
+export interface ConfigInput {
+  /** Texts by option name (`ping_interval`); booleans are `"1"` and `"0"`. */
+  flags: ReadonlyMap<string, readonly string[]>;
+  env: Readonly<Record<string, string | undefined>>;
+  /** `--config`: must exist. Without it, the two usual places are tried. */
+  file?: string;
+}
+
+export interface LoadedConfig {
+  config: DmqConfig;
+  /** Where each option's value is from, by option name: `--ping-interval`, `DMQ_PING_INTERVAL`, a path, `default`. */
+  sources: Map<string, string>;
+  /** One sentence each, for the log. */
+  warnings: string[];
+}
+
+interface Found {
+  source: string;
+  values: readonly unknown[];
+}
+
+/**
+ * @throws ConfigError `config-unknown-key`, `config-invalid-value`, `config-contradiction`, `config-unreadable`, with the
+ *         place and the name of the option, what was seen and what is allowed
+ */
+export function loadConfig(input: ConfigInput): LoadedConfig {
+  const file = readConfigFile(input);
+  const settings = new Map<string, OptionValue | OptionValue[] | undefined>();
+  const sources = new Map<string, string>();
+  for (const option of CONFIG_OPTIONS) {
+    const found = find(option, input, file);
+    settings.set(option.property, read(option, found));
+    sources.set(option.name, found.source);
+  }
+  const config = Object.fromEntries(settings) as unknown as DmqConfig;
+  config.serverAddress ??= DEFAULT_SERVER_ADDRESS;
+  checkTogether(config);
+  return { config, sources, warnings: warningsFor(config, sources) };
+}
+
+interface ConfigFile {
+  path: string;
+  keys: Map<string, unknown>;
+}
+
+function readConfigFile(input: ConfigInput): ConfigFile | undefined {
+  if (input.file !== undefined) return parseConfigFile(input.file, readText(input.file));
+  for (const path of usualPlaces(input.env)) {
+    const content = readTextIfThere(path);
+    if (content !== undefined) return parseConfigFile(path, content);
+  }
+  return undefined;
+}
+
+function usualPlaces(env: ConfigInput["env"]): string[] {
+  const home = env.XDG_CONFIG_HOME;
+  // The XDG base directory specification: a relative path is invalid and is to be ignored.
+  return [...(home?.startsWith("/") ? [`${home}/dmq/dmq.toml`] : []), "/etc/dmq/dmq.toml"];
+}
+
+function readTextIfThere(path: string): string | undefined {
+  try {
+    return readText(path);
+  } catch (error) {
+    const code = ((error as ConfigError).cause as { code?: string } | undefined)?.code;
+    if (code === "ENOENT" || code === "ENOTDIR") return undefined;
+    throw error;
+  }
+}
+
+function readText(path: string): string {
+  let content: Buffer;
+  try {
+    content = readFileSync(path);
+  } catch (cause) {
+    const why = (cause as { code?: string }).code ?? "an error";
+    throw new ConfigError("config-unreadable", "config", `${path} (${why})`, "a file that can be read", cause);
+  }
+  if (content.length <= FILE_BYTES_MAX) return content.toString("utf8");
+  throw new ConfigError("config-unreadable", "config", `${path} (${content.length} bytes)`, "at most 1 MiB");
+}
+
+function parseConfigFile(path: string, content: string): ConfigFile {
+  let table: Record<string, unknown>;
+  try {
+    table = Bun.TOML.parse(content) as Record<string, unknown>;
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new ConfigError("config-unreadable", "config", `${path} (${why})`, "TOML", cause);
+  }
+  const keys = new Map(Object.entries(table));
+  for (const key of keys.keys()) if (!CONFIG_OPTIONS.some((option) => option.name === key)) throw unknownKey(path, key);
+  return { path, keys };
+}
+
+function unknownKey(path: string, key: string): ConfigError {
+  const names = CONFIG_OPTIONS.map((option) => option.name);
+  const near = nearest(key.replaceAll("-", "_"), names);
+  const expected = near === undefined ? `one of ${names.join(", ")}` : `a known key: did you mean ${near}?`;
+  return new ConfigError("config-unknown-key", path, `the unknown key ${key}`, expected);
+}
+
+function find(option: ConfigOption, input: ConfigInput, file: ConfigFile | undefined): Found {
+  const flags = input.flags.get(option.name);
+  if (flags !== undefined && flags.length > 0) return { source: `--${flagOf(option)}`, values: flags };
+  const variable = input.env[environmentOf(option)];
+  if (variable !== undefined && variable !== "") {
+    const values = option.repeatable ? variable.split(/[\s,]+/).filter((one) => one !== "") : [variable];
+    return { source: environmentOf(option), values };
+  }
+  if (file?.keys.has(option.name)) return { source: file.path, values: fileValues(option, file) };
+  return { source: "default", values: option.default === undefined ? [] : [option.default] };
+}
+
+function fileValues(option: ConfigOption, file: ConfigFile): unknown[] {
+  const value = file.keys.get(option.name);
+  if (!Array.isArray(value)) return [value];
+  if (option.repeatable) return value;
+  throw invalid(option, file.path, value, `${option.expected}, one value`);
+}
+
+function read(option: ConfigOption, found: Found): OptionValue | OptionValue[] | undefined {
+  const values = found.values.map((raw) => {
+    const result = validate(option, raw);
+    if (!result.ok) throw invalid(option, found.source, raw, option.expected);
+    return result.value;
+  });
+  if (option.repeatable) return [...new Set(values)];
+  return values.at(-1);
+}
+
+function invalid(option: ConfigOption, source: string, raw: unknown, expected: string): ConfigError {
+  const name = source.startsWith("--") || source.startsWith("DMQ_") ? source : `${option.name} in ${source}`;
+  return new ConfigError("config-invalid-value", name, JSON.stringify(raw) ?? String(raw), expected);
+}
+
+function checkTogether(config: DmqConfig): void {
+  const addresses = config.notificationAddresses;
+  if (config.multiNotify && addresses.length > 1) {
+    throw new ConfigError(
+      "config-contradiction",
+      "multi_notify with notification_address",
+      `${addresses.length} notification addresses (${addresses.join(", ")})`,
+      "one notification_address whose host name resolves to all, or multi_notify 0",
+    );
+  }
+}
+
+function warningsFor(config: DmqConfig, sources: Map<string, string>): string[] {
+  const warnings: string[] = [];
+  if (config.pingIntervalMs < PING_INTERVAL_MS_ADVISED) {
+    warnings.push(`ping_interval ${config.pingIntervalMs / 1_000} s is short: below 5 s the pings load every node`);
+  }
+  if (sources.get("server_address") === "default") {
+    warnings.push(
+      `server_address is not set: ${config.serverAddress} is used, and nodes on other machines cannot reach this one`,
+    );
+  }
+  return warnings;
+}

@@ -1,0 +1,399 @@
+/**
+ * Every option of the node once: name, type, unit, default, bounds, help. Flags, environment variables, the TOML file,
+ * `dmq serve --help` and docs/CONFIG.md come out of this table; nothing else knows an option's name.
+ *
+ * Names, units and defaults are those of Kamailio's dmq module where it has the option (dmq.md section 13). Durations
+ * are seconds at the operator's edge, or carry a unit (`500ms`, `1m`); inside they are milliseconds.
+ */
+import * as v from "valibot";
+import { canonicalIp } from "../core/endpoint.ts";
+import { parseDuration } from "../core/time.ts";
+
+export type OptionType = "text" | "integer" | "boolean" | "duration" | "choice";
+
+export type OptionValue = string | number | boolean;
+
+export interface ConfigOption {
+  /** Kamailio's parameter name, the key in the TOML file. */
+  readonly name: string;
+  /** Member of `DmqConfig`. */
+  readonly property: keyof DmqConfig;
+  readonly type: OptionType;
+  /** What the value is, in `--help`: `URI`, `SECONDS`, `N` … Empty for booleans. */
+  readonly placeholder: string;
+  /** As the operator would write it; `undefined` where there is none. */
+  readonly default: string | undefined;
+  readonly repeatable: boolean;
+  /** Inclusive; durations in milliseconds, integers as they are. */
+  readonly bounds?: readonly [minimum: number, maximum: number];
+  readonly choices?: readonly string[];
+  /** What is allowed, in words, for messages and documents. */
+  readonly expected: string;
+  readonly help: string;
+  /** A further rule on the text. */
+  readonly accepts?: (text: string) => boolean;
+}
+
+export type LogLevelName = "error" | "warn" | "info" | "debug" | "trace";
+
+/** What the daemon is started with; all durations are milliseconds. */
+export interface DmqConfig {
+  serverAddress: string;
+  /** `proto:ip:port` each; empty means that of `serverAddress`. */
+  serverSockets: string[];
+  notificationAddresses: string[];
+  notificationChannel: string;
+  multiNotify: boolean;
+  numWorkers: number;
+  /** 0: workers are woken; else they look at their queue at this interval, at least 1 ms. */
+  workerSleepMs: number;
+  pingIntervalMs: number;
+  removeInactive: boolean;
+  failCountEnabled: boolean;
+  failCountThresholdNotActive: number;
+  failCountThresholdDisabled: number;
+  handlerTimeoutMs: number;
+  requestTimeoutMs: number;
+  window: number;
+  queueMessages: number;
+  leaveOnTerminate: boolean;
+  channels: string[];
+  /** Path of the control socket; `undefined` means the rule of rpc/paths.ts. */
+  socket: string | undefined;
+  /** `undefined` means the rule of rpc/paths.ts. */
+  stateDir: string | undefined;
+  noSnapshot: boolean;
+  logLevel: LogLevelName;
+  logJson: boolean;
+}
+
+export const DEFAULT_SERVER_ADDRESS = "sip:127.0.0.1:5060";
+
+const LOG_LEVELS: readonly LogLevelName[] = ["error", "warn", "info", "debug", "trace"];
+
+const BOOLEAN_EXPECTED = "0 or 1";
+
+type Entry = Pick<ConfigOption, "name" | "property" | "help"> & Partial<ConfigOption>;
+
+function text(entry: Entry & { placeholder: string; expected: string }): ConfigOption {
+  return { type: "text", repeatable: false, default: undefined, ...entry };
+}
+
+function integer(entry: Entry & { bounds: readonly [number, number]; default: string }): ConfigOption {
+  const expected = `an integer from ${entry.bounds[0]} to ${entry.bounds[1]}`;
+  return { type: "integer", placeholder: "N", repeatable: false, expected, ...entry };
+}
+
+function duration(entry: Entry & { bounds: readonly [number, number]; default: string }): ConfigOption {
+  const [low, high] = entry.bounds.map((ms) => (ms % 1_000 === 0 ? `${ms / 1_000}s` : `${ms}ms`));
+  const expected = `seconds, or a duration such as 500ms or 2s, from ${low} to ${high}`;
+  return { type: "duration", placeholder: "SECONDS", repeatable: false, expected, ...entry };
+}
+
+function boolean(entry: Entry & { default: "0" | "1" }): ConfigOption {
+  return { type: "boolean", placeholder: "", repeatable: false, expected: BOOLEAN_EXPECTED, ...entry };
+}
+
+export const CONFIG_OPTIONS: readonly ConfigOption[] = [
+  text({
+    name: "server_address",
+    property: "serverAddress",
+    placeholder: "URI",
+    expected: "a SIP URI such as sip:192.0.2.1:5060 or sip:192.0.2.1:5060;transport=tcp, not 0.0.0.0",
+    accepts: isServerAddress,
+    help: "SIP address that the other nodes know this one by (sip:127.0.0.1:5060 if unset, which only this machine reaches)",
+  }),
+  text({
+    name: "server_socket",
+    property: "serverSockets",
+    placeholder: "PROTO:IP:PORT",
+    repeatable: true,
+    expected: "udp:IP:PORT or tcp:IP:PORT, IPv6 in brackets",
+    accepts: isServerSocket,
+    help: "where to listen (that of server_address if unset)",
+  }),
+  text({
+    name: "notification_address",
+    property: "notificationAddresses",
+    placeholder: "URI",
+    repeatable: true,
+    expected: "a SIP URI such as sip:192.0.2.2:5060",
+    accepts: isSipAddress,
+    help: "a node to meet the bus at; a node without one waits for others",
+  }),
+  text({
+    name: "notification_channel",
+    property: "notificationChannel",
+    placeholder: "NAME",
+    default: "notification_peer",
+    expected: "a channel name: letters, digits and -_.!~*'()&=+$,;?/",
+    accepts: isChannelName,
+    help: "channel that carries the membership; the same on all nodes",
+  }),
+  boolean({
+    name: "multi_notify",
+    property: "multiNotify",
+    default: "0",
+    help: "ask every address that the host name of the one notification_address resolves to",
+  }),
+  integer({
+    name: "num_workers",
+    property: "numWorkers",
+    default: "2",
+    bounds: [1, 1_024],
+    help: "handlers that may run at a time",
+  }),
+  integer({
+    name: "worker_usleep",
+    property: "workerSleepMs",
+    placeholder: "MICROSECONDS",
+    default: "0",
+    bounds: [0, 60_000_000],
+    help: "0: workers are woken; else they look at their queue at this interval, rounded up to 1 ms",
+  }),
+  duration({
+    name: "ping_interval",
+    property: "pingIntervalMs",
+    default: "60",
+    bounds: [1_000, 86_400_000],
+    help: "time between two pings of a peer; below 5 s every node of the bus pays for it",
+  }),
+  boolean({
+    name: "remove_inactive",
+    property: "removeInactive",
+    default: "1",
+    help: "forget a peer that does not answer a ping, instead of keeping it as not_active",
+  }),
+  boolean({
+    name: "fail_count_enabled",
+    property: "failCountEnabled",
+    default: "0",
+    help: "count timeouts and act on the two thresholds below, instead of on the first timeout",
+  }),
+  integer({
+    name: "fail_count_threshold_not_active",
+    property: "failCountThresholdNotActive",
+    default: "0",
+    bounds: [0, 1_000_000],
+    help: "an active peer with more timeouts than this becomes not_active",
+  }),
+  integer({
+    name: "fail_count_threshold_disabled",
+    property: "failCountThresholdDisabled",
+    default: "1",
+    bounds: [0, 1_000_000],
+    help: "a not_active peer with more timeouts than this becomes disabled",
+  }),
+  duration({
+    name: "handler_timeout",
+    property: "handlerTimeoutMs",
+    default: "1.5",
+    bounds: [10, 30_000],
+    help: "time that a handler has before the answer is 503 with Retry-After",
+  }),
+  duration({
+    name: "request_timeout",
+    property: "requestTimeoutMs",
+    default: "32",
+    bounds: [100, 600_000],
+    help: "time that a request waits for its final response (RFC 3261 Timer F)",
+  }),
+  integer({
+    name: "window",
+    property: "window",
+    default: "256",
+    bounds: [1, 65_536],
+    help: "requests in flight to one peer; what comes on top is queued",
+  }),
+  integer({
+    name: "queue_messages",
+    property: "queueMessages",
+    default: "10000",
+    bounds: [0, 1_000_000],
+    help: "messages queued for one peer behind its window; what comes on top is refused as overloaded",
+  }),
+  boolean({
+    name: "leave_on_terminate",
+    property: "leaveOnTerminate",
+    default: "0",
+    help: "announce the leave on SIGTERM too, not only on SIGINT and `dmq leave`",
+  }),
+  text({
+    name: "channel",
+    property: "channels",
+    placeholder: "NAME",
+    repeatable: true,
+    expected: "a channel name: letters, digits and -_.!~*'()&=+$,;?/",
+    accepts: isChannelName,
+    help: "declare a channel: messages on it are answered 202 while nobody listens, instead of 404",
+  }),
+  text({
+    name: "socket",
+    property: "socket",
+    placeholder: "PATH",
+    expected: "the path of a unix socket, at most 107 bytes",
+    accepts: (path) => isPath(path) && path.length <= 107,
+    help: "control socket (DMQ_SOCKET, $RUNTIME_DIRECTORY/dmq.sock, $XDG_RUNTIME_DIR/dmq/dmq.sock, /run/dmq/dmq.sock)",
+  }),
+  text({
+    name: "state_dir",
+    property: "stateDir",
+    placeholder: "DIR",
+    expected: "the path of a directory",
+    accepts: isPath,
+    help: "where the snapshot of the known peers is kept",
+  }),
+  boolean({
+    name: "no_snapshot",
+    property: "noSnapshot",
+    default: "0",
+    help: "keep no snapshot: a restarted node knows nobody but its notification addresses",
+  }),
+  {
+    name: "log_level",
+    property: "logLevel",
+    type: "choice",
+    placeholder: "LEVEL",
+    default: "info",
+    repeatable: false,
+    choices: LOG_LEVELS,
+    expected: `one of ${LOG_LEVELS.join(", ")}`,
+    help: `what is logged on stderr: ${LOG_LEVELS.join(", ")}`,
+  },
+  boolean({ name: "log_json", property: "logJson", default: "0", help: "log one JSON object a line" }),
+];
+
+export function flagOf(option: ConfigOption): string {
+  return option.name.replaceAll("_", "-");
+}
+
+export function environmentOf(option: ConfigOption): string {
+  return `DMQ_${option.name.toUpperCase()}`;
+}
+
+export type Validation = { ok: true; value: OptionValue } | { ok: false };
+
+/**
+ * @param raw  the text of a flag or variable, or the value of a TOML key
+ * @returns    the value in the unit of `DmqConfig` (milliseconds for durations)
+ */
+export function validate(option: ConfigOption, raw: unknown): Validation {
+  const result = v.safeParse(schemaOf(option), raw);
+  if (!result.success) return { ok: false };
+  // The module's unit is the microsecond; timers of ours have a resolution of one millisecond.
+  if (option.name === "worker_usleep") return { ok: true, value: Math.ceil((result.output as number) / 1_000) };
+  return { ok: true, value: result.output };
+}
+
+function schemaOf(option: ConfigOption): v.GenericSchema<unknown, OptionValue> {
+  switch (option.type) {
+    case "integer":
+      return numberSchema(option, readInteger);
+    case "duration":
+      return numberSchema(option, readDuration);
+    case "boolean":
+      return v.pipe(v.unknown(), v.transform(readBoolean), v.boolean());
+    case "choice":
+      return v.picklist(option.choices as readonly string[]) as v.GenericSchema<unknown, OptionValue>;
+    case "text":
+      return v.pipe(
+        v.string(),
+        v.check((one) => option.accepts === undefined || option.accepts(one)),
+      ) as v.GenericSchema<unknown, OptionValue>;
+  }
+}
+
+function numberSchema(
+  option: ConfigOption,
+  read: (raw: unknown) => number | undefined,
+): v.GenericSchema<unknown, OptionValue> {
+  const [minimum, maximum] = option.bounds as readonly [number, number];
+  return v.pipe(v.unknown(), v.transform(read), v.number(), v.minValue(minimum), v.maxValue(maximum));
+}
+
+function readInteger(raw: unknown): number | undefined {
+  if (typeof raw === "string") return /^-?\d{1,15}$/.test(raw) ? Number(raw) : undefined;
+  return typeof raw === "number" && Number.isInteger(raw) ? raw : undefined;
+}
+
+function readDuration(raw: unknown): number | undefined {
+  if (typeof raw === "string") return parseDuration(raw);
+  return typeof raw === "number" && Number.isFinite(raw) ? raw * 1_000 : undefined;
+}
+
+const BOOLEANS = new Map<unknown, boolean>([
+  ...[true, 1, "1", "true", "yes", "on"].map((word): [unknown, boolean] => [word, true]),
+  ...[false, 0, "0", "false", "no", "off"].map((word): [unknown, boolean] => [word, false]),
+]);
+
+function readBoolean(raw: unknown): boolean | undefined {
+  return BOOLEANS.get(raw);
+}
+
+/** RFC 3261 §25.1 `user`, without escapes and without the colon of a password: what Kamailio's users name channels. */
+export function isChannelName(name: string): boolean {
+  return name.length <= 255 && /^[A-Za-z0-9\-_.!~*'()&=+$,;?/]+$/.test(name);
+}
+
+interface Address {
+  host: string;
+  transport: string;
+}
+
+/**
+ * `sip:host[:port][;transport=udp|tcp]` without a user, headers or other parameters. This is a check of what an operator
+ * typed, so that the message names the option; the codec has the full grammar.
+ */
+function readAddress(uri: string): Address | undefined {
+  if (uri.length > 255 || !uri.toLowerCase().startsWith("sip:")) return undefined;
+  const [place = "", ...parameters] = uri.slice("sip:".length).split(";");
+  if (parameters.length > 1) return undefined;
+  const transport = parameters[0]?.toLowerCase() ?? "transport=udp";
+  if (transport !== "transport=udp" && transport !== "transport=tcp") return undefined;
+  const host = readHostPort(place, false);
+  return host === undefined ? undefined : { host, transport: transport.slice("transport=".length) };
+}
+
+function readHostPort(place: string, needsPort: boolean): string | undefined {
+  const end = place.startsWith("[") ? place.indexOf("]") + 1 : place.indexOf(":");
+  if (place.startsWith("[") && end === 0) return undefined;
+  const host = end === -1 ? place : place.slice(0, end);
+  const port = end === -1 ? "" : place.slice(end);
+  if (port === "" ? needsPort : !isPort(port)) return undefined;
+  return isHost(host) ? host : undefined;
+}
+
+function isPort(text: string): boolean {
+  return /^:\d{1,5}$/.test(text) && Number(text.slice(1)) >= 1 && Number(text.slice(1)) <= 65_535;
+}
+
+function isHost(host: string): boolean {
+  if (host.startsWith("[")) return canonicalIp(host)?.includes(":") === true || canonicalIp(host) !== undefined;
+  if (canonicalIp(host) !== undefined) return !host.includes(":");
+  // A name whose last label is all digits would be an address to some resolvers (RFC 3696 section 2).
+  return /^[A-Za-z0-9]([A-Za-z0-9\-_.]*[A-Za-z0-9])?$/.test(host) && !/(^|\.)\d+$/.test(host) && !host.includes("..");
+}
+
+function isSipAddress(uri: string): boolean {
+  return readAddress(uri) !== undefined;
+}
+
+/** The others must be able to send to it, so the wildcard addresses are none. */
+function isServerAddress(uri: string): boolean {
+  const address = readAddress(uri);
+  if (address === undefined) return false;
+  const ip = canonicalIp(address.host);
+  return ip !== "0.0.0.0" && ip !== "::";
+}
+
+function isServerSocket(text: string): boolean {
+  const colon = text.indexOf(":");
+  const transport = text.slice(0, colon).toLowerCase();
+  if (colon === -1 || (transport !== "udp" && transport !== "tcp")) return false;
+  const host = readHostPort(text.slice(colon + 1), true);
+  return host !== undefined && canonicalIp(host) !== undefined;
+}
+
+function isPath(path: string): boolean {
+  return path !== "" && !path.includes("\0");
+}
