@@ -11,21 +11,21 @@ interface Entry<T> {
 }
 
 export class Agenda<T> {
-  readonly #heap: Entry<T>[] = [];
-  #order = 0;
+  private readonly heap: Entry<T>[] = [];
+  private order = 0;
 
   get size(): number {
-    return this.#heap.length;
+    return this.heap.length;
   }
 
   /** When the first item is due, `undefined` if there is none. */
   nextAt(): Instant | undefined {
-    return this.#heap[0]?.at;
+    return this.heap[0]?.at;
   }
 
   add(at: Instant, item: T): void {
-    const heap = this.#heap;
-    const entry: Entry<T> = { at, order: this.#order++, item };
+    const heap = this.heap;
+    const entry: Entry<T> = { at, order: this.order++, item };
     let index = heap.length;
     heap.push(entry);
     while (index > 0) {
@@ -39,16 +39,16 @@ export class Agenda<T> {
 
   /** Takes the first item that is due at or before `now`, `undefined` if none is. */
   take(now: Instant): T | undefined {
-    const heap = this.#heap;
+    const heap = this.heap;
     const first = heap[0];
     if (first === undefined || first.at > now) return undefined;
     const last = heap.pop() as Entry<T>;
-    if (heap.length > 0) this.#sink(last);
+    if (heap.length > 0) this.sink(last);
     return first.item;
   }
 
-  #sink(entry: Entry<T>): void {
-    const heap = this.#heap;
+  private sink(entry: Entry<T>): void {
+    const heap = this.heap;
     let index = 0;
     for (;;) {
       let child = index * 2 + 1;

@@ -87,36 +87,36 @@ export class Bus {
   readonly network: Network;
   readonly nodes: SimNode[] = [];
   now: Instant = 0;
-  readonly #byName = new Map<string, SimNode>();
-  readonly #random: Random;
-  readonly #plans = new Agenda<() => void>();
-  readonly #deadlines = new Map<SimNode, Instant>();
-  readonly #onEvent: ((node: SimNode, event: NodeEvent) => void) | undefined;
-  readonly #maxSteps: number;
-  #second = -1;
-  #steps = 0;
+  private readonly byName = new Map<string, SimNode>();
+  private readonly random: Random;
+  private readonly plans = new Agenda<() => void>();
+  private readonly deadlines = new Map<SimNode, Instant>();
+  private readonly onEvent: ((node: SimNode, event: NodeEvent) => void) | undefined;
+  private readonly maxSteps: number;
+  private second = -1;
+  private steps = 0;
 
   constructor(options: BusOptions) {
     this.trace = new Trace(options.seed, options.traceLines);
-    this.#random = seededRandom(options.seed);
-    this.network = new Network(seededRandom(this.#random.u32()), this.trace, options.link);
-    this.#onEvent = options.onEvent;
-    this.#maxSteps = options.maxStepsPerSecond ?? MAX_STEPS_PER_SECOND;
+    this.random = seededRandom(options.seed);
+    this.network = new Network(seededRandom(this.random.u32()), this.trace, options.link);
+    this.onEvent = options.onEvent;
+    this.maxSteps = options.maxStepsPerSecond ?? MAX_STEPS_PER_SECOND;
   }
 
   /** Makes a node that is down; `start` brings it up. */
   addNode(options: SimNodeOptions = {}): SimNode {
     const number = this.nodes.length + 1;
     const name = options.name ?? `n${number}`;
-    if (this.#byName.has(name)) throw new Error(`two nodes named ${name}`);
+    if (this.byName.has(name)) throw new Error(`two nodes named ${name}`);
     const node = new SimNode(name, options.ip ?? `10.0.${number >> 8}.${number & 255}`, options);
     this.nodes.push(node);
-    this.#byName.set(name, node);
+    this.byName.set(name, node);
     return node;
   }
 
   node(name: string): SimNode {
-    const node = this.#byName.get(name);
+    const node = this.byName.get(name);
     if (node === undefined) throw new Error(`no node named ${name}`);
     return node;
   }
@@ -135,7 +135,7 @@ export class Bus {
     const address = { transport: node.transport, host: node.ip, port: node.port };
     const options: NodeOptions = { ...rest, address };
     if (again.snapshot === true) options.snapshot = node.snapshot;
-    const core = new DmqNode(options, seededRandom(this.#random.u32()));
+    const core = new DmqNode(options, seededRandom(this.random.u32()));
     node.core = core;
     this.network.attach(node.name, node.ip, node.port);
     this.trace.note(this.now, node.name, `starts life ${node.life} at ${core.uri()}`);
@@ -153,7 +153,7 @@ export class Bus {
   kill(node: SimNode, death: Death = "process"): void {
     node.snapshot = node.running.nodes().flatMap((peer) => (peer.verified ? [peer.uri] : []));
     node.core = undefined;
-    this.#deadlines.delete(node);
+    this.deadlines.delete(node);
     this.network.detach(node.ip, node.port, death, this.now);
     this.trace.note(this.now, node.name, `dies (${death})`);
   }
@@ -177,7 +177,7 @@ export class Bus {
    */
   call<T>(node: SimNode, action: () => T): T {
     const result = action();
-    this.#drain(node);
+    this.drain(node);
     return result;
   }
 
@@ -191,7 +191,7 @@ export class Bus {
 
   /** Does `action` `afterMs` from now. */
   schedule(afterMs: Duration, action: () => void): void {
-    this.#plans.add(this.now + afterMs, action);
+    this.plans.add(this.now + afterMs, action);
   }
 
   /** Cuts every link from the first group to the second, and back unless it is one-way. */
@@ -223,7 +223,7 @@ export class Bus {
 
   /** Lets everything happen up to and including `until`. */
   run(until: Instant): void {
-    while (this.#step(until));
+    while (this.step(until));
     this.now = Math.max(this.now, until);
   }
 
@@ -272,24 +272,24 @@ export class Bus {
   }
 
   /** Does the next thing that is due by `until`; false if there is none. */
-  #step(until: Instant): boolean {
-    const plan = this.#plans.nextAt() ?? Number.POSITIVE_INFINITY;
+  private step(until: Instant): boolean {
+    const plan = this.plans.nextAt() ?? Number.POSITIVE_INFINITY;
     const delivery = this.network.nextAt() ?? Number.POSITIVE_INFINITY;
-    const [node, deadline] = this.#nextDeadline();
+    const [node, deadline] = this.nextDeadline();
     const next = Math.min(plan, delivery, deadline);
     if (next > until || next === Number.POSITIVE_INFINITY) return false;
     this.now = Math.max(this.now, next);
-    this.#countStep();
-    if (plan === next) this.#plans.take(this.now)?.();
-    else if (delivery === next) this.#deliver();
+    this.countStep();
+    if (plan === next) this.plans.take(this.now)?.();
+    else if (delivery === next) this.deliver();
     else if (node !== undefined) this.call(node, () => node.running.handleTimeout(this.now));
     return true;
   }
 
-  #nextDeadline(): [SimNode | undefined, Instant] {
+  private nextDeadline(): [SimNode | undefined, Instant] {
     let first: SimNode | undefined;
     let earliest = Number.POSITIVE_INFINITY;
-    for (const [node, at] of this.#deadlines) {
+    for (const [node, at] of this.deadlines) {
       if (at >= earliest) continue;
       first = node;
       earliest = at;
@@ -297,15 +297,15 @@ export class Bus {
     return [first, earliest];
   }
 
-  #deliver(): void {
+  private deliver(): void {
     const arrival = this.network.take(this.now);
     if (arrival === undefined) return;
     const node = this.node(arrival.host);
-    this.#noteInput(node, arrival.input);
+    this.noteInput(node, arrival.input);
     this.call(node, () => node.running.handle(arrival.input, this.now));
   }
 
-  #noteInput(node: SimNode, input: Input): void {
+  private noteInput(node: SimNode, input: Input): void {
     if (input.type === "resolved") {
       this.trace.note(this.now, node.name, `resolved ${input.host}: ${input.addresses.join(", ") || "nothing"}`);
     } else if (input.type === "closed") {
@@ -315,42 +315,36 @@ export class Bus {
     }
   }
 
-  #drain(node: SimNode): void {
+  private drain(node: SimNode): void {
     const core = node.core;
     if (core === undefined) return;
     for (let output = core.poll(); output !== undefined; output = core.poll()) {
-      this.#countStep();
-      this.#take(node, output);
+      this.countStep();
+      this.take(node, output);
     }
     const next = core.nextTimeout();
-    if (next === undefined) this.#deadlines.delete(node);
-    else this.#deadlines.set(node, next);
+    if (next === undefined) this.deadlines.delete(node);
+    else this.deadlines.set(node, next);
     if (node.left) this.kill(node, "exit");
   }
 
-  #take(node: SimNode, output: Output): void {
-    switch (output.type) {
-      case "transmit":
-        return this.network.transmit(node.ip, node.port, output, this.now);
-      case "close":
-        return this.network.close(node.ip, node.port, output.flow, this.now);
-      case "resolve":
-        return this.network.resolve(node.ip, node.port, output.host, this.now);
-      case "event":
-        return this.#takeEvent(node, output.event);
-    }
+  private take(node: SimNode, output: Output): void {
+    if (output.type === "transmit") this.network.transmit(node.ip, node.port, output, this.now);
+    else if (output.type === "close") this.network.close(node.ip, node.port, output.flow, this.now);
+    else if (output.type === "resolve") this.network.resolve(node.ip, node.port, output.host, this.now);
+    else this.takeEvent(node, output.event);
   }
 
-  #takeEvent(node: SimNode, event: NodeEvent): void {
+  private takeEvent(node: SimNode, event: NodeEvent): void {
     node.events.push(event);
     this.trace.note(this.now, node.name, describeEvent(event));
-    this.#onEvent?.(node, event);
+    this.onEvent?.(node, event);
     if (event.type === "left") node.left = true;
-    if (event.type === "message") this.#handleMessage(node, event.message);
+    if (event.type === "message") this.handleMessage(node, event.message);
   }
 
   /** The answer is a plan even when it is due at once: the core's contract forbids a call while it is being drained. */
-  #handleMessage(node: SimNode, message: ChannelMessage): void {
+  private handleMessage(node: SimNode, message: ChannelMessage): void {
     const reply = node.options.handler === undefined ? { afterMs: 0, answer: OK } : node.options.handler(message, node);
     if (reply === undefined) return;
     const { life } = node;
@@ -361,15 +355,15 @@ export class Bus {
     });
   }
 
-  #countStep(): void {
+  private countStep(): void {
     const second = Math.floor(this.now / 1_000);
-    if (second !== this.#second) {
-      this.#second = second;
-      this.#steps = 0;
+    if (second !== this.second) {
+      this.second = second;
+      this.steps = 0;
     }
-    this.#steps++;
-    if (this.#steps <= this.#maxSteps) return;
-    throw new Error(`livelock: ${this.#maxSteps} steps in virtual second ${second}\n${this.trace.text()}`);
+    this.steps++;
+    if (this.steps <= this.maxSteps) return;
+    throw new Error(`livelock: ${this.maxSteps} steps in virtual second ${second}\n${this.trace.text()}`);
   }
 }
 

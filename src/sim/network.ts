@@ -100,122 +100,122 @@ type Happening =
   | { type: "reset"; end: StreamEnd; from: Host };
 
 export class Network {
-  readonly #random: Random;
-  readonly #trace: Trace;
-  #link: LinkOptions;
-  readonly #agenda = new Agenda<Happening>();
+  private readonly random: Random;
+  private readonly trace: Trace;
+  private link: LinkOptions;
+  private readonly agenda = new Agenda<Happening>();
   /** The last life at each address, up or not. */
-  readonly #places = new Map<string, Host>();
-  readonly #cuts = new Set<string>();
-  readonly #names = new Map<string, string[]>();
-  #nextPort = 32_768;
+  private readonly places = new Map<string, Host>();
+  private readonly cuts = new Set<string>();
+  private readonly names = new Map<string, string[]>();
+  private nextPort = 32_768;
 
   constructor(random: Random, trace: Trace, link: Partial<LinkOptions> = {}) {
-    this.#random = random;
-    this.#trace = trace;
-    this.#link = { ...CLEAN_LINK, ...link };
+    this.random = random;
+    this.trace = trace;
+    this.link = { ...CLEAN_LINK, ...link };
   }
 
   /** Changes the links from now on; what is under way keeps its fate. */
   setLink(link: Partial<LinkOptions>): void {
-    this.#link = { ...this.#link, ...link };
+    this.link = { ...this.link, ...link };
   }
 
   /** Opens the sockets of a host at an address that nobody holds. */
   attach(name: string, ip: string, port: number): void {
     const key = place(ip, port);
-    if (this.#places.get(key)?.state === "up") throw new Error(`address in use: ${key}`);
-    this.#places.set(key, { name, ip, port, state: "up", streams: new Map(), dialled: new Map(), nextFlow: 1 });
+    if (this.places.get(key)?.state === "up") throw new Error(`address in use: ${key}`);
+    this.places.set(key, { name, ip, port, state: "up", streams: new Map(), dialled: new Map(), nextFlow: 1 });
   }
 
   /** Ends a host's life at once: what it had queued is lost, its streams end as its death has it. */
   detach(ip: string, port: number, death: Death, now: Instant): void {
-    const host = this.#host(ip, port);
+    const host = this.host(ip, port);
     host.state = death === "host" ? "silent" : "closed";
     for (const end of [...host.streams.values()]) {
       if (death === "exit") {
-        this.#finish(end, now);
+        this.finish(end, now);
         continue;
       }
       end.state = "over";
-      if (death === "process" && end.peer !== undefined) this.#resetLater(end.peer, host, now);
+      if (death === "process" && end.peer !== undefined) this.resetLater(end.peer, host, now);
     }
     host.streams.clear();
   }
 
   /** Stops everything from the host named `from` to the host named `to`; the other way stays open. */
   cut(from: string, to: string): void {
-    this.#cuts.add(`${from}>${to}`);
+    this.cuts.add(`${from}>${to}`);
   }
 
   heal(): void {
-    this.#cuts.clear();
+    this.cuts.clear();
   }
 
   /** What a name resolves to from now on; an empty list makes it fail. */
   setName(name: string, addresses: readonly string[]): void {
-    this.#names.set(name.toLowerCase(), [...addresses]);
+    this.names.set(name.toLowerCase(), [...addresses]);
   }
 
   /** Resets every stream, as a middlebox that restarts would. */
   resetStreams(now: Instant): void {
-    for (const host of this.#places.values()) {
-      for (const end of host.streams.values()) this.#resetLater(end, host, now);
+    for (const host of this.places.values()) {
+      for (const end of host.streams.values()) this.resetLater(end, host, now);
     }
   }
 
   transmit(ip: string, port: number, output: Transmit, now: Instant): void {
-    const host = this.#host(ip, port);
+    const host = this.host(ip, port);
     // The core builds answers in reused memory (node/io.ts): what is under way needs octets of its own.
     const bytes = output.bytes.slice();
-    if (output.to.transport === "udp") this.#sendDatagram(host, output.to, bytes, now);
-    else this.#sendStream(host, output, bytes, now);
+    if (output.to.transport === "udp") this.sendDatagram(host, output.to, bytes, now);
+    else this.sendStream(host, output, bytes, now);
   }
 
   close(ip: string, port: number, flow: Flow, now: Instant): void {
-    const end = this.#host(ip, port).streams.get(flow);
-    if (end !== undefined) this.#finish(end, now);
+    const end = this.host(ip, port).streams.get(flow);
+    if (end !== undefined) this.finish(end, now);
   }
 
   resolve(ip: string, port: number, name: string, now: Instant): void {
-    const delay = this.#between(this.#link.dnsDelayMinMs, this.#link.dnsDelayMaxMs);
+    const delay = this.between(this.link.dnsDelayMinMs, this.link.dnsDelayMaxMs);
     const input: Input = { type: "resolved", host: name, addresses: [] };
-    this.#agenda.add(now + delay, { type: "input", host: this.#host(ip, port), input });
+    this.agenda.add(now + delay, { type: "input", host: this.host(ip, port), input });
   }
 
   nextAt(): Instant | undefined {
-    return this.#agenda.nextAt();
+    return this.agenda.nextAt();
   }
 
   /** The next input that is due at or before `now`, `undefined` when there is none left. */
   take(now: Instant): Arrival | undefined {
-    for (let next = this.#agenda.take(now); next !== undefined; next = this.#agenda.take(now)) {
-      const arrival = this.#happen(next, now);
+    for (let next = this.agenda.take(now); next !== undefined; next = this.agenda.take(now)) {
+      const arrival = this.happen(next, now);
       if (arrival !== undefined) return arrival;
     }
     return undefined;
   }
 
-  #happen(happening: Happening, now: Instant): Arrival | undefined {
+  private happen(happening: Happening, now: Instant): Arrival | undefined {
     switch (happening.type) {
       case "datagram":
-        return this.#arriveDatagram(happening, now);
+        return this.arriveDatagram(happening, now);
       case "input":
-        return this.#arriveInput(happening.host, happening.input);
+        return this.arriveInput(happening.host, happening.input);
       case "connect":
-        return this.#connect(happening.end, happening.since, now);
+        return this.connect(happening.end, happening.since, now);
       case "move":
-        return this.#move(happening.end, now);
+        return this.move(happening.end, now);
       case "reset":
-        return this.#isCut(happening.from, happening.end.host) ? undefined : this.#end(happening.end, "ECONNRESET");
+        return this.isCut(happening.from, happening.end.host) ? undefined : this.end(happening.end, "ECONNRESET");
     }
   }
 
-  #arriveInput(host: Host, input: Input): Arrival | undefined {
+  private arriveInput(host: Host, input: Input): Arrival | undefined {
     if (host.state !== "up") return undefined;
     if (input.type !== "resolved") return { host: host.name, input };
     const literal = canonicalIp(input.host);
-    const addresses = literal === undefined ? (this.#names.get(input.host.toLowerCase()) ?? []) : [literal];
+    const addresses = literal === undefined ? (this.names.get(input.host.toLowerCase()) ?? []) : [literal];
     const answer: Input = { type: "resolved", host: input.host, addresses: [...addresses] };
     if (addresses.length === 0) answer.cause = new Error("ENOTFOUND");
     return { host: host.name, input: answer };
@@ -223,188 +223,173 @@ export class Network {
 
   // Datagrams.
 
-  #sendDatagram(from: Host, to: Endpoint, bytes: Uint8Array, now: Instant): void {
-    const link = this.#link;
-    const target = this.#places.get(place(to.ip, to.port))?.name ?? endpointKey(to);
+  private sendDatagram(from: Host, to: Endpoint, bytes: Uint8Array, now: Instant): void {
+    const link = this.link;
+    const target = this.places.get(place(to.ip, to.port))?.name ?? endpointKey(to);
     if (bytes.length > DATAGRAM_BYTES_MAX) {
-      this.#trace.message(now, from.name, target, "full", bytes);
-      this.#unsent(from, to, "EMSGSIZE", now);
+      this.trace.message(now, from.name, target, "full", bytes);
+      this.unsent(from, to, "EMSGSIZE", now);
       return;
     }
-    if (this.#chance(link.loss)) this.#trace.message(now, from.name, target, "lost", bytes);
-    else this.#agenda.add(now + this.#datagramDelay(), { type: "datagram", from, to, bytes, copy: false });
-    if (this.#chance(link.duplication)) {
+    if (this.chance(link.loss)) this.trace.message(now, from.name, target, "lost", bytes);
+    else this.agenda.add(now + this.datagramDelay(), { type: "datagram", from, to, bytes, copy: false });
+    if (this.chance(link.duplication)) {
       // A copy has octets of its own: the first arrival belongs to its receiver.
       const copy = bytes.slice();
-      this.#agenda.add(now + this.#datagramDelay(), { type: "datagram", from, to, bytes: copy, copy: true });
+      this.agenda.add(now + this.datagramDelay(), { type: "datagram", from, to, bytes: copy, copy: true });
     }
   }
 
-  #datagramDelay(): Duration {
-    const link = this.#link;
-    const late = this.#chance(link.reordering) ? below(this.#random, link.reorderingMs + 1) : 0;
-    return this.#delay() + late;
+  private datagramDelay(): Duration {
+    const link = this.link;
+    const late = this.chance(link.reordering) ? below(this.random, link.reorderingMs + 1) : 0;
+    return this.delay() + late;
   }
 
-  #arriveDatagram(datagram: Extract<Happening, { type: "datagram" }>, now: Instant): Arrival | undefined {
+  private arriveDatagram(datagram: Extract<Happening, { type: "datagram" }>, now: Instant): Arrival | undefined {
     const { from, to, bytes, copy } = datagram;
-    const target = this.#places.get(place(to.ip, to.port));
+    const target = this.places.get(place(to.ip, to.port));
     const name = target?.name ?? endpointKey(to);
-    if (target !== undefined && this.#isCut(from, target)) {
-      this.#trace.message(now, from.name, name, "cut", bytes);
+    if (target !== undefined && this.isCut(from, target)) {
+      this.trace.message(now, from.name, name, "cut", bytes);
       return undefined;
     }
     if (target?.state === "silent") {
-      this.#trace.message(now, from.name, name, "silent", bytes);
+      this.trace.message(now, from.name, name, "silent", bytes);
       return undefined;
     }
     if (target === undefined || target.state === "closed") {
-      this.#trace.message(now, from.name, name, "closed", bytes);
-      if (target === undefined || !this.#isCut(target, from))
-        this.#unsent(from, to, "ECONNREFUSED", now + this.#delay());
+      this.trace.message(now, from.name, name, "closed", bytes);
+      if (target === undefined || !this.isCut(target, from)) this.unsent(from, to, "ECONNREFUSED", now + this.delay());
       return undefined;
     }
-    this.#trace.message(now, from.name, name, copy ? "copy" : "arrived", bytes);
+    this.trace.message(now, from.name, name, copy ? "copy" : "arrived", bytes);
     const source: Endpoint = { transport: "udp", ip: from.ip, port: from.port };
     return { host: target.name, input: { type: "received", from: source, flow: 0, bytes } };
   }
 
   // Streams.
 
-  #sendStream(host: Host, output: Transmit, bytes: Uint8Array, now: Instant): void {
-    const end = this.#liveStream(host, output) ?? this.#dial(host, output.to, now);
+  private sendStream(host: Host, output: Transmit, bytes: Uint8Array, now: Instant): void {
+    const end = this.liveStream(host, output) ?? this.dial(host, output.to, now);
     end.outgoing.push(bytes);
-    if (output.close === true) this.#finish(end, now);
-    else this.#startMoving(end, now);
+    if (output.close === true) this.finish(end, now);
+    else this.startMoving(end, now);
   }
 
-  #liveStream(host: Host, output: Transmit): StreamEnd | undefined {
+  private liveStream(host: Host, output: Transmit): StreamEnd | undefined {
     const byFlow = output.flow === undefined ? undefined : host.streams.get(output.flow);
     if (byFlow !== undefined && takesOctets(byFlow)) return byFlow;
     const dialled = host.dialled.get(endpointKey(output.to));
     return dialled !== undefined && takesOctets(dialled) ? dialled : undefined;
   }
 
-  #dial(host: Host, to: Endpoint, now: Instant): StreamEnd {
+  private dial(host: Host, to: Endpoint, now: Instant): StreamEnd {
     const end = newEnd(host, to, "connecting");
     host.dialled.set(endpointKey(to), end);
-    this.#agenda.add(now + this.#delay(), { type: "connect", end, since: now });
+    this.agenda.add(now + this.delay(), { type: "connect", end, since: now });
     return end;
   }
 
-  #connect(end: StreamEnd, since: Instant, now: Instant): Arrival | undefined {
+  private connect(end: StreamEnd, since: Instant, now: Instant): Arrival | undefined {
     const { host, remote } = end;
     if (end.state === "over") return undefined;
-    const target = this.#places.get(place(remote.ip, remote.port));
-    if (
-      target === undefined ||
-      (target.state === "closed" && !this.#isCut(host, target) && !this.#isCut(target, host))
-    ) {
-      return this.#refuse(end, "ECONNREFUSED", now);
+    const target = this.places.get(place(remote.ip, remote.port));
+    if (target === undefined || (target.state === "closed" && !this.isCut(host, target) && !this.isCut(target, host))) {
+      return this.refuse(end, "ECONNREFUSED", now);
     }
-    if (
-      target.state !== "up" ||
-      this.#isCut(host, target) ||
-      this.#isCut(target, host) ||
-      this.#chance(this.#link.loss)
-    ) {
-      if (now - since >= CONNECT_TIMEOUT_MS) return this.#refuse(end, "ETIMEDOUT", now);
-      this.#agenda.add(now + 1_000, { type: "connect", end, since });
+    if (target.state !== "up" || this.isCut(host, target) || this.isCut(target, host) || this.chance(this.link.loss)) {
+      if (now - since >= CONNECT_TIMEOUT_MS) return this.refuse(end, "ETIMEDOUT", now);
+      this.agenda.add(now + 1_000, { type: "connect", end, since });
       return undefined;
     }
     // Ephemeral ports go round: no run is long enough to meet one again on a live stream.
-    this.#nextPort = this.#nextPort >= 65_535 ? 32_768 : this.#nextPort + 1;
-    const accepted = newEnd(target, { transport: remote.transport, ip: host.ip, port: this.#nextPort }, "open");
+    this.nextPort = this.nextPort >= 65_535 ? 32_768 : this.nextPort + 1;
+    const accepted = newEnd(target, { transport: remote.transport, ip: host.ip, port: this.nextPort }, "open");
     accepted.peer = end;
     end.peer = accepted;
     if (end.state === "connecting") end.state = "open";
-    this.#startMoving(end, now);
+    this.startMoving(end, now);
     return undefined;
   }
 
   /** All that waited for the connection comes back unsent, one input for each message. */
-  #refuse(end: StreamEnd, reason: string, now: Instant): undefined {
+  private refuse(end: StreamEnd, reason: string, now: Instant): undefined {
     end.state = "over";
     end.host.streams.delete(end.flow);
     for (const bytes of end.outgoing) {
       if (bytes === undefined) continue;
-      this.#trace.message(
-        now,
-        end.host.name,
-        endpointKey(end.remote),
-        reason === "ETIMEDOUT" ? "cut" : "closed",
-        bytes,
-      );
-      this.#unsent(end.host, end.remote, reason, now);
+      this.trace.message(now, end.host.name, endpointKey(end.remote), reason === "ETIMEDOUT" ? "cut" : "closed", bytes);
+      this.unsent(end.host, end.remote, reason, now);
     }
     end.outgoing.length = 0;
     return undefined;
   }
 
-  #startMoving(end: StreamEnd, now: Instant): void {
+  private startMoving(end: StreamEnd, now: Instant): void {
     if (end.moving || end.peer === undefined || end.outgoing.length === 0) return;
     end.moving = true;
-    this.#agenda.add(now + this.#delay(), { type: "move", end });
+    this.agenda.add(now + this.delay(), { type: "move", end });
   }
 
   /** Moves the first chunk of a stream to the other end, or tries again later. */
-  #move(end: StreamEnd, now: Instant): Arrival | undefined {
+  private move(end: StreamEnd, now: Instant): Arrival | undefined {
     end.moving = false;
     const peer = end.peer;
     if (end.state === "over" || end.outgoing.length === 0 || peer === undefined) return undefined;
     // A host that came back at the address of a silent one knows nothing of its streams and resets them.
-    const gone = peer.host.state === "silent" && this.#host(peer.host.ip, peer.host.port) === peer.host;
-    if (gone || this.#isCut(end.host, peer.host) || this.#isCut(peer.host, end.host)) return this.#stick(end, now);
+    const gone = peer.host.state === "silent" && this.host(peer.host.ip, peer.host.port) === peer.host;
+    if (gone || this.isCut(end.host, peer.host) || this.isCut(peer.host, end.host)) return this.stick(end, now);
     if (peer.state === "over") {
       const bytes = end.outgoing[0];
-      if (bytes !== undefined) this.#trace.message(now, end.host.name, peer.host.name, "reset", bytes);
-      return this.#end(end, "ECONNRESET");
+      if (bytes !== undefined) this.trace.message(now, end.host.name, peer.host.name, "reset", bytes);
+      return this.end(end, "ECONNRESET");
     }
-    if (this.#chance(this.#link.loss)) return this.#stick(end, now);
+    if (this.chance(this.link.loss)) return this.stick(end, now);
     end.stuckSince = undefined;
     end.retransmitMs = RETRANSMIT_FIRST_MS;
-    return this.#handOver(end, peer, now);
+    return this.handOver(end, peer, now);
   }
 
-  #stick(end: StreamEnd, now: Instant): Arrival | undefined {
+  private stick(end: StreamEnd, now: Instant): Arrival | undefined {
     end.stuckSince ??= now;
-    if (now - end.stuckSince >= STREAM_GIVE_UP_MS) return this.#end(end, "ETIMEDOUT");
+    if (now - end.stuckSince >= STREAM_GIVE_UP_MS) return this.end(end, "ETIMEDOUT");
     end.moving = true;
-    this.#agenda.add(now + end.retransmitMs, { type: "move", end });
+    this.agenda.add(now + end.retransmitMs, { type: "move", end });
     end.retransmitMs = Math.min(end.retransmitMs * 2, RETRANSMIT_MAX_MS);
     return undefined;
   }
 
-  #handOver(end: StreamEnd, peer: StreamEnd, now: Instant): Arrival | undefined {
+  private handOver(end: StreamEnd, peer: StreamEnd, now: Instant): Arrival | undefined {
     const chunk = end.outgoing.shift();
     if (chunk === undefined) {
       end.state = "over";
-      return this.#end(peer, undefined);
+      return this.end(peer, undefined);
     }
     let part = chunk;
-    if (chunk.length > 1 && this.#chance(this.#link.split)) {
-      const at = 1 + below(this.#random, chunk.length - 1);
+    if (chunk.length > 1 && this.chance(this.link.split)) {
+      const at = 1 + below(this.random, chunk.length - 1);
       part = chunk.slice(0, at);
       end.outgoing.unshift(chunk.slice(at));
     }
-    this.#startMoving(end, now);
+    this.startMoving(end, now);
     if (peer.state !== "open") return undefined;
-    this.#trace.message(now, end.host.name, peer.host.name, "arrived", part);
+    this.trace.message(now, end.host.name, peer.host.name, "arrived", part);
     const input: Input = { type: "received", from: peer.remote, flow: peer.flow, bytes: part };
     return { host: peer.host.name, input };
   }
 
   /** Ends our half after what is queued; the local node hears that at once, as it would from its own socket. */
-  #finish(end: StreamEnd, now: Instant): void {
+  private finish(end: StreamEnd, now: Instant): void {
     if (end.state === "over" || end.state === "finishing") return;
     end.state = "finishing";
     end.outgoing.push(undefined);
     end.host.streams.delete(end.flow);
-    this.#agenda.add(now, { type: "input", host: end.host, input: { type: "closed", flow: end.flow } });
-    this.#startMoving(end, now);
+    this.agenda.add(now, { type: "input", host: end.host, input: { type: "closed", flow: end.flow } });
+    this.startMoving(end, now);
   }
 
-  #end(end: StreamEnd, reason: string | undefined): Arrival | undefined {
+  private end(end: StreamEnd, reason: string | undefined): Arrival | undefined {
     const heard = end.state === "open" && end.host.state === "up";
     end.state = "over";
     end.host.streams.delete(end.flow);
@@ -414,35 +399,35 @@ export class Network {
     return { host: end.host.name, input };
   }
 
-  #resetLater(end: StreamEnd, from: Host, now: Instant): void {
-    this.#agenda.add(now + this.#delay(), { type: "reset", end, from });
+  private resetLater(end: StreamEnd, from: Host, now: Instant): void {
+    this.agenda.add(now + this.delay(), { type: "reset", end, from });
   }
 
-  #unsent(host: Host, to: Endpoint, reason: string, at: Instant): void {
+  private unsent(host: Host, to: Endpoint, reason: string, at: Instant): void {
     const cause = new TransportError("transport-send", "send to", endpointKey(to), new Error(reason));
-    this.#agenda.add(at, { type: "input", host, input: { type: "unsent", to, cause } });
+    this.agenda.add(at, { type: "input", host, input: { type: "unsent", to, cause } });
   }
 
-  #host(ip: string, port: number): Host {
-    const host = this.#places.get(place(ip, port));
+  private host(ip: string, port: number): Host {
+    const host = this.places.get(place(ip, port));
     if (host === undefined) throw new Error(`no host at ${place(ip, port)}`);
     return host;
   }
 
-  #isCut(from: Host, to: Host): boolean {
-    return this.#cuts.size > 0 && this.#cuts.has(`${from.name}>${to.name}`);
+  private isCut(from: Host, to: Host): boolean {
+    return this.cuts.size > 0 && this.cuts.has(`${from.name}>${to.name}`);
   }
 
-  #chance(probability: number): boolean {
-    return probability > 0 && this.#random.u32() < probability * 0x1_0000_0000;
+  private chance(probability: number): boolean {
+    return probability > 0 && this.random.u32() < probability * 0x1_0000_0000;
   }
 
-  #delay(): Duration {
-    return this.#between(this.#link.delayMinMs, this.#link.delayMaxMs);
+  private delay(): Duration {
+    return this.between(this.link.delayMinMs, this.link.delayMaxMs);
   }
 
-  #between(min: Duration, max: Duration): Duration {
-    return min + below(this.#random, max - min + 1);
+  private between(min: Duration, max: Duration): Duration {
+    return min + below(this.random, max - min + 1);
   }
 }
 

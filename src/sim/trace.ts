@@ -48,11 +48,11 @@ const FNV_PRIME = 0x01000193;
 
 export class Trace {
   readonly seed: number;
-  readonly #limit: number;
-  #lines: Line[] = [];
-  #count = 0;
-  #low = 0x811c9dc5;
-  #high = 0x9dc5811c;
+  private readonly limit: number;
+  private lines: Line[] = [];
+  private written = 0;
+  private low = 0x811c9dc5;
+  private high = 0x9dc5811c;
 
   /**
    * @param seed   named in the text, so that a ladder in a log says how to get it again
@@ -60,65 +60,65 @@ export class Trace {
    */
   constructor(seed: number, limit = 2_000) {
     this.seed = seed;
-    this.#limit = limit;
+    this.limit = limit;
   }
 
   /** Lines written so far, the forgotten ones included. */
   get count(): number {
-    return this.#count;
+    return this.written;
   }
 
   message(at: Instant, from: string, to: string, mark: Mark, bytes: Uint8Array): void {
-    this.#add({ at, from, to, mark, what: bytes });
+    this.add({ at, from, to, mark, what: bytes });
   }
 
   /** A fact beside the messages: a start, a partition, an outcome. */
   note(at: Instant, who: string, text: string): void {
-    this.#add({ at, from: who, to: "", mark: "note", what: text });
+    this.add({ at, from: who, to: "", mark: "note", what: text });
   }
 
   /** 64 bits over every line so far, as hexadecimal: equal for equal runs. */
   hash(): string {
-    return (this.#high >>> 0).toString(16).padStart(8, "0") + (this.#low >>> 0).toString(16).padStart(8, "0");
+    return (this.high >>> 0).toString(16).padStart(8, "0") + (this.low >>> 0).toString(16).padStart(8, "0");
   }
 
   /** The last `lines` lines, oldest first, below a head that names the seed. */
   text(lines = 60): string {
-    const shown = this.#lines.slice(-lines);
-    const head = `seed ${this.seed}, trace ${this.hash()}, last ${shown.length} of ${this.#count} lines`;
+    const shown = this.lines.slice(-lines);
+    const head = `seed ${this.seed}, trace ${this.hash()}, last ${shown.length} of ${this.written} lines`;
     return [head, ...shown.map(formatLine)].join("\n");
   }
 
-  #add(line: Line): void {
-    this.#count++;
-    this.#lines.push(line);
+  private add(line: Line): void {
+    this.written++;
+    this.lines.push(line);
     // Dropping half at a time keeps the cost of forgetting constant per line.
-    if (this.#lines.length >= this.#limit * 2) this.#lines = this.#lines.slice(-this.#limit);
+    if (this.lines.length >= this.limit * 2) this.lines = this.lines.slice(-this.limit);
     FLOAT[0] = line.at;
-    this.#mix(WORDS[0] as number);
-    this.#mix(WORDS[1] as number);
-    this.#mixText(line.from);
-    this.#mixText(line.to);
-    this.#mixText(line.mark);
-    if (typeof line.what === "string") this.#mixText(line.what);
-    else this.#mixBytes(line.what);
+    this.mix(WORDS[0] as number);
+    this.mix(WORDS[1] as number);
+    this.mixText(line.from);
+    this.mixText(line.to);
+    this.mixText(line.mark);
+    if (typeof line.what === "string") this.mixText(line.what);
+    else this.mixBytes(line.what);
   }
 
-  #mix(word: number): void {
-    this.#low = Math.imul(this.#low ^ word, FNV_PRIME);
-    this.#high = Math.imul(this.#high ^ (word + (this.#low >>> 16)), FNV_PRIME);
+  private mix(word: number): void {
+    this.low = Math.imul(this.low ^ word, FNV_PRIME);
+    this.high = Math.imul(this.high ^ (word + (this.low >>> 16)), FNV_PRIME);
   }
 
-  #mixText(text: string): void {
-    for (let i = 0; i < text.length; i++) this.#mix(text.charCodeAt(i));
-    this.#mix(text.length);
+  private mixText(text: string): void {
+    for (let i = 0; i < text.length; i++) this.mix(text.charCodeAt(i));
+    this.mix(text.length);
   }
 
-  #mixBytes(bytes: Uint8Array): void {
-    let low = this.#low;
+  private mixBytes(bytes: Uint8Array): void {
+    let low = this.low;
     for (let i = 0; i < bytes.length; i++) low = Math.imul(low ^ (bytes[i] as number), FNV_PRIME);
-    this.#low = low;
-    this.#mix(bytes.length);
+    this.low = low;
+    this.mix(bytes.length);
   }
 }
 
