@@ -1,0 +1,114 @@
+/**
+ * JSON-RPC 2.0 (jsonrpc.org/specification): text in, text out, over any carrier. Whatever comes in, an answer comes out;
+ * nothing throws.
+ */
+import { DmqError, type ErrorCode } from "../core/errors.ts";
+import { METHODS, methodNotFound } from "./methods.ts";
+import { type ControlSurface, type FaultData, RpcFault } from "./surface.ts";
+
+/** A request larger than this is refused before it is read: 413. */
+export const REQUEST_BYTES_MAX = 32 * 1024 * 1024;
+
+/** Calls in one batch; each of them costs an answer, also where it is nonsense. */
+export const BATCH_CALLS_MAX = 1_000;
+
+type Id = string | number | null;
+
+interface Failure {
+  code: number;
+  message: string;
+  data?: FaultData;
+}
+
+export type Response = { jsonrpc: "2.0"; id: Id } & ({ result: unknown } | { error: Failure });
+
+/**
+ * Runs what a text asks for. The calls of a batch are started in their order and answered in their order; they may run at
+ * the same time.
+ *
+ * @returns the answer as JSON text; `undefined` where there is none to give, because all calls were notifications
+ */
+export async function answer(surface: ControlSurface, text: string): Promise<string | undefined> {
+  const request = parse(text);
+  if (request === undefined) return JSON.stringify(failure(null, { code: -32700, message: "Parse error" }));
+  if (!Array.isArray(request.value)) {
+    const response = await call(surface, request.value);
+    return response === undefined ? undefined : JSON.stringify(response);
+  }
+  const calls: unknown[] = request.value;
+  if (calls.length === 0) return JSON.stringify(invalidRequest("empty batch"));
+  if (calls.length > BATCH_CALLS_MAX) return JSON.stringify(invalidRequest(`more than ${BATCH_CALLS_MAX} calls`));
+  const responses = await Promise.all(calls.map((entry) => call(surface, entry)));
+  const answers = responses.filter((response) => response !== undefined);
+  return answers.length === 0 ? undefined : JSON.stringify(answers);
+}
+
+function parse(text: string): { value: unknown } | undefined {
+  try {
+    return { value: JSON.parse(text) };
+  } catch {
+    // Also what nests deeper than the stack.
+    return undefined;
+  }
+}
+
+async function call(surface: ControlSurface, request: unknown): Promise<Response | undefined> {
+  if (typeof request !== "object" || request === null || Array.isArray(request)) return invalidRequest("no object");
+  const { jsonrpc, method, params, id } = request as Record<string, unknown>;
+  if (!isId(id)) return invalidRequest("id is no string, number or null");
+  if (jsonrpc !== "2.0") return invalidRequest('jsonrpc is not "2.0"', id);
+  if (typeof method !== "string") return invalidRequest("method is no string", id);
+  const response = await run(surface, method, params, id ?? null);
+  return id === undefined ? undefined : response;
+}
+
+async function run(surface: ControlSurface, name: string, params: unknown, id: Id): Promise<Response> {
+  try {
+    const method = METHODS.get(name);
+    if (method === undefined) throw methodNotFound();
+    const result = await method.run(surface, params);
+    return { jsonrpc: "2.0", result: result ?? null, id };
+  } catch (error) {
+    return failure(id, failureOf(error));
+  }
+}
+
+function isId(id: unknown): id is Id | undefined {
+  return id === undefined || id === null || typeof id === "string" || typeof id === "number";
+}
+
+function failure(id: Id, error: Failure): Response {
+  return { jsonrpc: "2.0", error, id };
+}
+
+function invalidRequest(why: string, id: Id = null): Response {
+  return failure(id, { code: -32600, message: `Invalid Request: ${why}` });
+}
+
+/**
+ * What a caller is told about an error: a fault as it is, an error of ours with the exit code of its kind (design.md
+ * section 5), anything else as a mistake of the daemon's.
+ */
+export function failureOf(error: unknown): Failure {
+  if (error instanceof RpcFault) {
+    return { code: error.code, message: error.message, ...(error.data !== undefined && { data: error.data }) };
+  }
+  if (error instanceof DmqError)
+    return { code: faultCode(error.code), message: error.message, data: exitOf(error.code) };
+  const why = error instanceof Error ? error.message : String(error);
+  return { code: -32603, message: `Internal error: ${why}`, data: { exit: 1 } };
+}
+
+function faultCode(code: ErrorCode): number {
+  if (code === "usage") return -32602;
+  return code === "no-such-node" || code === "no-such-channel" ? 404 : 500;
+}
+
+function exitOf(code: ErrorCode): FaultData {
+  if (code === "usage") return { exit: 2 };
+  if (code === "no-such-node" || code === "no-such-channel") return { exit: 3 };
+  if (code.startsWith("transport-")) return { exit: 4 };
+  if (code === "delivery") return { exit: 5 };
+  if (code === "storage" || code.startsWith("config-")) return { exit: 9 };
+  return { exit: 1 };
+}

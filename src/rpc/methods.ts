@@ -1,0 +1,202 @@
+/**
+ * The RPC methods, all in one table: parameters, one line of help, what they do. Kamailio's four have its names, texts and
+ * fault codes (dmq.md section 14), so that a script written for a Kamailio cannot tell the difference; ours stand beside
+ * them. docs/RPC.md is the same table for readers.
+ */
+import { bodyBytes, type ParamName, type Params, readParams, type Signature } from "./params.ts";
+import {
+  type ControlSurface,
+  type DeliveryResult,
+  invalidStatus,
+  NODE_FIELDS,
+  type NodeRow,
+  RpcFault,
+  type SendRequest,
+  STATUSES,
+  type Status,
+} from "./surface.ts";
+
+export interface Method extends Signature {
+  help: string;
+  /** @throws RpcFault, or what the surface throws */
+  run(surface: ControlSurface, params: unknown): unknown;
+}
+
+interface Definition<R extends ParamName, O extends ParamName> {
+  required?: readonly R[];
+  optional?: readonly O[];
+  kamailio?: boolean;
+  help: string;
+  run(surface: ControlSurface, params: Pick<Params, R> & Partial<Pick<Params, O>>): unknown;
+}
+
+const MESSAGE_OPTIONS = ["content_type", "max_forwards", "timeout_ms", "force"] as const;
+const DEFAULT_CONTENT_TYPE = "text/plain";
+
+export const METHODS: ReadonlyMap<string, Method> = new Map([
+  [
+    "dmq.list_nodes",
+    define({ kamailio: true, help: "The nodes of the bus, newest first, this one last.", run: listNodes }),
+  ],
+  [
+    "dmq.add",
+    define({
+      required: ["uri"],
+      optional: ["status"],
+      kamailio: true,
+      help: "Adds a peer, active unless a status is given.",
+      run: (surface, { uri, status }) => {
+        surface.add(uri, status === undefined ? undefined : checkStatus(status));
+        return "Ok. DMQ node added.";
+      },
+    }),
+  ],
+  [
+    "dmq.remove",
+    define({
+      required: ["uri"],
+      optional: ["strict"],
+      kamailio: true,
+      help: "Forgets a peer; with strict, an unknown one is a fault.",
+      run: remove,
+    }),
+  ],
+  [
+    "dmq.change_status",
+    define({
+      required: ["uri", "status"],
+      kamailio: true,
+      help: "Sets the status of a peer: active, not_active or disabled.",
+      run: (surface, { uri, status }) => {
+        const change = surface.changeStatus(uri, checkStatus(status));
+        return change === "changed" ? "Ok. DMQ node status changed." : `Ok. DMQ node status is already ${status}.`;
+      },
+    }),
+  ],
+  [
+    "dmq.send",
+    define({
+      required: ["channel", "node"],
+      optional: ["body", ...MESSAGE_OPTIONS, "body_base64"],
+      help: "Sends a message to one node and waits for how it ended.",
+      run: (surface, params): Promise<DeliveryResult> => surface.send({ ...messageOf(params), node: params.node }),
+    }),
+  ],
+  [
+    "dmq.bcast",
+    define({
+      required: ["channel"],
+      optional: ["body", ...MESSAGE_OPTIONS, "except", "body_base64"],
+      help: "Sends a message to every active node and waits for how each one ended.",
+      run: (surface, params): Promise<DeliveryResult[]> =>
+        surface.broadcast({ ...messageOf(params), except: params.except ?? [] }),
+    }),
+  ],
+  [
+    "dmq.join",
+    define({
+      required: ["uris"],
+      help: "Asks these nodes for the bus, in addition to the configured ones.",
+      run: (surface, { uris }) => {
+        surface.join(uris);
+        return "Ok. DMQ node is joining.";
+      },
+    }),
+  ],
+  [
+    "dmq.leave",
+    define({
+      help: "Leaves the bus with an announcement and ends the daemon.",
+      run: async (surface) => {
+        await surface.leave();
+        return "Ok. DMQ node left.";
+      },
+    }),
+  ],
+  [
+    "dmq.stop",
+    define({
+      help: "Ends the daemon without an announcement, as before a restart.",
+      run: async (surface) => {
+        await surface.stop();
+        return "Ok. DMQ node stopped.";
+      },
+    }),
+  ],
+  ["dmq.status", define({ help: "What the daemon is and counts.", run: (surface) => surface.status() })],
+  ["core.version", define({ help: "The daemon's name and version.", run: (surface) => surface.version() })],
+  ["core.uptime", define({ help: "Since when the daemon runs.", run: uptime })],
+  ["system.listMethods", define({ help: "The names of all methods.", run: () => [...METHODS.keys()].sort() })],
+  [
+    "system.methodHelp",
+    define({
+      required: ["method"],
+      help: "One line about a method.",
+      run: (_surface, { method }) => {
+        const found = METHODS.get(method);
+        if (found === undefined) throw methodNotFound();
+        return found.help;
+      },
+    }),
+  ],
+]);
+
+/** JSON-RPC 2.0 section 5.1; Kamailio answers 500 with the same text. */
+export function methodNotFound(): RpcFault {
+  return new RpcFault(-32601, "Method Not Found", { exit: 2 });
+}
+
+/** Checks parameters before the method sees them; the types of `run` follow from the names. */
+function define<R extends ParamName = never, O extends ParamName = never>(definition: Definition<R, O>): Method {
+  const { required = [], optional = [], kamailio = false, help, run } = definition;
+  const signature: Signature = { required, optional, kamailio };
+  return {
+    ...signature,
+    help,
+    run: (surface, params) => run(surface, readParams(signature, params) as Parameters<typeof run>[1]),
+  };
+}
+
+function listNodes(surface: ControlSurface): Record<string, unknown>[] {
+  // kamcmd and its readers go by the order of the fields, so it is not left to whoever built the row.
+  return surface.listNodes().map((row: NodeRow) => Object.fromEntries(NODE_FIELDS.map((field) => [field, row[field]])));
+}
+
+function remove(surface: ControlSurface, { uri, strict }: { uri: string; strict?: boolean }): string {
+  try {
+    surface.remove(uri);
+  } catch (error) {
+    const missing = error instanceof RpcFault && (error.code === 404 || error.code === 409);
+    // Kamailio says so of unknown nodes and of itself, too (dmq.md section 14).
+    if (!missing || strict === true) throw error;
+  }
+  return "Ok. DMQ node removed.";
+}
+
+function checkStatus(status: string): Status {
+  const known = STATUSES.find((name) => name === status);
+  if (known === undefined) throw invalidStatus();
+  return known;
+}
+
+function messageOf(params: Pick<Params, "channel"> & Partial<Params>): Omit<SendRequest, "node"> {
+  return {
+    channel: params.channel,
+    body: bodyBytes(params),
+    contentType: params.content_type ?? DEFAULT_CONTENT_TYPE,
+    ...(params.max_forwards !== undefined && { maxForwards: params.max_forwards }),
+    ...(params.timeout_ms !== undefined && { timeoutMs: params.timeout_ms }),
+    ...(params.force !== undefined && { force: params.force }),
+  };
+}
+
+/** Kamailio's three fields, with times as ISO 8601 where it prints what `ctime` does. */
+function uptime(surface: ControlSurface): { now: string; up_since: string; uptime: number } {
+  const seconds = surface.status().uptime_s;
+  const now = Date.now();
+  return {
+    now: new Date(now).toISOString(),
+    up_since: new Date(now - seconds * 1000).toISOString(),
+    uptime: Math.floor(seconds),
+  };
+}

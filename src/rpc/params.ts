@@ -1,0 +1,178 @@
+/**
+ * Reads the parameters of a call: by position (what Kamailio's tools send) or by name, checked against one list of names.
+ * Nothing of a caller's text gets past here with a control character in it, because it may end in a SIP header; only a
+ * body is free.
+ */
+import { EMPTY, encodeUtf8 } from "../core/bytes.ts";
+import { invalidParameters, RpcFault } from "./surface.ts";
+
+/** Every parameter of every method: its name on the wire and its type. */
+export interface Params {
+  uri: string;
+  status: string;
+  strict: boolean;
+  channel: string;
+  node: string;
+  body: string;
+  body_base64: string;
+  content_type: string;
+  max_forwards: number;
+  timeout_ms: number;
+  force: boolean;
+  except: string[];
+  uris: string[];
+  method: string;
+}
+
+export type ParamName = keyof Params;
+
+/** What a method takes; by position the required ones come first. A last parameter `uris` takes all that is left. */
+export interface Signature {
+  required: readonly ParamName[];
+  optional: readonly ParamName[];
+  /** Kamailio's own methods: a number counts as text, and every mistake is `500 Invalid Parameters`. */
+  kamailio: boolean;
+}
+
+const SHOWN_CHARS_MAX = 60;
+const TIMEOUT_MS_MAX = 3_600_000;
+const MAX_FORWARDS_MAX = 255;
+
+/** A value that does not fit, said in the words of the parameter; `undefined` from a reader means that. */
+type Reader<T> = (value: unknown) => T | undefined;
+
+const READERS: { [Name in ParamName]: { read: Reader<Params[Name]>; expected: string } } = {
+  uri: { read: word, expected: "a SIP URI" },
+  status: { read: word, expected: "active, not_active or disabled" },
+  strict: { read: flag, expected: "true or false" },
+  channel: { read: word, expected: "the name of a channel" },
+  node: { read: word, expected: "the URI of a node" },
+  body: { read: wellFormed, expected: "a string" },
+  body_base64: { read: base64, expected: "a string in base64" },
+  content_type: { read: word, expected: "a media type" },
+  max_forwards: { read: integer(0, MAX_FORWARDS_MAX), expected: `an integer from 0 to ${MAX_FORWARDS_MAX}` },
+  timeout_ms: { read: integer(1, TIMEOUT_MS_MAX), expected: `an integer from 1 to ${TIMEOUT_MS_MAX}` },
+  force: { read: flag, expected: "true or false" },
+  except: { read: words, expected: "an array of node URIs" },
+  uris: { read: someWords, expected: "an array of SIP URIs" },
+  method: { read: word, expected: "the name of a method" },
+};
+
+/**
+ * @param params  the `params` member of a JSON-RPC request: array, object or nothing
+ * @returns       the checked values; absent and null ones are left out
+ * @throws        RpcFault −32602, for Kamailio's methods `500 Invalid Parameters`
+ */
+export function readParams(signature: Signature, params: unknown): Partial<Params> {
+  const names = [...signature.required, ...signature.optional];
+  const given = Array.isArray(params) ? byPosition(signature, names, params) : byName(signature, names, params);
+  const values: Partial<Params> = {};
+  for (const name of names) {
+    const value = given.get(name);
+    if (value !== undefined && value !== null) readOne(signature, values, name, value);
+    else if (signature.required.includes(name)) throw invalid(signature, `${name} is missing`);
+  }
+  return values;
+}
+
+/**
+ * @returns the octets that `body` or `body_base64` stand for, none if neither is given
+ * @throws  RpcFault −32602 if both are
+ */
+export function bodyBytes(params: Partial<Pick<Params, "body" | "body_base64">>): Uint8Array {
+  if (params.body_base64 === undefined) return params.body === undefined ? EMPTY : encodeUtf8(params.body);
+  if (params.body !== undefined) throw invalidParams("body and body_base64 exclude each other");
+  return Buffer.from(params.body_base64, "base64");
+}
+
+/** JSON-RPC 2.0 section 5.1. */
+export function invalidParams(why: string): RpcFault {
+  return new RpcFault(-32602, `Invalid params: ${why}`, { exit: 2 });
+}
+
+function invalid(signature: Signature, why: string): RpcFault {
+  return signature.kamailio ? invalidParameters() : invalidParams(why);
+}
+
+function readOne<Name extends ParamName>(
+  signature: Signature,
+  into: Partial<Params>,
+  name: Name,
+  value: unknown,
+): void {
+  const { read, expected } = READERS[name];
+  const spelled = signature.kamailio && typeof value === "number" ? String(value) : value;
+  const result = read(spelled);
+  if (result === undefined) throw invalid(signature, `${name}: got ${shown(value)}, expected ${expected}`);
+  into[name] = result;
+}
+
+function byPosition(signature: Signature, names: readonly ParamName[], params: unknown[]): Map<string, unknown> {
+  if (names.at(-1) === "uris") {
+    const fixed = names.length - 1;
+    const rest = params.slice(fixed).flat(1);
+    return new Map<string, unknown>([...zip(names.slice(0, fixed), params), ["uris", rest]]);
+  }
+  if (params.length > names.length) throw invalid(signature, `got ${params.length}, expected at most ${names.length}`);
+  return new Map(zip(names, params));
+}
+
+function zip(names: readonly ParamName[], params: unknown[]): [ParamName, unknown][] {
+  return names.map((name, index) => [name, params[index]]);
+}
+
+function byName(signature: Signature, names: readonly ParamName[], params: unknown): Map<string, unknown> {
+  if (params === undefined || params === null) return new Map();
+  if (typeof params !== "object") throw invalid(signature, `got ${shown(params)}, expected an array or an object`);
+  const given = new Map<string, unknown>(Object.entries(params));
+  for (const name of given.keys()) {
+    const known = (names as readonly string[]).includes(name);
+    if (!known) throw invalid(signature, `unknown parameter ${shown(name)}, known are: ${names.join(", ") || "none"}`);
+  }
+  return given;
+}
+
+function shown(value: unknown): string {
+  const text = JSON.stringify(value);
+  return text.length > SHOWN_CHARS_MAX ? `${text.slice(0, SHOWN_CHARS_MAX)}…` : text;
+}
+
+function flag(value: unknown): boolean | undefined {
+  return typeof value === "boolean" ? value : undefined;
+}
+
+function wellFormed(value: unknown): string | undefined {
+  // A lone surrogate has no UTF-8: what would go out is not what was asked for.
+  return typeof value === "string" && value.isWellFormed() ? value : undefined;
+}
+
+function word(value: unknown): string | undefined {
+  const text = wellFormed(value);
+  if (text === undefined || text === "") return undefined;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code < 0x20 || code === 0x7f) return undefined;
+  }
+  return text;
+}
+
+function words(value: unknown): string[] | undefined {
+  const list = typeof value === "string" ? [value] : value;
+  if (!Array.isArray(list)) return undefined;
+  return list.every((entry) => word(entry) !== undefined) ? list : undefined;
+}
+
+function someWords(value: unknown): string[] | undefined {
+  const list = words(value);
+  return list === undefined || list.length === 0 ? undefined : list;
+}
+
+function base64(value: unknown): string | undefined {
+  if (typeof value !== "string" || value.length % 4 !== 0) return undefined;
+  return /^[A-Za-z0-9+/]*={0,2}$/.test(value) ? value : undefined;
+}
+
+function integer(low: number, high: number): Reader<number> {
+  return (value) =>
+    Number.isInteger(value) && Number(value) >= low && Number(value) <= high ? Number(value) : undefined;
+}

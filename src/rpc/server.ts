@@ -1,0 +1,223 @@
+/**
+ * Serves the control surface as HTTP/1.1 on a unix socket (design.md section 7): JSON-RPC on `/rpc`, NDJSON streams on
+ * `/listen` and `/events`, `/livez` and `/readyz`. Who may connect is decided by the mode of the socket file alone.
+ *
+ * A stream that its reader does not keep up with is ended rather than buffered without end; the node never waits for it.
+ */
+import { answer, failureOf, REQUEST_BYTES_MAX } from "./jsonrpc.ts";
+import { claimSocket, type SocketClaim } from "./socket-file.ts";
+import type { ControlSurface } from "./surface.ts";
+
+/** Octets that wait for the reader of one stream, on top of what the kernel takes. */
+export const STREAM_BUFFER_BYTES_MAX = 4 * 1024 * 1024;
+
+/** Streams at a time; the next one gets 503. */
+export const STREAMS_MAX = 256;
+
+/** How long calls that are running may go on after `close()`. */
+const CLOSE_GRACE_MS = 1_000;
+
+/**
+ * A send waits up to 32 s for its transaction, a stream for ever; Bun ends what is silent for 10 s unless told not to. Its
+ * types know the option for TCP only, hence the wide type.
+ */
+const NEVER_IDLE: object = { idleTimeout: 0 };
+
+export interface RpcServerOptions {
+  path: string;
+  surface: ControlSurface;
+  /** Numeric group that may connect, too: the socket's mode is then 0660. */
+  group?: number;
+}
+
+export interface RpcServer {
+  readonly path: string;
+  /** Ends the streams, lets running calls finish for a second, removes the socket file if it is still ours. */
+  close(): Promise<void>;
+}
+
+type HttpServer = Bun.Server<undefined>;
+
+/**
+ * @returns once the socket answers
+ * @throws  ConfigError if the path cannot be a socket's; TransportError `transport-bind` if another daemon answers there,
+ *          something else than a socket is there, or the permission is missing; nothing is left behind then
+ */
+export async function serveRpc(options: RpcServerOptions): Promise<RpcServer> {
+  const streams = new Streams();
+  let server: HttpServer | undefined;
+  const listen = (path: string): void => {
+    server = startServer(path, options.surface, streams);
+  };
+  const abandon = (): void => void server?.stop(true);
+  const claim = await claimSocket({ path: options.path, group: options.group, listen, abandon });
+  return { path: options.path, close: () => close(server as HttpServer, claim, streams) };
+}
+
+function startServer(path: string, surface: ControlSurface, streams: Streams): HttpServer {
+  return Bun.serve({
+    ...NEVER_IDLE,
+    unix: path,
+    maxRequestBodySize: REQUEST_BYTES_MAX,
+    development: false,
+    fetch: (request) => route(request, surface, streams),
+    error: (error) => plain(500, `internal error: ${error.message}`),
+  });
+}
+
+async function close(server: HttpServer, claim: SocketClaim, streams: Streams): Promise<void> {
+  claim.release();
+  streams.endAll();
+  const grace = Promise.withResolvers<void>();
+  const timer = setTimeout(grace.resolve, CLOSE_GRACE_MS);
+  await Promise.race([server.stop(false), grace.promise]);
+  clearTimeout(timer);
+  await server.stop(true);
+}
+
+type Handler = (surface: ControlSurface, streams: Streams, request: Request, url: URL) => Response | Promise<Response>;
+
+const ROUTES: ReadonlyMap<string, { method: "GET" | "POST"; handle: Handler }> = new Map([
+  ["/rpc", { method: "POST" as const, handle: rpc }],
+  ["/listen", { method: "GET" as const, handle: listen }],
+  ["/events", { method: "GET" as const, handle: events }],
+  ["/livez", { method: "GET" as const, handle: (surface) => health(surface.live(), "live") }],
+  ["/readyz", { method: "GET" as const, handle: (surface) => health(surface.ready(), "ready") }],
+] satisfies [string, { method: "GET" | "POST"; handle: Handler }][]);
+
+function route(request: Request, surface: ControlSurface, streams: Streams): Response | Promise<Response> {
+  const url = URL.parse(request.url);
+  if (url === null) return plain(400, "bad request target");
+  const found = ROUTES.get(url.pathname);
+  if (found === undefined) return plain(404, `no such path, known are: ${[...ROUTES.keys()].join(", ")}`);
+  if (request.method === found.method) return found.handle(surface, streams, request, url);
+  return plain(405, `only ${found.method} is allowed here`, { Allow: found.method });
+}
+
+async function rpc(surface: ControlSurface, _streams: Streams, request: Request): Promise<Response> {
+  let text: string;
+  try {
+    text = await request.text();
+  } catch {
+    // The only limit that Bun holds while it reads: a body without Content-Length that grew too large.
+    return plain(413, `request larger than ${REQUEST_BYTES_MAX} bytes`);
+  }
+  const body = await answer(surface, text);
+  if (body === undefined) return new Response(null, { status: 204 });
+  return new Response(body, { headers: { "Content-Type": "application/json" } });
+}
+
+function listen(surface: ControlSurface, streams: Streams, _request: Request, url: URL): Response {
+  const channels = url.searchParams.getAll("channel");
+  if (channels.length === 0 || channels.some((name) => !isPrintable(name))) {
+    return plain(400, "name at least one channel: /listen?channel=NAME");
+  }
+  return streams.open((write) => surface.listen(channels, write));
+}
+
+function events(surface: ControlSurface, streams: Streams): Response {
+  return streams.open((write) => surface.subscribe(write));
+}
+
+function isPrintable(name: string): boolean {
+  for (let i = 0; i < name.length; i++) if (name.charCodeAt(i) < 0x20 || name.charCodeAt(i) === 0x7f) return false;
+  return name !== "";
+}
+
+function health(good: boolean, word: string): Response {
+  return good ? plain(200, "ok") : plain(503, `not ${word}`);
+}
+
+function plain(status: number, text: string, headers: Record<string, string> = {}): Response {
+  return new Response(`${text}\n`, { status, headers: { "Content-Type": "text/plain; charset=utf-8", ...headers } });
+}
+
+/** What a stream is fed from: called with the function that writes one line, gives back the one that ends it. */
+type Source = (write: (line: object) => void) => () => void;
+
+/** The open streams of one server. */
+class Streams {
+  readonly #open = new Set<LineStream>();
+
+  /** Subscribes and answers with the stream; a fault of the source becomes the answer of the request. */
+  open(source: Source): Response {
+    if (this.#open.size >= STREAMS_MAX) return plain(503, `more than ${STREAMS_MAX} streams`);
+    const stream = new LineStream(() => this.#open.delete(stream));
+    try {
+      stream.start(source);
+    } catch (error) {
+      return faultResponse(error);
+    }
+    this.#open.add(stream);
+    return new Response(stream.readable, { headers: { "Content-Type": "application/x-ndjson" } });
+  }
+
+  endAll(): void {
+    for (const stream of [...this.#open]) stream.end();
+  }
+}
+
+function faultResponse(error: unknown): Response {
+  const fault = failureOf(error);
+  const status = fault.code >= 400 && fault.code <= 499 ? fault.code : 500;
+  return Response.json({ error: fault }, { status });
+}
+
+/** One NDJSON answer: a line per object, bounded, ended by whichever side is first. */
+class LineStream {
+  readonly readable: ReadableStream<Uint8Array>;
+  readonly #onEnd: () => void;
+  #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
+  #unsubscribe: (() => void) | undefined;
+  #ended = false;
+
+  constructor(onEnd: () => void) {
+    this.#onEnd = onEnd;
+    this.readable = new ReadableStream<Uint8Array>(
+      {
+        start: (controller) => {
+          this.#controller = controller;
+        },
+        cancel: () => this.#finish(),
+      },
+      new ByteLengthQueuingStrategy({ highWaterMark: STREAM_BUFFER_BYTES_MAX }),
+    );
+  }
+
+  start(source: Source): void {
+    const unsubscribe = source((line) => this.#write(line));
+    if (this.#ended) unsubscribe();
+    else this.#unsubscribe = unsubscribe;
+    // Bun sends the headers with the first octet: an empty line tells the client that nothing is missed from here on.
+    if (!this.#ended) this.#controller?.enqueue(LINE_END);
+  }
+
+  /** Ends the stream in good order. */
+  end(): void {
+    if (this.#ended) return;
+    this.#controller?.close();
+    this.#finish();
+  }
+
+  #write(line: object): void {
+    if (this.#ended) return;
+    const bytes = Buffer.from(`${JSON.stringify(line)}\n`);
+    const room = this.#controller?.desiredSize ?? 0;
+    if (bytes.length <= room) {
+      this.#controller?.enqueue(bytes);
+      return;
+    }
+    this.#controller?.enqueue(OVERFLOW_LINE);
+    this.end();
+  }
+
+  #finish(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#unsubscribe?.();
+    this.#onEnd();
+  }
+}
+
+const LINE_END = Buffer.from("\n");
+const OVERFLOW_LINE = Buffer.from('{"type":"overflow"}\n');

@@ -1,0 +1,182 @@
+/**
+ * The file of a unix socket: who may connect, whose it is, and what happens to the one that a dead daemon left behind.
+ *
+ * The socket is bound under a name that nobody looks for and linked to its own name when mode and group are right. So
+ * there is no moment at which the wrong ones can connect, `link` fails if another daemon was faster, and what Bun removes
+ * when it closes (the name that it bound, whoever owns it by then) is never the file of another daemon.
+ */
+import { chmodSync, chownSync, linkSync, lstatSync, mkdirSync, renameSync, type Stats, unlinkSync } from "node:fs";
+import { connect } from "node:net";
+import { basename, dirname, join } from "node:path";
+import { TransportError } from "../core/errors.ts";
+import { checkSocketPath } from "./paths.ts";
+
+export interface ClaimOptions {
+  path: string;
+  /** Numeric group that may connect, too. */
+  group: number | undefined;
+  /** Binds and listens, synchronously, so that the file mode creation mask covers nothing else. */
+  listen(path: string): void;
+  /** Undoes `listen` where the claim fails after it. */
+  abandon(): void;
+}
+
+export interface SocketClaim {
+  /** Removes the file, unless it is another one by now. */
+  release(): void;
+}
+
+/** What answers at a path. */
+export type Probe = "answers" | "refused" | "absent" | "denied";
+
+const OWNER_ONLY_MASK = 0o177;
+
+/**
+ * Makes a socket listen at a path.
+ *
+ * @throws ConfigError for a path that no socket can have; TransportError `transport-bind` for all else. Neither leaves a
+ *         file behind or touches one that answers
+ */
+export async function claimSocket(options: ClaimOptions): Promise<SocketClaim> {
+  const { path } = options;
+  const hidden = join(dirname(path), `.${randomName()}`);
+  checkSocketPath(path);
+  checkSocketPath(hidden);
+  makeParent(path);
+  await clearStale(path);
+  try {
+    bind(hidden, options);
+    linkSync(hidden, path);
+    unlinkSync(hidden);
+  } catch (cause) {
+    options.abandon();
+    removeQuietly(hidden);
+    throw errorCode(cause) === "EEXIST" ? taken(path) : bindError(path, explain(cause, path));
+  }
+  const own = lstatSync(path);
+  return { release: () => release(path, own) };
+}
+
+/** Asks whether anybody listens, without saying anything. */
+export function probeSocket(path: string): Promise<Probe> {
+  return new Promise((resolve) => {
+    const socket = connect({ path });
+    socket.on("connect", () => {
+      socket.destroy();
+      resolve("answers");
+    });
+    socket.on("error", (error) => {
+      socket.destroy();
+      resolve(probeOf(errorCode(error)));
+    });
+  });
+}
+
+/** Also a full backlog (EAGAIN) is a sign of life: only what certainly nobody listens to may be called dead. */
+function probeOf(code: string | undefined): Probe {
+  if (code === "ECONNREFUSED") return "refused";
+  if (code === "ENOENT") return "absent";
+  return code === "EACCES" || code === "EPERM" ? "denied" : "answers";
+}
+
+/** The last directory only: a whole tree would be the answer to a typing mistake. */
+function makeParent(path: string): void {
+  const parent = dirname(path);
+  try {
+    mkdirSync(parent, { mode: 0o700 });
+  } catch (cause) {
+    if (errorCode(cause) !== "EEXIST") throw bindError(path, explain(cause, parent));
+  }
+}
+
+function bind(hidden: string, options: ClaimOptions): void {
+  const mask = process.umask(OWNER_ONLY_MASK);
+  try {
+    options.listen(hidden);
+  } finally {
+    process.umask(mask);
+  }
+  if (options.group === undefined) return;
+  chownSync(hidden, -1, options.group);
+  chmodSync(hidden, 0o660);
+}
+
+/**
+ * Removes the socket of a dead daemon. It is moved aside and asked again before it goes, because a second daemon that
+ * starts at the same moment may have put its own there in between; that one is put back.
+ */
+async function clearStale(path: string): Promise<void> {
+  const found = statForBind(path);
+  if (found === undefined) return;
+  if (!found.isSocket()) throw bindError(path, new Error("it exists and is not a socket"));
+  await expectDead(path);
+  const aside = join(dirname(path), `.${randomName()}`);
+  try {
+    renameSync(path, aside);
+  } catch (cause) {
+    if (errorCode(cause) === "ENOENT") return;
+    throw bindError(path, explain(cause, path));
+  }
+  const alive = (await probeSocket(aside)) === "answers";
+  if (alive) linkSync(aside, path);
+  unlinkSync(aside);
+  if (alive) throw taken(path);
+}
+
+async function expectDead(path: string): Promise<void> {
+  const probe = await probeSocket(path);
+  if (probe === "answers") throw taken(path);
+  if (probe === "denied") throw bindError(path, new Error("it belongs to another user, no permission to take it over"));
+}
+
+function release(path: string, own: Stats): void {
+  const found = statOf(path);
+  if (found !== undefined && found.ino === own.ino && found.dev === own.dev) removeQuietly(path);
+}
+
+function statForBind(path: string): Stats | undefined {
+  try {
+    return statOf(path);
+  } catch (cause) {
+    throw bindError(path, explain(cause, path));
+  }
+}
+
+function statOf(path: string): Stats | undefined {
+  return lstatSync(path, { throwIfNoEntry: false });
+}
+
+function removeQuietly(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch {
+    // It is gone already, which is what was wanted.
+  }
+}
+
+function taken(path: string): TransportError {
+  return bindError(path, new Error(`another daemon answers on ${path}`));
+}
+
+function bindError(path: string, cause: unknown): TransportError {
+  return new TransportError("transport-bind", "listen on", path, cause);
+}
+
+/** Says what the operator can change; the system's own words name a call that they never made. */
+function explain(cause: unknown, path: string): unknown {
+  const code = errorCode(cause);
+  if (code === "EACCES" || code === "EPERM") return new Error(`no permission for ${path}`, { cause });
+  if (code === "ENOENT") return new Error(`no such directory: ${dirname(path)}`, { cause });
+  if (code === "EROFS") return new Error(`${basename(path)} is on a read-only file system`, { cause });
+  return cause;
+}
+
+function errorCode(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error ? String(error.code) : undefined;
+}
+
+/** Six characters with the dot, so that the hidden name is rarely longer than the one it stands for. */
+function randomName(): string {
+  const random = crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
+  return random.toString(36).slice(0, 5);
+}
