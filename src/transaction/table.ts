@@ -1,0 +1,480 @@
+/**
+ * The live transactions of a node: finds the one that a message belongs to, asks the machines of client.ts and server.ts
+ * what happens, keeps what has to be repeated, and knows the next deadline.
+ *
+ * It sees plain values, never a SIP message, and sends nothing: transmissions and ends wait in queues until they are polled.
+ * Nothing here is a timer or a closure, and every call costs O(1), O(log n) where a client deadline moves.
+ */
+import { assert } from "../core/assert.ts";
+import { EMPTY } from "../core/bytes.ts";
+import { DeadlineQueue, DeadlineRing } from "../core/deadline-queue.ts";
+import { type Endpoint, endpointKey, isReliable, sameEndpoint, type Transport } from "../core/endpoint.ts";
+import { UsageError } from "../core/errors.ts";
+import type { Instant } from "../core/time.ts";
+import { type ClientState, clientStep } from "./client.ts";
+import { isAnswerStatus, isEarlyTrying, type ServerState, serverStep } from "./server.ts";
+import { type TimerSettings, timerE, timerF, timerJ, timerK, timerSettings } from "./timers.ts";
+
+/** A request of ours, ready to be sent. */
+export interface ClientRequest {
+  /** The caller's number for it, not in use. */
+  id: number;
+  /** Of our top Via, not in use. */
+  branch: string;
+  method: string;
+  to: Endpoint;
+  /** Kept until the final response and sent again as they are: they belong to the table from now on. */
+  bytes: Uint8Array;
+  /** Instead of 64·T1. */
+  timeoutMs?: number;
+}
+
+/** What matching needs to know of a response (RFC 3261 §17.1.3). */
+export interface ClientResponse {
+  /** Of its top Via. */
+  branch: string;
+  /** Of its CSeq. */
+  method: string;
+  status: number;
+  from: Endpoint;
+}
+
+/** `absorbed`: the transaction has had its final response, this one is to be dropped without a trace. */
+export type ClientVerdict = "final" | "provisional" | "absorbed";
+
+interface ClientTransaction {
+  readonly id: number;
+  readonly branch: string;
+  readonly method: string;
+  readonly to: Endpoint;
+  readonly toKey: string;
+  readonly startedAt: Instant;
+  /** When Timer F fires. */
+  readonly endsAt: Instant;
+  bytes: Uint8Array;
+  state: ClientState;
+  /** Transmissions that were polled. */
+  sent: number;
+  /** It stands in the transmit queue. */
+  queued: boolean;
+}
+
+/** Our requests that wait for an answer, and for T4 longer those that had one over UDP. */
+export class ClientTransactions {
+  private readonly settings: TimerSettings;
+  private readonly byId = new Map<number, ClientTransaction>();
+  private readonly byBranch = new Map<string, ClientTransaction>();
+  /** Those in "trying" and "proceeding" by where they went: an error of one endpoint must not cost a walk over all. */
+  private readonly byEndpoint = new Map<string, Set<ClientTransaction>>();
+  /** Timers E and F, the earlier of the two. */
+  private readonly deadlines = new DeadlineQueue<ClientTransaction>();
+  /** Timer K, which is T4 for all. */
+  private readonly completed = new DeadlineRing<ClientTransaction>();
+  /** Facts of those that ended since the last input, for `attempts` and `startedAt`. */
+  private readonly ended = new Map<number, ClientTransaction>();
+  private readonly transmits = new Drain<ClientTransaction>();
+  private readonly timeouts = new Drain<ClientTransaction>();
+
+  /** @throws UsageError if the timers are out of bounds */
+  constructor(timers: Partial<TimerSettings> = {}) {
+    this.settings = timerSettings(timers);
+  }
+
+  /** Begins a transaction in "trying" and queues its first transmission (RFC 3261 §17.1.2.2). */
+  start(request: ClientRequest, now: Instant): void {
+    const { id, branch, method, to, bytes } = request;
+    assert(!this.byId.has(id), "a transaction's number is used once");
+    assert(!this.byBranch.has(branch), "a branch is used once");
+    const lifeMs = request.timeoutMs ?? timerF(this.settings);
+    assert(lifeMs > 0, "a transaction lives for some time");
+    const transaction: ClientTransaction = {
+      id,
+      branch,
+      method,
+      to,
+      toKey: endpointKey(to),
+      startedAt: now,
+      endsAt: now + lifeMs,
+      bytes,
+      state: "trying",
+      sent: 0,
+      queued: false,
+    };
+    this.byId.set(id, transaction);
+    this.byBranch.set(branch, transaction);
+    this.index(transaction);
+    this.transmit(transaction, now);
+  }
+
+  /**
+   * Finds the transaction of a response and advances it. It is matched by branch and CSeq method (RFC 3261 §17.1.3), and it
+   * must come from where the request went: over UDP the same address and port, over streams the same address.
+   *
+   * @returns the transaction and what the response is to it, `undefined` for a stray response. After "final" only
+   *          `attempts` and `startedAt` know the number, until the next input.
+   */
+  receive(response: ClientResponse, now: Instant): { id: number; verdict: ClientVerdict } | undefined {
+    this.ended.clear();
+    const transaction = this.byBranch.get(response.branch);
+    if (transaction === undefined || transaction.method !== response.method) return undefined;
+    if (!isFromPeer(response.from, transaction.to)) return undefined;
+    const input = response.status < 200 ? "provisional" : "final";
+    const step = clientStep(transaction.state, input, transaction.to.transport);
+    transaction.state = step.state;
+    if (step.action === "absorb") return { id: transaction.id, verdict: "absorbed" };
+    if (input === "final") this.finish(transaction, now);
+    return { id: transaction.id, verdict: input };
+  }
+
+  /**
+   * Octets for an endpoint did not go out, or came back (RFC 3261 §17.1.4): every request that waits for it ends.
+   *
+   * @returns their numbers, in the order of their start; the transaction user is told by this alone
+   */
+  unsent(to: Endpoint, _cause: Error, _now: Instant): number[] {
+    this.ended.clear();
+    const waiting = this.byEndpoint.get(endpointKey(to));
+    if (waiting === undefined) return [];
+    const ids: number[] = [];
+    for (const transaction of [...waiting]) {
+      transaction.state = clientStep(transaction.state, "transport-error", to.transport).state;
+      this.forget(transaction);
+      ids.push(transaction.id);
+    }
+    return ids;
+  }
+
+  /**
+   * Gives a request up: nothing more is sent, and a response to it will be stray.
+   *
+   * @returns false if it had ended already, or had its final response
+   */
+  cancel(id: number): boolean {
+    const transaction = this.byId.get(id);
+    if (transaction === undefined || transaction.state === "completed") return false;
+    transaction.state = "terminated";
+    this.forget(transaction);
+    return true;
+  }
+
+  /**
+   * Fires the timers that are due; then `pollTransmit` and `pollEnded` have something to say. A timer that is overdue by
+   * several intervals sends once: a burst after a pause would help nobody.
+   */
+  handleTimeout(now: Instant): void {
+    this.ended.clear();
+    for (let due = this.deadlines.take(now); due !== undefined; due = this.deadlines.take(now)) this.expire(due, now);
+    for (let due = this.completed.take(now); due !== undefined; due = this.completed.take(now)) {
+      due.state = clientStep(due.state, "timer-k", due.to.transport).state;
+      this.forget(due);
+    }
+  }
+
+  /** The next transmission, in the order in which they fell due; `undefined` when all are out. */
+  pollTransmit(): { id: number; to: Endpoint; bytes: Uint8Array; retransmission: boolean } | undefined {
+    for (let next = this.transmits.take(); next !== undefined; next = this.transmits.take()) {
+      next.queued = false;
+      if (next.state !== "trying" && next.state !== "proceeding") continue;
+      next.sent++;
+      return { id: next.id, to: next.to, bytes: next.bytes, retransmission: next.sent > 1 };
+    }
+    return undefined;
+  }
+
+  /** The next transaction that Timer F ended; `undefined` when all were told. */
+  pollEnded(): { id: number; why: "timeout" } | undefined {
+    const transaction = this.timeouts.take();
+    if (transaction === undefined) return undefined;
+    this.ended.set(transaction.id, transaction);
+    return { id: transaction.id, why: "timeout" };
+  }
+
+  nextTimeout(): Instant | undefined {
+    const active = this.deadlines.next();
+    const completed = this.completed.next();
+    if (active === undefined || completed === undefined) return active ?? completed;
+    return Math.min(active, completed);
+  }
+
+  /** Transmissions that were polled; 0 for a number that is not known, or that ended before the last input. */
+  attempts(id: number): number {
+    return this.find(id)?.sent ?? 0;
+  }
+
+  /** When the transaction was started; `undefined` for a number that is not known, or that ended before the last input. */
+  startedAt(id: number): Instant | undefined {
+    return this.find(id)?.startedAt;
+  }
+
+  /** Transactions that are not terminated. */
+  size(): number {
+    return this.byId.size;
+  }
+
+  private find(id: number): ClientTransaction | undefined {
+    return this.byId.get(id) ?? this.ended.get(id);
+  }
+
+  private expire(transaction: ClientTransaction, now: Instant): void {
+    const input = now >= transaction.endsAt ? "timer-f" : "timer-e";
+    const step = clientStep(transaction.state, input, transaction.to.transport);
+    transaction.state = step.state;
+    if (step.action === "resend") this.transmit(transaction, now);
+    if (step.action !== "give-up") return;
+    this.forget(transaction);
+    this.timeouts.push(transaction);
+  }
+
+  /** Queues a transmission and sets the deadline after it: Timer E, or F where that comes first. */
+  private transmit(transaction: ClientTransaction, now: Instant): void {
+    const { to, state, sent, endsAt } = transaction;
+    assert(state === "trying" || state === "proceeding", "only a request without a final response is sent");
+    const interval = timerE(this.settings, to.transport, sent + 1, state);
+    this.deadlines.set(transaction, interval === undefined ? endsAt : Math.min(now + interval, endsAt));
+    if (transaction.queued) return;
+    transaction.queued = true;
+    this.transmits.push(transaction);
+  }
+
+  /** After the final response: over UDP the transaction stays for T4 without its octets, else it is gone. */
+  private finish(transaction: ClientTransaction, now: Instant): void {
+    if (transaction.state === "terminated") {
+      this.forget(transaction);
+      return;
+    }
+    this.deadlines.delete(transaction);
+    this.unindex(transaction);
+    transaction.bytes = EMPTY;
+    this.completed.push(transaction, now + timerK(this.settings, transaction.to.transport));
+  }
+
+  private forget(transaction: ClientTransaction): void {
+    assert(transaction.state === "terminated", "only a terminated transaction is forgotten");
+    this.deadlines.delete(transaction);
+    this.unindex(transaction);
+    this.byId.delete(transaction.id);
+    this.byBranch.delete(transaction.branch);
+    transaction.bytes = EMPTY;
+    this.ended.set(transaction.id, transaction);
+  }
+
+  private index(transaction: ClientTransaction): void {
+    const waiting = this.byEndpoint.get(transaction.toKey);
+    if (waiting === undefined) this.byEndpoint.set(transaction.toKey, new Set([transaction]));
+    else waiting.add(transaction);
+  }
+
+  private unindex(transaction: ClientTransaction): void {
+    const waiting = this.byEndpoint.get(transaction.toKey);
+    if (waiting?.delete(transaction) && waiting.size === 0) this.byEndpoint.delete(transaction.toKey);
+  }
+}
+
+/** A stream is one peer whatever its port: it may answer over a connection that it opened (RFC 3261 §18.2.2). */
+function isFromPeer(from: Endpoint, to: Endpoint): boolean {
+  if (isReliable(to.transport)) return from.transport === to.transport && from.ip === to.ip;
+  return sameEndpoint(from, to);
+}
+
+/** First in, first out, emptied between two inputs: once it is, its array is used again. */
+class Drain<T> {
+  private items: T[] = [];
+  private head = 0;
+
+  push(item: T): void {
+    this.items.push(item);
+  }
+
+  take(): T | undefined {
+    if (this.head < this.items.length) return this.items[this.head++];
+    this.items.length = 0;
+    this.head = 0;
+    return undefined;
+  }
+}
+
+/** What goes out again when a request comes again: `flow` as the answer had it. */
+export interface StoredAnswer {
+  readonly to: Endpoint;
+  readonly flow: number;
+  readonly bytes: Uint8Array;
+}
+
+export type ServerVerdict =
+  /** A request that nobody has seen: it is to be handled and answered under this number. */
+  | { verdict: "new"; id: number }
+  /** Seen: it must not be handled again. `answer` goes out once more where there has been one. */
+  | { verdict: "retransmission"; id: number; answer?: StoredAnswer };
+
+interface ServerTransaction {
+  readonly id: number;
+  readonly key: string;
+  readonly transport: Transport;
+  readonly startedAt: Instant;
+  state: ServerState;
+  answer: StoredAnswer | undefined;
+  /** Neighbours among those without a final answer, in the order of arrival. */
+  older: ServerTransaction | undefined;
+  newer: ServerTransaction | undefined;
+}
+
+/** Octets of answers that are kept for retransmissions, unless the constructor is told otherwise. */
+const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
+
+/**
+ * Requests that came over UDP in the last 64·T1, and those that wait for their answer on any transport. Both the number of
+ * transactions and the octets of their answers are bounded: whoever floods us shortens the memory, he does not grow it.
+ *
+ * A failed transmission of an answer ends no transaction here, although Figure 8 has such an arrow: an error on the shared
+ * UDP socket may belong to another peer, and the handler would run a second time for the next retransmission.
+ */
+export class ServerTransactions {
+  private readonly limit: number;
+  private readonly answerBytesMax: number;
+  private readonly settings: TimerSettings;
+  private readonly byKey = new Map<string, ServerTransaction>();
+  private readonly unanswered = new Map<number, ServerTransaction>();
+  /** Timer J, which is 64·T1 for all. */
+  private readonly completed = new DeadlineRing<ServerTransaction>();
+  private oldest: ServerTransaction | undefined;
+  private newest: ServerTransaction | undefined;
+  private answerBytes = 0;
+  private ids = 0;
+
+  /**
+   * @param limit           transactions at most; for a new one above it the oldest completed one goes, else the oldest
+   * @param answerBytesMax  octets of final answers at most; above it the oldest completed transactions go
+   * @throws UsageError     if the timers are out of bounds or the limit is below 1
+   */
+  constructor(limit: number, timers: Partial<TimerSettings> = {}, answerBytesMax = ANSWER_BYTES_MAX) {
+    if (!(limit >= 1)) throw new UsageError(`limit of server transactions must be 1 or more, got ${limit}`);
+    this.limit = limit;
+    this.answerBytesMax = answerBytesMax;
+    this.settings = timerSettings(timers);
+  }
+
+  /**
+   * Tells a new request from a retransmission (RFC 3261 §17.2.2, §17.2.3).
+   *
+   * @param key     from `serverKey`
+   * @param source  where it came from; its transport decides about Timer J
+   * @param _flow   the association it came over; the answer's is given to `respond`
+   */
+  receive(key: string, source: Endpoint, _flow: number, now: Instant): ServerVerdict {
+    const known = this.byKey.get(key);
+    if (known !== undefined) return this.repeat(known);
+    if (this.byKey.size >= this.limit) this.evict();
+    const transaction: ServerTransaction = {
+      id: ++this.ids,
+      key,
+      transport: source.transport,
+      startedAt: now,
+      state: "trying",
+      answer: undefined,
+      older: undefined,
+      newer: undefined,
+    };
+    this.byKey.set(key, transaction);
+    this.unanswered.set(transaction.id, transaction);
+    this.append(transaction);
+    return { verdict: "new", id: transaction.id };
+  }
+
+  /**
+   * Records the transaction user's answer, which the caller then sends. Over UDP the octets are copied and kept for Timer J;
+   * over streams a final answer ends the transaction at once.
+   *
+   * @returns          true if the answer is to be sent; false if the number is unknown (evicted, answered on a stream),
+   *                   already has a final answer, or a 100 would be too early for UDP (RFC 4320 §4.1)
+   * @throws UsageError for a status that RFC 4320 forbids: 408, and any provisional one but 100
+   */
+  respond(id: number, status: number, bytes: Uint8Array, to: Endpoint, flow: number, now: Instant): boolean {
+    if (!isAnswerStatus(status)) throw new UsageError(`a non-INVITE request is never answered ${status} (RFC 4320)`);
+    const transaction = this.unanswered.get(id);
+    if (transaction === undefined) return false;
+    const { transport, startedAt } = transaction;
+    if (status === 100 && isEarlyTrying(this.settings, transport, now - startedAt)) return false;
+    const step = serverStep(transaction.state, status === 100 ? "provisional" : "final", transport);
+    transaction.state = step.state;
+    this.keep(transaction, step.state === "terminated" ? undefined : { to, flow, bytes: bytes.slice() });
+    if (status !== 100) this.finish(transaction, now);
+    return true;
+  }
+
+  /** Forgets the transactions whose Timer J is due. */
+  handleTimeout(now: Instant): void {
+    for (let due = this.completed.take(now); due !== undefined; due = this.completed.take(now)) {
+      due.state = serverStep(due.state, "timer-j", due.transport).state;
+      this.forget(due);
+    }
+  }
+
+  nextTimeout(): Instant | undefined {
+    return this.completed.next();
+  }
+
+  /** Transactions that are not terminated. */
+  size(): number {
+    return this.byKey.size;
+  }
+
+  private repeat(transaction: ServerTransaction): ServerVerdict {
+    const { id, state, transport, answer } = transaction;
+    const step = serverStep(state, "request", transport);
+    if (step.action !== "resend" || answer === undefined) return { verdict: "retransmission", id };
+    return { verdict: "retransmission", id, answer };
+  }
+
+  private keep(transaction: ServerTransaction, answer: StoredAnswer | undefined): void {
+    this.answerBytes += (answer?.bytes.length ?? 0) - (transaction.answer?.bytes.length ?? 0);
+    transaction.answer = answer;
+  }
+
+  /** Over UDP the transaction stays for 64·T1, else it is gone. */
+  private finish(transaction: ServerTransaction, now: Instant): void {
+    this.unanswered.delete(transaction.id);
+    this.unlink(transaction);
+    if (transaction.state === "terminated") {
+      this.forget(transaction);
+      return;
+    }
+    this.completed.push(transaction, now + timerJ(this.settings, transaction.transport));
+    while (this.answerBytes > this.answerBytesMax && this.completed.size() > 0) this.evict();
+  }
+
+  private evict(): void {
+    const completed = this.completed.shift();
+    if (completed !== undefined) {
+      this.forget(completed);
+      return;
+    }
+    const victim = this.oldest;
+    assert(victim !== undefined, "a full table holds a transaction");
+    this.unanswered.delete(victim.id);
+    this.unlink(victim);
+    this.forget(victim);
+  }
+
+  private forget(transaction: ServerTransaction): void {
+    transaction.state = "terminated";
+    this.keep(transaction, undefined);
+    this.byKey.delete(transaction.key);
+  }
+
+  private append(transaction: ServerTransaction): void {
+    transaction.older = this.newest;
+    if (this.newest === undefined) this.oldest = transaction;
+    else this.newest.newer = transaction;
+    this.newest = transaction;
+  }
+
+  private unlink(transaction: ServerTransaction): void {
+    const { older, newer } = transaction;
+    if (older === undefined) this.oldest = newer;
+    else older.newer = newer;
+    if (newer === undefined) this.newest = older;
+    else newer.older = older;
+    transaction.older = undefined;
+    transaction.newer = undefined;
+  }
+}
