@@ -35,6 +35,12 @@ export interface Peer {
   rttMs: number | undefined;
   lastSeen: Instant | undefined;
   userAgent: string | undefined;
+  /** Instant of its last answer: a failure of an older request says nothing. */
+  answeredAt: Instant | undefined;
+  /** Instant of the last change of status: a failure of an older request does not count twice. */
+  statusSince: Instant | undefined;
+  /** Instant of the last ping that somebody else's mention made us send. */
+  nudgedAt: Instant | undefined;
   /** Instant of the leave that it announced; answers to requests that are older prove nothing. */
   leftAt: Instant | undefined;
 }
@@ -54,6 +60,9 @@ export function createPeer(address: PeerAddress, source: PeerSource, status: Sta
     rttMs: undefined,
     lastSeen: undefined,
     userAgent: undefined,
+    answeredAt: undefined,
+    statusSince: undefined,
+    nudgedAt: undefined,
     leftAt: undefined,
   };
 }

@@ -129,7 +129,7 @@ export type WarningCode =
   | "malformed"
   | "unresolvable"
   | "overload"
-  | "large-leave";
+  | "leave-unannounced";
 
 export type NodeEvent =
   | { type: "peer-up"; peer: PeerInfo }

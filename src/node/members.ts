@@ -1,0 +1,611 @@
+/**
+ * Membership in motion: joining, announcements, pings, mentions, relays and leaves (dmq.md 7 and 8, design.md 4).
+ *
+ * It decides what a notification, an answer or its absence means for a peer. What a status becomes is in
+ * membership/status.ts, what stands in a body in membership/notification.ts. It never touches channel messages.
+ */
+import { canonicalIp, type Endpoint, isIpv6 } from "../core/endpoint.ts";
+import { ProtocolError } from "../core/errors.ts";
+import type { Random } from "../core/random.ts";
+import type { Instant } from "../core/time.ts";
+import { type Hint, Hints } from "../membership/hints.ts";
+import { type NodeLine, type NodeList, parseNodeList, writeNodeList } from "../membership/notification.ts";
+import {
+  addressKey,
+  addressUri,
+  endpointOf,
+  isLiteral,
+  parseAddress,
+  type Peer,
+  type PeerAddress,
+  type PeerSource,
+} from "../membership/peer.ts";
+import { Pinger } from "../membership/pinger.ts";
+import { PeerRegistry } from "../membership/registry.ts";
+import { type NextStatus, nextStatus, type Status } from "../membership/status.ts";
+import type { NodeCounters } from "./io.ts";
+import { buildKdmq } from "./kdmq.ts";
+import { Names } from "./names.ts";
+import type { ResolvedOptions } from "./options.ts";
+import type { Outbox } from "./outbox.ts";
+import { peerInfo } from "./peer-info.ts";
+import type { OutgoingRequest, RequestEnd, RequestKind, Requests } from "./requests.ts";
+import type { Warnings } from "./warnings.ts";
+
+/** Nodes that announced themselves and have not answered us yet; more wait as hints. */
+const ANNOUNCED_MAX = 16;
+/** Peers that were removed as dead and are asked again when nobody is left. */
+const LOST_MAX = 64;
+/** The pinger's key for what is done once an interval, whoever is known; no peer can have it. */
+const TICK = "tick";
+
+export interface MembersContext {
+  options: ResolvedOptions;
+  requests: Requests;
+  outbox: Outbox;
+  random: Random;
+  warnings: Warnings;
+  counters: NodeCounters;
+}
+
+/** What a notification request said, besides its list. */
+export interface NotificationFacts {
+  /** From as an address, if it is one. */
+  from: PeerAddress | undefined;
+  source: Endpoint;
+  maxForwards: number;
+  userAgent: string | undefined;
+  body: Uint8Array;
+}
+
+export class Members {
+  readonly registry = new PeerRegistry();
+  private readonly hints: Hints;
+  private readonly pinger: Pinger;
+  private readonly names: Names;
+  private readonly lost = new Map<string, PeerAddress>();
+  /** `multi_notify` contacts that are names. */
+  private readonly seedNames: PeerAddress[] = [];
+  private readonly context: MembersContext;
+  private readonly localKey: string;
+  private rotation = 0;
+  private status: Status = "active";
+
+  constructor(context: MembersContext) {
+    this.context = context;
+    this.localKey = addressKey(context.options.address);
+    this.hints = new Hints(context.options.pingIntervalMs);
+    this.pinger = new Pinger(context.options.pingIntervalMs, context.random);
+    this.names = new Names(context.outbox);
+  }
+
+  // --- joining -----------------------------------------------------------------------------------------------------
+
+  start(now: Instant): void {
+    this.pinger.schedule(TICK, now);
+    this.join(this.context.options.notificationAddresses, now);
+    for (const uri of this.context.options.snapshot) {
+      const address = parseAddress(uri);
+      if (!(address instanceof ProtocolError)) this.mention({ address, status: "active" }, "snapshot", now);
+    }
+    this.pump(now);
+  }
+
+  /** Adds notification addresses and says hello. @throws ProtocolError for the first text that is no node's address */
+  join(uris: readonly string[], now: Instant): void {
+    const addresses = uris.map((uri) => {
+      const address = parseAddress(uri);
+      if (address instanceof ProtocolError) throw address;
+      return address;
+    });
+    for (const address of addresses) this.joinAt(address, now);
+  }
+
+  private joinAt(address: PeerAddress, now: Instant): void {
+    if (this.context.options.multiNotify && !isLiteral(address)) {
+      this.seedNames.push(address);
+      this.names.ask(address.host);
+      return;
+    }
+    const peer = this.addContact(address, now);
+    if (peer !== undefined && peer.endpoint === undefined) this.names.ask(address.host);
+  }
+
+  /** A peer that is never given up; it is greeted as soon as its address is known. */
+  private addContact(address: PeerAddress, now: Instant): Peer | undefined {
+    if (this.isLocal(address)) {
+      this.context.warnings.warn("self-talk", `notification address ${addressUri(address)} is this node itself`, now);
+      return undefined;
+    }
+    const known = this.registry.find(address);
+    if (known !== undefined) {
+      known.source = "notification_address";
+      if (known.status !== "active") this.ping(known, now);
+      return known;
+    }
+    const peer = this.addPeer(address, "notification_address", "not_active", now);
+    if (peer?.endpoint !== undefined) this.ping(peer, now);
+    return peer;
+  }
+
+  // --- the control surface -----------------------------------------------------------------------------------------
+
+  /** `dmq.add`: taken at the operator's word, and pinged in the same moment. */
+  add(address: PeerAddress, status: Status, now: Instant): Peer | undefined {
+    const peer = this.addPeer(address, "added", "not_active", now);
+    if (peer === undefined) return undefined;
+    this.become(peer, status, now);
+    if (peer.endpoint === undefined) this.names.ask(address.host);
+    else this.ping(peer, now);
+    return peer;
+  }
+
+  remove(peer: Peer, now: Instant): void {
+    this.drop(peer, now);
+    this.lost.delete(peer.key);
+  }
+
+  setStatus(peer: Peer, status: Status, now: Instant): void {
+    this.become(peer, status, now);
+  }
+
+  isLocal(address: PeerAddress): boolean {
+    return addressKey(address) === this.localKey;
+  }
+
+  // --- notifications that come in ----------------------------------------------------------------------------------
+
+  /** Takes in a notification request. The caller answers it with `listFor` afterwards. */
+  receive(facts: NotificationFacts, now: Instant): void {
+    const list = this.readList(facts.body, facts.source, now);
+    let changed = false;
+    for (const line of list.lines) {
+      if (this.isOwnLine(line, now)) continue;
+      if (this.speaksForItself(line.address, facts)) changed = this.announce(line, facts, now) || changed;
+      else this.mention(line, "mentioned", now);
+    }
+    this.pump(now);
+    if (changed && facts.maxForwards > 1) this.relay(facts.maxForwards - 1, now);
+  }
+
+  private readList(body: Uint8Array, source: Endpoint, now: Instant): NodeList {
+    const list = parseNodeList(body);
+    if (list.badLines > 0) {
+      this.context.counters.badLines += list.badLines;
+      this.context.warnings.warn("bad-line", `${list.badLines} unreadable lines in the node list of ${source.ip}:${source.port}`, now);
+    }
+    return list;
+  }
+
+  private isOwnLine(line: NodeLine, now: Instant): boolean {
+    if (!this.isLocal(line.address)) return false;
+    if (line.status === "disabled" && this.status === "active") {
+      this.context.counters.guardsHit++;
+      this.context.warnings.warn("told-disabled", "a peer's list says that this node is disabled; ignored", now);
+    }
+    return true;
+  }
+
+  /** From, line and source address agree: the node speaks for itself (design.md 4). */
+  private speaksForItself(address: PeerAddress, facts: NotificationFacts): boolean {
+    if (facts.from === undefined || addressKey(facts.from) !== addressKey(address)) return false;
+    const ip = canonicalIp(address.host) ?? this.registry.find(address)?.endpoint?.ip;
+    return ip === facts.source.ip;
+  }
+
+  /** @returns true if the list of this bus changed by it */
+  private announce(line: NodeLine, facts: NotificationFacts, now: Instant): boolean {
+    const peer = this.registry.find(line.address);
+    if (peer === undefined) return line.status === "active" && this.welcome(line.address, facts, now);
+    peer.lastSeen = now;
+    if (facts.userAgent !== undefined) peer.userAgent = facts.userAgent;
+    if (line.status === "disabled") return this.takeLeave(peer, now);
+    if (peer.status === "active") return false;
+    const news = !peer.announced;
+    // It is back, or it reaches us while we do not reach it: only an answer tells. Until then it is listed unless it
+    // has failed us before.
+    peer.announced = peer.failCount === 0 || peer.leftAt !== undefined;
+    peer.leftAt = undefined;
+    this.ping(peer, now);
+    return news && peer.announced;
+  }
+
+  private welcome(address: PeerAddress, facts: NotificationFacts, now: Instant): boolean {
+    if (this.countUnproven() >= ANNOUNCED_MAX) {
+      this.hints.add(address, "announced", now);
+      return false;
+    }
+    const peer = this.addPeer(address, "announced", "not_active", now);
+    if (peer === undefined) return false;
+    peer.announced = true;
+    peer.lastSeen = now;
+    peer.userAgent = facts.userAgent;
+    this.ping(peer, now);
+    return true;
+  }
+
+  private takeLeave(peer: Peer, now: Instant): boolean {
+    peer.announced = false;
+    peer.leftAt = now;
+    if (peer.status === "disabled") return false;
+    this.become(peer, nextStatus(peer.status, "left", 0, false, this.context.options), now);
+    return true;
+  }
+
+  /** Somebody says that there is a node. It changes nothing but what we ask. */
+  private mention(line: NodeLine, source: PeerSource, now: Instant): void {
+    if (line.status !== "active") return;
+    if (this.isLocal(line.address)) return;
+    const peer = this.registry.find(line.address);
+    if (peer === undefined) this.hints.add(line.address, source, now);
+    else if (peer.status !== "active" && peer.leftAt === undefined) this.nudge(peer, now);
+  }
+
+  private nudge(peer: Peer, now: Instant): void {
+    if (peer.nudgedAt !== undefined && now - peer.nudgedAt < this.context.options.pingIntervalMs / 2) return;
+    peer.nudgedAt = now;
+    this.ping(peer, now);
+  }
+
+  /** Probes as many waiting names as there is room for. */
+  private pump(now: Instant): void {
+    for (let hint = this.take(); hint !== undefined; hint = this.take()) {
+      if (this.registry.find(hint.address) !== undefined) this.hints.settle(hint.key);
+      else if (isLiteral(hint.address)) this.probe(hint, hint.address.host, now);
+      else this.names.ask(hint.address.host);
+    }
+  }
+
+  private take(): Hint | undefined {
+    return this.status === "active" ? this.hints.take(this.countUnproven()) : undefined;
+  }
+
+  private countUnproven(): number {
+    let count = 0;
+    for (const peer of this.registry.all()) if (peer.source === "announced" && !peer.verified) count++;
+    return count;
+  }
+
+  // --- what we send ------------------------------------------------------------------------------------------------
+
+  /**
+   * The node list for one receiver. A Kamailio is always given the same part of a large bus, because it becomes mute
+   * when its own list outgrows its buffer (dmq.md 11.3); a node of our kind gets another part each time.
+   */
+  listFor(receiver: Peer | undefined, receiverIp: string, now: Instant): Uint8Array {
+    const peers: { address: PeerAddress; ip: string }[] = [];
+    for (const peer of this.registry.all()) {
+      if (peer.endpoint === undefined || peer === receiver) continue;
+      if (peer.status === "active" || peer.announced) peers.push({ address: peer.address, ip: peer.endpoint.ip });
+    }
+    const roomy = receiver?.userAgent?.startsWith("dmq") === true;
+    const list = writeNodeList(
+      { address: this.context.options.address, status: this.status },
+      roomy ? rotated(peers, this.rotation++) : peers,
+      isIpv6(receiverIp),
+    );
+    if (list.omitted > 0)
+      this.context.warnings.warn("list-truncated", `${list.omitted} of ${peers.length} peers do not fit a node list of 1,023 octets`, now);
+    return list.body;
+  }
+
+  private ping(peer: Peer, now: Instant): void {
+    if (peer.endpoint === undefined || this.context.requests.isPinging(peer.key)) return;
+    const alone = this.registry.countActive() === 0;
+    const joining = peer.source === "notification_address" && (!peer.verified || alone);
+    this.notify(peer, joining ? "join" : "ping", joining ? 2 : 1, now);
+  }
+
+  private notify(peer: Peer, kind: RequestKind, maxForwards: number, now: Instant): void {
+    if (peer.endpoint === undefined) return;
+    // Who has not answered yet gets our own line only: a small request cannot be used to multiply traffic.
+    const body = peer.verified || kind === "join" ? this.listFor(peer, peer.endpoint.ip, now) : this.ownLine();
+    this.submit(kind, peer.key, peer.address, peer.endpoint, maxForwards, body, now);
+  }
+
+  private probe(hint: Hint, ip: string, now: Instant): void {
+    const endpoint = endpointOf(hint.address, ip);
+    this.submit("probe", hint.key, hint.address, endpoint, 1, this.ownLine(), now);
+  }
+
+  private ownLine(): Uint8Array {
+    return writeNodeList({ address: this.context.options.address, status: this.status }, [], false).body;
+  }
+
+  private submit(
+    kind: RequestKind,
+    peerKey: string,
+    target: PeerAddress,
+    to: Endpoint,
+    maxForwards: number,
+    body: Uint8Array,
+    now: Instant,
+  ): void {
+    const { options, requests, random, counters } = this.context;
+    const built = buildKdmq(
+      {
+        channel: options.notificationChannel,
+        local: options.address,
+        target,
+        transport: to.transport,
+        maxForwards,
+        contentType: "text/plain",
+        userAgent: options.userAgent,
+        body,
+      },
+      random,
+    );
+    counters.pingsSent++;
+    const request = { id: requests.nextId(), kind, peerKey, peerUri: addressUri(target), to, startedAt: now, ...built };
+    requests.submit(request, options.pingTimeoutMs, now);
+  }
+
+  /** Tells all active peers that the list has changed (dmq.md 7.2). */
+  private relay(maxForwards: number, now: Instant): void {
+    for (const peer of this.registry.all()) {
+      if (peer.status !== "active") continue;
+      this.context.counters.relays++;
+      this.notify(peer, "relay", maxForwards, now);
+    }
+  }
+
+  // --- answers and their absence -----------------------------------------------------------------------------------
+
+  answered(
+    request: OutgoingRequest,
+    response: { status: number; body: Uint8Array; userAgent: string | undefined; from: Endpoint },
+    now: Instant,
+  ): void {
+    const accepted = response.status >= 200 && response.status < 300;
+    const peer = accepted ? this.prove(request, now) : this.registry.get(request.peerKey);
+    if (!accepted) this.refused(request, peer, now);
+    if (peer === undefined) return;
+    peer.lastSeen = now;
+    peer.rttMs = now - request.startedAt;
+    if (response.userAgent !== undefined) peer.userAgent = response.userAgent;
+    if (accepted) this.readAnswer(peer, request, response, now);
+  }
+
+  /** Someone answers there, but not as a node: it is alive, and no more is known. */
+  private refused(request: OutgoingRequest, peer: Peer | undefined, now: Instant): void {
+    this.hints.fail(request.peerKey, now);
+    this.pump(now);
+    if (peer === undefined) return;
+    if (peer.verified) peer.failCount = 0;
+    else if (peer.source === "announced") this.drop(peer, now);
+    else if (peer.source === "notification_address") this.pinger.scheduleRetry(peer.key, now);
+  }
+
+  /** The peer that an answered request went to; a hint becomes one by its answer. */
+  private prove(request: OutgoingRequest, now: Instant): Peer | undefined {
+    const hint = this.hints.probed(request.peerKey);
+    if (hint === undefined) return this.registry.get(request.peerKey);
+    this.hints.settle(hint.key);
+    const known = this.registry.find(hint.address);
+    if (known !== undefined) return known;
+    const peer = this.addPeer(hint.address, hint.source, "not_active", now);
+    if (peer !== undefined) this.registry.resolve(peer, request.to.ip);
+    return peer;
+  }
+
+  private readAnswer(peer: Peer, request: OutgoingRequest, response: { body: Uint8Array; from: Endpoint }, now: Instant): void {
+    const list = this.readList(response.body, response.from, now);
+    let leaving = false;
+    for (const line of list.lines) {
+      if (this.isOwnLine(line, now)) continue;
+      if (this.registry.find(line.address) === peer) leaving = line.status === "disabled";
+      else this.mention(line, "mentioned", now);
+    }
+    if (leaving) this.takeLeave(peer, now);
+    else if (peer.leftAt === undefined || peer.leftAt < request.startedAt) this.revive(peer, now);
+    this.pump(now);
+  }
+
+  private revive(peer: Peer, now: Instant): void {
+    peer.verified = true;
+    peer.announced = false;
+    peer.failCount = 0;
+    peer.answeredAt = now;
+    peer.leftAt = undefined;
+    this.lost.delete(peer.key);
+    this.pinger.answered(peer.key);
+    this.become(peer, nextStatus(peer.status, "answered", 0, false, this.context.options), now);
+  }
+
+  /** A notification of ours ended without an answer. */
+  ended(request: OutgoingRequest, end: RequestEnd, now: Instant): void {
+    if (end.type === "cancelled") return;
+    this.hints.fail(request.peerKey, now);
+    const peer = this.registry.get(request.peerKey);
+    if (peer !== undefined) this.fail(peer, request.startedAt, now);
+    this.pump(now);
+  }
+
+  /** A message to a peer got no answer: it may be dead, and a ping will tell. */
+  suspect(peerKey: string, now: Instant): void {
+    const peer = this.registry.get(peerKey);
+    if (peer !== undefined && peer.status === "active") this.ping(peer, now);
+  }
+
+  private fail(peer: Peer, since: Instant, now: Instant): void {
+    // An answer or a change of status since then makes the failure an old story (dmq.md 11.14).
+    if (peer.answeredAt !== undefined && peer.answeredAt >= since) return;
+    if (peer.statusSince !== undefined && peer.statusSince > since) return;
+    peer.failCount++;
+    peer.announced = false;
+    const permanent = peer.source === "notification_address";
+    if (!isLiteral(peer.address)) this.names.ask(peer.address.host);
+    if (permanent) this.pinger.scheduleRetry(peer.key, now);
+    if (peer.source === "announced" && !peer.verified) {
+      this.drop(peer, now);
+      return;
+    }
+    this.become(peer, nextStatus(peer.status, "failed", peer.failCount, permanent, this.context.options), now);
+  }
+
+  // --- status changes ----------------------------------------------------------------------------------------------
+
+  private become(peer: Peer, next: NextStatus, now: Instant): void {
+    if (next === "removed") {
+      this.drop(peer, now);
+      return;
+    }
+    if (peer.status === next) return;
+    peer.status = next;
+    peer.statusSince = now;
+    const type = next === "active" ? "peer-up" : next === "not_active" ? "peer-down" : "peer-disabled";
+    this.context.outbox.event({ type, peer: peerInfo(peer, this.context.requests) });
+  }
+
+  private addPeer(address: PeerAddress, source: PeerSource, status: Status, now: Instant): Peer | undefined {
+    const peer = this.registry.add(address, source, status);
+    if (peer === undefined) {
+      this.context.warnings.warn("registry-full", `no room for ${addressUri(address)}: ${this.registry.size} peers are known`, now);
+      return undefined;
+    }
+    this.hints.settle(peer.key);
+    this.pinger.schedule(peer.key, now);
+    return peer;
+  }
+
+  private drop(peer: Peer, _now: Instant): void {
+    this.registry.remove(peer);
+    this.pinger.forget(peer.key);
+    if (peer.verified) this.lost.set(peer.key, peer.address);
+    if (this.lost.size > LOST_MAX) this.lost.delete(this.lost.keys().next().value as string);
+    this.context.outbox.event({ type: "peer-removed", peer: peerInfo(peer, this.context.requests) });
+  }
+
+  // --- names -------------------------------------------------------------------------------------------------------
+
+  resolved(host: string, addresses: readonly string[], why: string, now: Instant): void {
+    if (!this.names.answered(host)) return;
+    if (addresses.length === 0) this.context.warnings.warn("unresolvable", `${host} does not resolve: ${why}`, now);
+    for (const peer of [...this.registry.all()]) if (peer.address.host === host) this.resolvePeer(peer, addresses, now);
+    for (const seed of this.seedNames) if (seed.host === host) this.resolveSeed(seed, addresses, now);
+    for (const hint of [...this.hints.byHost(host)]) this.resolveHint(hint, addresses, now);
+  }
+
+  private resolvePeer(peer: Peer, addresses: readonly string[], now: Instant): void {
+    const usable = addresses.filter((ip) => !this.isLocal({ ...peer.address, host: ip }));
+    const current = peer.endpoint?.ip;
+    // A dead DNS server disturbs nothing: the last known address stays.
+    if (usable.length === 0) {
+      if (current === undefined) this.pinger.scheduleRetry(peer.key, now);
+      return;
+    }
+    const index = current === undefined ? -1 : usable.indexOf(current);
+    const next = index !== -1 && peer.failCount === 0 ? (current as string) : (usable[(index + 1) % usable.length] as string);
+    if (next === current) return;
+    this.absorbAlias(peer, next);
+    this.registry.resolve(peer, next);
+    this.ping(peer, now);
+  }
+
+  /** The address was known as a peer of its own: it is the named peer, which takes over what is known of it. */
+  private absorbAlias(peer: Peer, ip: string): void {
+    const alias = this.registry.at(endpointOf(peer.address, ip));
+    if (alias === undefined || alias === peer) return;
+    this.registry.remove(alias);
+    this.pinger.forget(alias.key);
+    peer.status = alias.status;
+    peer.verified = alias.verified;
+    peer.announced = alias.announced;
+    peer.failCount = alias.failCount;
+    peer.lastSeen = alias.lastSeen;
+    peer.userAgent = alias.userAgent;
+    peer.answeredAt = alias.answeredAt;
+    peer.statusSince = alias.statusSince;
+  }
+
+  private resolveSeed(seed: PeerAddress, addresses: readonly string[], now: Instant): void {
+    if (addresses.length === 0) {
+      this.pinger.scheduleRetry(TICK, now);
+      return;
+    }
+    this.pinger.answered(TICK);
+    for (const ip of addresses) {
+      const address = { ...seed, host: ip };
+      if (!this.isLocal(address) && this.registry.find(address)?.source !== "notification_address")
+        this.addContact(address, now);
+    }
+    this.releaseContacts(seed, addresses);
+  }
+
+  /** An address that the name had before and has no more may be given up like any other peer. */
+  private releaseContacts(seed: PeerAddress, addresses: readonly string[]): void {
+    for (const peer of this.registry.all()) {
+      if (peer.source !== "notification_address" || !isLiteral(peer.address)) continue;
+      if (peer.address.port !== seed.port || peer.address.transport !== seed.transport) continue;
+      const configured = this.context.options.notificationAddresses.some((uri) => {
+        const address = parseAddress(uri);
+        return !(address instanceof ProtocolError) && addressKey(address) === peer.key;
+      });
+      if (!configured && !addresses.includes(peer.address.host)) peer.source = "mentioned";
+    }
+  }
+
+  private resolveHint(hint: Hint, addresses: readonly string[], now: Instant): void {
+    const ip = addresses[0];
+    if (ip === undefined || this.isLocal({ ...hint.address, host: ip })) this.hints.fail(hint.key, now);
+    else if (this.registry.at(endpointOf(hint.address, ip)) !== undefined) this.hints.settle(hint.key);
+    else this.probe(hint, ip, now);
+  }
+
+  // --- time --------------------------------------------------------------------------------------------------------
+
+  handleTimeout(now: Instant): void {
+    for (let key = this.pinger.take(now); key !== undefined; key = this.pinger.take(now)) {
+      if (this.status === "active") this.tick(key, now);
+    }
+  }
+
+  private tick(key: string, now: Instant): void {
+    this.pinger.schedule(key, now);
+    if (key === TICK) {
+      for (const seed of this.seedNames) this.names.ask(seed.host);
+      this.searchWhenAlone(now);
+      return;
+    }
+    const peer = this.registry.get(key);
+    if (peer === undefined) return;
+    if (!isLiteral(peer.address)) this.names.ask(peer.address.host);
+    this.ping(peer, now);
+  }
+
+  /** With nobody left, those who once answered are asked again. */
+  private searchWhenAlone(now: Instant): void {
+    if (this.lost.size === 0 || this.registry.countActive() > 0) return;
+    for (const address of this.lost.values()) this.mention({ address, status: "active" }, "mentioned", now);
+    this.pump(now);
+  }
+
+  nextTimeout(): Instant | undefined {
+    return this.pinger.nextTimeout();
+  }
+
+  // --- leaving -----------------------------------------------------------------------------------------------------
+
+  /**
+   * Says goodbye to every peer: list and our own line `disabled`, Max-Forwards 1 (dmq.md 7.4). Not where a peer shares
+   * our IP address: a newer Kamailio takes our line for that peer's and would switch it off (dmq.md 6).
+   */
+  leave(now: Instant): void {
+    const { address } = this.context.options;
+    for (const peer of this.registry.all()) {
+      if (peer.endpoint?.ip !== address.host) continue;
+      this.context.counters.guardsHit++;
+      this.context.warnings.warn("leave-unannounced", `${peer.uri} has our IP address: leaving without a word`, now, peer.uri);
+      return;
+    }
+    this.status = "disabled";
+    for (const peer of this.registry.all()) if (peer.verified) this.notify(peer, "leave", 1, now);
+  }
+}
+
+function rotated<T>(items: readonly T[], turn: number): T[] {
+  if (items.length === 0) return [];
+  // Half a list further each time: two turns show all of a bus of 50.
+  const start = (turn * 13) % items.length;
+  return [...items.slice(start), ...items.slice(0, start)];
+}

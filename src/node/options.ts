@@ -1,0 +1,75 @@
+/** What a node is made with. Every limit has a name, a number and a stated behaviour (ARCHITECTURE.md, limits). */
+import { ConfigError } from "../core/errors.ts";
+import type { Duration } from "../core/time.ts";
+import { type PeerAddress, isLiteral } from "../membership/peer.ts";
+import { DEFAULT_FAILURE_RULES, type FailureRules } from "../membership/status.ts";
+
+export interface NodeOptions extends Partial<FailureRules> {
+  /** Our own address as it stands on our line: an IP literal with a port. */
+  address: PeerAddress;
+  /** First contacts, `sip:host:port[;transport=tcp]`; a host name is resolved again for ever. */
+  notificationAddresses?: readonly string[];
+  /** Channel of the membership; all nodes of a bus need the same. Default `notification_peer`. */
+  notificationChannel?: string;
+  /** Every address that a notification address resolves to is a contact. Default false: the first one. */
+  multiNotify?: boolean;
+  /** Milliseconds between pings of one peer, default 60,000. Lower finds the dead sooner and costs the bus n² requests. */
+  pingIntervalMs?: Duration;
+  /** Milliseconds until a request without a final response is a timeout, default 32,000 (RFC 3261 Timer F, 64·T1). */
+  requestTimeoutMs?: Duration;
+  /** Messages in flight to one peer, default 256. */
+  window?: number;
+  /** Messages that wait for one peer behind its window, default 10,000; beyond: `overloaded` at once. */
+  queueMessages?: number;
+  /** Octets that wait for one peer, default 64 MiB; beyond: `overloaded` at once. */
+  queueBytes?: number;
+  /** Messages that wait for a handler's answer, default 10,000; beyond: 503 with Retry-After. */
+  pendingMessages?: number;
+  /** Value of User-Agent and Server, default `dmq`. */
+  userAgent?: string;
+  /** Peers known before a restart: probed at the start like names that others mention. */
+  snapshot?: readonly string[];
+}
+
+export interface ResolvedOptions extends FailureRules {
+  address: PeerAddress;
+  notificationAddresses: readonly string[];
+  notificationChannel: string;
+  multiNotify: boolean;
+  pingIntervalMs: Duration;
+  requestTimeoutMs: Duration;
+  /** A ping is given up before the next one is due, so that a failed peer is known within two intervals. */
+  pingTimeoutMs: Duration;
+  window: number;
+  queueMessages: number;
+  queueBytes: number;
+  pendingMessages: number;
+  userAgent: string;
+  snapshot: readonly string[];
+}
+
+const PING_TIMEOUT_MS_MIN = 2_000;
+
+/** @throws ConfigError where our own address is a name: not every node could resolve it (dmq.md 15.1) */
+export function resolveOptions(options: NodeOptions): ResolvedOptions {
+  if (!isLiteral(options.address))
+    throw new ConfigError("config-invalid-value", "server_address", options.address.host, "an IP literal");
+  const pingIntervalMs = options.pingIntervalMs ?? 60_000;
+  const requestTimeoutMs = options.requestTimeoutMs ?? 32_000;
+  return {
+    ...DEFAULT_FAILURE_RULES,
+    notificationAddresses: [],
+    notificationChannel: "notification_peer",
+    multiNotify: false,
+    window: 256,
+    queueMessages: 10_000,
+    queueBytes: 64 * 1024 * 1024,
+    pendingMessages: 10_000,
+    userAgent: "dmq",
+    snapshot: [],
+    ...options,
+    pingIntervalMs,
+    requestTimeoutMs,
+    pingTimeoutMs: Math.max(PING_TIMEOUT_MS_MIN, Math.min(requestTimeoutMs, pingIntervalMs)),
+  };
+}
