@@ -9,9 +9,8 @@ import { formatHost, type Transport } from "../core/endpoint.ts";
 import { UsageError } from "../core/errors.ts";
 import { type Random, token } from "../core/random.ts";
 import { addressUri, type PeerAddress } from "../membership/peer.ts";
+import { MAGIC_COOKIE } from "../transaction/key.ts";
 import { isHeaderSafe, serializeRequest } from "../sip/serialize.ts";
-
-export const MAGIC_COOKIE = "z9hG4bK";
 
 export interface KdmqParts {
   channel: string;

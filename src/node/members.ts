@@ -272,13 +272,13 @@ export class Members {
    * The node list for one receiver. A Kamailio is always given the same part of a large bus, because it becomes mute
    * when its own list outgrows its buffer (dmq.md 11.3); a node of our kind gets another part each time.
    */
-  listFor(receiver: Peer | undefined, receiverIp: string, now: Instant): Uint8Array {
+  listFor(receiver: Peer | undefined, receiverIp: string, now: Instant, userAgent = receiver?.userAgent): Uint8Array {
     const peers: { address: PeerAddress; ip: string }[] = [];
     for (const peer of this.registry.all()) {
       if (peer.endpoint === undefined || peer === receiver) continue;
       if (peer.status === "active" || peer.announced) peers.push({ address: peer.address, ip: peer.endpoint.ip });
     }
-    const roomy = receiver?.userAgent?.startsWith("dmq") === true;
+    const roomy = userAgent?.startsWith("dmq") === true;
     const list = writeNodeList(
       { address: this.context.options.address, status: this.status },
       roomy ? rotated(peers, this.rotation++) : peers,
