@@ -49,6 +49,8 @@ export class SimNode {
   core: DmqNode | undefined;
   /** Number of its present life, from 1; 0 before the first. */
   life = 0;
+  /** It was asked to leave in its present life. */
+  leaving = false;
   /** `leave` is through in the present life. */
   left = false;
   /** Of all its lives, in order. */
@@ -130,6 +132,7 @@ export class Bus {
     if (node.core !== undefined) throw new Error(`${node.name} is running`);
     node.ip = again.ip ?? node.ip;
     node.life++;
+    node.leaving = false;
     node.left = false;
     const { name: _name, ip: _ip, port: _port, transport: _transport, handler: _handler, ...rest } = node.options;
     const address = { transport: node.transport, host: node.ip, port: node.port };
@@ -167,6 +170,7 @@ export class Bus {
   /** Asks a node to leave; its sockets close with its event `left`. */
   leave(node: SimNode, announce = true): void {
     this.trace.note(this.now, node.name, `leaves${announce ? "" : " without a word"}`);
+    node.leaving = true;
     this.call(node, () => node.running.leave({ announce }, this.now));
   }
 
