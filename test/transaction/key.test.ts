@@ -1,0 +1,63 @@
+import { describe, expect, test } from "bun:test";
+import { hasMagicCookie, type ServerKeyParts, serverKey } from "../../src/transaction/key.ts";
+
+const MODERN: ServerKeyParts = { branch: "z9hG4bKabc", host: "127.0.0.1", port: 5060, method: "KDMQ" };
+const LEGACY: ServerKeyParts = {
+  branch: "1",
+  host: "127.0.0.1",
+  port: 5060,
+  method: "KDMQ",
+  requestUri: "sip:channel@127.0.0.2:5060",
+  toTag: undefined,
+  fromTag: "f",
+  callId: "c@h",
+  cseq: "1 KDMQ",
+  topVia: "SIP/2.0/UDP 127.0.0.1:5060;branch=1",
+};
+
+describe("server key", () => {
+  test("a branch with the cookie is matched by branch, sent-by and method alone", () => {
+    expect(serverKey({ ...MODERN, callId: "a", topVia: "b" })).toBe(serverKey(MODERN));
+    expect(serverKey({ ...MODERN, host: "NODE.example" })).toBe(serverKey({ ...MODERN, host: "node.EXAMPLE" }));
+  });
+
+  test.each<[Partial<ServerKeyParts>]>([
+    [{ branch: "z9hG4bKabd" }],
+    [{ branch: "z9hG4bKABC" }],
+    [{ host: "127.0.0.2" }],
+    [{ host: "::1" }],
+    [{ port: 5061 }],
+    [{ port: undefined }],
+    [{ method: "OPTIONS" }],
+  ])("with the cookie, %j makes another request", (change) => {
+    expect(serverKey({ ...MODERN, ...change })).not.toBe(serverKey(MODERN));
+  });
+
+  test.each<[Partial<ServerKeyParts>]>([
+    [{ method: "OPTIONS" }],
+    [{ requestUri: "sip:other@127.0.0.2:5060" }],
+    [{ toTag: "" }],
+    [{ fromTag: "g" }],
+    [{ callId: "d@h" }],
+    [{ cseq: "2 KDMQ" }],
+    [{ topVia: "SIP/2.0/UDP 127.0.0.1:5060;branch=2" }],
+  ])("without the cookie, %j makes another request (RFC 2543)", (change) => {
+    expect(serverKey({ ...LEGACY })).toBe(serverKey(LEGACY));
+    expect(serverKey({ ...LEGACY, ...change })).not.toBe(serverKey(LEGACY));
+  });
+
+  test.each([[undefined], [""], ["1"], ["z9hG4bK"], ["Z9HG4BKabc"], ["az9hG4bKabc"]])(
+    "branch %p is no identity by itself",
+    (branch) => {
+      expect(hasMagicCookie(branch)).toBe(false);
+      expect(serverKey({ ...MODERN, branch, callId: "a" })).not.toBe(serverKey({ ...MODERN, branch, callId: "b" }));
+    },
+  );
+
+  test("remote text cannot move the borders between parts", () => {
+    const moved = { ...LEGACY, fromTag: "f 3:c@h", callId: "" };
+    expect(serverKey(moved)).not.toBe(serverKey(LEGACY));
+    expect(serverKey({ ...MODERN, branch: "z9hG4bK KDMQ" })).not.toBe(serverKey({ ...MODERN, branch: "z9hG4bK" }));
+    expect(serverKey({ ...LEGACY, toTag: undefined })).not.toBe(serverKey({ ...LEGACY, toTag: "-" }));
+  });
+});
