@@ -271,6 +271,18 @@ export function environmentOf(option: ConfigOption): string {
   return `DMQ_${option.name.toUpperCase()}`;
 }
 
+/** The options as a table in Markdown, for docs/CONFIG.md: a test keeps the file equal to it. */
+export function configTable(): string {
+  const rows = CONFIG_OPTIONS.map((option) => {
+    const cells = [`\`${option.name}\``, `\`--${flagOf(option)}\``, `\`${environmentOf(option)}\``];
+    const standard = option.default === undefined ? "–" : `\`${option.default}\``;
+    const several = option.repeatable ? "; repeatable" : "";
+    return [...cells, standard, `${option.expected}${several}`, option.help].map((cell) => cell.replaceAll("|", "\\|"));
+  });
+  const header = ["key", "flag", "variable", "default", "allowed", "what it does"];
+  return [header, header.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |\n`).join("");
+}
+
 export type Validation = { ok: true; value: OptionValue } | { ok: false };
 
 /**

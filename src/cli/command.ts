@@ -1,0 +1,228 @@
+/**
+ * The strict front of the command line: what a command is, and how words become its arguments. citty lets unknown
+ * options pass and knows no repeated ones, so it only holds the tree (citty.ts) and every word is read here.
+ *
+ * Options may stand before and after arguments; `--` ends them; `-` is an argument. An option that nobody offers, one
+ * that lacks its value, one given twice, a missing or an extra argument are usage errors with the nearest right word.
+ */
+import { UsageError } from "../core/errors.ts";
+import { nearest } from "../core/nearest.ts";
+import type { CliContext } from "./context.ts";
+
+export interface OptionSpec {
+  /** Without dashes. */
+  flag: string;
+  short?: string;
+  /** What the value is, for help; an option without it is a switch. */
+  value?: string;
+  /** A switch that also takes `=0` and `=1`, and `--no-FLAG`: the module's integer parameters. */
+  settable?: boolean;
+  repeatable?: boolean;
+  help: string;
+}
+
+export interface PositionalSpec {
+  name: string;
+  required: boolean;
+  repeatable?: boolean;
+  help: string;
+}
+
+export interface CommandSpec {
+  name: string;
+  summary: string;
+  /** First in the help: a command line and what it does. */
+  examples: [line: string, what: string][];
+  positionals: PositionalSpec[];
+  options: OptionSpec[];
+  /** Further lines at the end of the help. */
+  notes?: string[];
+  /** `serve` decides itself what a signal means; everything else is ended by one. */
+  ownSignals?: boolean;
+  /** @returns the exit code */
+  run(context: CliContext, args: Arguments): Promise<number>;
+}
+
+export const SOCKET_OPTION: OptionSpec = {
+  flag: "socket",
+  short: "s",
+  value: "PATH",
+  help: "control socket of the daemon (else DMQ_SOCKET, else the usual places)",
+};
+
+export const HELP_OPTION: OptionSpec = { flag: "help", short: "h", help: "this text" };
+
+export const FORM_OPTIONS: OptionSpec[] = [
+  { flag: "plain", help: "tab-separated lines without a header, also on a terminal" },
+  { flag: "json", help: "JSON" },
+];
+
+/** What was typed, by option and position, as text. */
+export class Arguments {
+  readonly values: ReadonlyMap<string, readonly string[]>;
+  readonly positionals: readonly string[];
+
+  constructor(values: ReadonlyMap<string, readonly string[]>, positionals: readonly string[]) {
+    this.values = values;
+    this.positionals = positionals;
+  }
+
+  has(flag: string): boolean {
+    return this.values.has(flag);
+  }
+
+  value(flag: string): string | undefined {
+    return this.values.get(flag)?.at(-1);
+  }
+
+  all(flag: string): readonly string[] {
+    return this.values.get(flag) ?? [];
+  }
+}
+
+/** What parsing a command's words gives. */
+export type Parsed = { type: "run"; args: Arguments } | { type: "help" };
+
+function optionsOf(spec: CommandSpec): OptionSpec[] {
+  const own = spec.options.some((option) => option.flag === "socket") ? [] : [SOCKET_OPTION];
+  return [...spec.options, ...own, HELP_OPTION];
+}
+
+interface Reading {
+  readonly options: OptionSpec[];
+  readonly words: readonly string[];
+  next: number;
+  readonly values: Map<string, string[]>;
+}
+
+/**
+ * @param words  what follows the command's name
+ * @returns      `help` as soon as `--help` stands among the options, whatever else is wrong
+ * @throws       UsageError that names the word and, where there is one, the nearest right one
+ */
+export function parseWords(spec: CommandSpec, words: readonly string[]): Parsed {
+  const reading: Reading = { options: optionsOf(spec), words, next: 0, values: new Map() };
+  const positionals: string[] = [];
+  if (asksForHelp(words)) return { type: "help" };
+  while (reading.next < words.length) {
+    const word = words[reading.next++] as string;
+    if (word === "--") {
+      positionals.push(...words.slice(reading.next));
+      break;
+    }
+    if (word.startsWith("--")) readLong(reading, word);
+    else if (word.startsWith("-") && word !== "-") readShort(reading, word);
+    else positionals.push(word);
+  }
+  checkPositionals(spec, positionals);
+  return { type: "run", args: new Arguments(reading.values, positionals) };
+}
+
+function asksForHelp(words: readonly string[]): boolean {
+  const end = words.indexOf("--");
+  const before = end === -1 ? words : words.slice(0, end);
+  return before.includes("--help") || before.includes("-h");
+}
+
+function readLong(reading: Reading, word: string): void {
+  const equals = word.indexOf("=");
+  const name = equals === -1 ? word.slice(2) : word.slice(2, equals);
+  const value = equals === -1 ? undefined : word.slice(equals + 1);
+  const option = reading.options.find((one) => one.flag === name);
+  const negated = reading.options.find((one) => one.settable === true && `no-${one.flag}` === name);
+  if (option !== undefined) take(reading, option, `--${name}`, value);
+  else if (negated !== undefined && value === undefined) store(reading, negated, word, "0");
+  else throw unknownOption(reading, `--${name}`);
+}
+
+/** `-n5` and `-n 5` for options with a value, `-abc` for switches is not offered: no switch but -h is short. */
+function readShort(reading: Reading, word: string): void {
+  const option = reading.options.find((one) => one.short === word[1]);
+  if (option === undefined) throw unknownOption(reading, word);
+  const rest = word.slice(2);
+  if (option.value === undefined && rest !== "") throw unknownOption(reading, word);
+  take(reading, option, `-${option.short}`, rest === "" ? undefined : rest.replace(/^=/, ""));
+}
+
+function take(reading: Reading, option: OptionSpec, word: string, attached: string | undefined): void {
+  if (option.value === undefined && attached !== undefined && option.settable !== true) {
+    throw new UsageError(`${word} takes no value`);
+  }
+  const value = attached ?? (option.value === undefined ? "1" : nextWord(reading, option, word));
+  store(reading, option, word, value);
+}
+
+function nextWord(reading: Reading, option: OptionSpec, word: string): string {
+  const next = reading.words[reading.next];
+  // A value that looks like an option is nearly always a forgotten value; who means it writes it with an equals sign.
+  if (next === undefined || (next.startsWith("-") && next !== "-")) {
+    throw new UsageError(`${word} needs a value: ${word} ${option.value}`);
+  }
+  reading.next++;
+  return next;
+}
+
+function store(reading: Reading, option: OptionSpec, word: string, value: string): void {
+  const values = reading.values.get(option.flag) ?? [];
+  if (values.length > 0 && option.repeatable !== true) throw new UsageError(`${word} is given twice`);
+  reading.values.set(option.flag, [...values, value]);
+}
+
+function unknownOption(reading: Reading, word: string): UsageError {
+  const flags = reading.options.map((option) => option.flag);
+  const near = word.startsWith("--") ? nearest(word.slice(2), flags) : nearestOfSingleDash(word, flags);
+  const hint = near === undefined ? "" : `; did you mean --${near}?`;
+  const shown = word.length > 2 && !word.startsWith("--") && near === undefined ? `${word} (-- ends options)` : word;
+  return new UsageError(`unknown option ${shown}${hint}`);
+}
+
+/** `-json` is a long option with one dash too few more often than it is four switches. */
+function nearestOfSingleDash(word: string, flags: string[]): string | undefined {
+  return word.length > 3 ? nearest(word.slice(1), flags) : undefined;
+}
+
+function checkPositionals(spec: CommandSpec, positionals: readonly string[]): void {
+  const required = spec.positionals.filter((one) => one.required);
+  const missing = required[positionals.length];
+  if (missing !== undefined) throw new UsageError(`missing argument ${missing.name}: ${usageLine(spec)}`);
+  const isOpen = spec.positionals.some((one) => one.repeatable === true);
+  const extra = positionals[spec.positionals.length];
+  if (extra !== undefined && !isOpen) throw new UsageError(`unexpected argument ${JSON.stringify(extra)}`);
+}
+
+export function usageLine(spec: CommandSpec): string {
+  const words = spec.positionals.map((one) => {
+    const name = one.repeatable === true ? `${one.name}...` : one.name;
+    return one.required ? name : `[${name}]`;
+  });
+  return ["dmq", spec.name, "[options]", ...words].join(" ");
+}
+
+/** Examples first, because they are what most people look for. */
+export function helpText(spec: CommandSpec): string {
+  const lines = [`${spec.summary}`, "", "examples:"];
+  for (const [line, what] of spec.examples) lines.push(`  ${line}`, `      ${what}`);
+  lines.push("", `usage: ${usageLine(spec)}`);
+  if (spec.positionals.length > 0) {
+    lines.push("", "arguments:", ...columns(spec.positionals.map((one) => [one.name, one.help])));
+  }
+  lines.push("", "options:", ...columns(optionsOf(spec).map((one) => [optionLabel(one), one.help])));
+  if (spec.notes !== undefined) lines.push("", ...spec.notes);
+  return `${lines.join("\n")}\n`;
+}
+
+function optionLabel(option: OptionSpec): string {
+  const short = option.short === undefined ? "    " : `-${option.short}, `;
+  const value = option.value === undefined ? "" : ` ${option.value}`;
+  return `${short}--${option.flag}${option.settable === true ? "[=0|1]" : value}`;
+}
+
+/** Beyond this the help text of an option goes to a line of its own. */
+const LABEL_WIDTH_MAX = 30;
+
+export function columns(rows: [label: string, text: string][]): string[] {
+  const width = Math.min(LABEL_WIDTH_MAX, Math.max(...rows.map(([label]) => label.length)));
+  return rows.flatMap(([label, text]) =>
+    label.length > width ? [`  ${label}`, `  ${" ".repeat(width)}  ${text}`] : [`  ${label.padEnd(width)}  ${text}`],
+  );
+}

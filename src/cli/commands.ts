@@ -1,0 +1,20 @@
+/** The commands: name, one line each, and how to load them. Nothing here loads one: `dmq send` must not pay for `serve`. */
+import type { CommandEntry } from "./citty.ts";
+
+export const COMMANDS: ReadonlyMap<string, CommandEntry> = new Map<string, CommandEntry>([
+  ["serve", { summary: "run the node in the foreground", load: async () => (await import("./serve.ts")).serve }],
+  ["send", { summary: "send a message to one node", load: async () => (await import("./send.ts")).send }],
+  ["bcast", { summary: "send a message to every active node", load: async () => (await import("./bcast.ts")).bcast }],
+  ["listen", { summary: "print messages as they come", load: async () => (await import("./listen.ts")).listen }],
+  ["list", { summary: "the nodes of the bus", load: async () => (await import("./list.ts")).list }],
+  ["add", { summary: "add a node", load: async () => (await import("./add.ts")).add }],
+  ["remove", { summary: "remove a node", load: async () => (await import("./remove.ts")).remove }],
+  ["set", { summary: "set the status of a node", load: async () => (await import("./set.ts")).set }],
+  ["join", { summary: "meet the bus at further nodes", load: async () => (await import("./join.ts")).join }],
+  ["leave", { summary: "stop the daemon and tell the bus", load: async () => (await import("./leave.ts")).leave }],
+  ["stop", { summary: "stop the daemon without a word", load: async () => (await import("./stop.ts")).stop }],
+  ["status", { summary: "what the daemon knows and does", load: async () => (await import("./status.ts")).status }],
+  ["rpc", { summary: "call a method of the daemon", load: async () => (await import("./rpc.ts")).rpc }],
+  ["demo", { summary: "three nodes in one process, to look at", load: async () => (await import("./demo.ts")).demo }],
+  ["version", { summary: "the version", load: async () => (await import("./version.ts")).version }],
+]);

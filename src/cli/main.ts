@@ -1,0 +1,125 @@
+/**
+ * From the words of a command line to an exit code. Data goes to stdout, help too when it was asked for; usage errors and
+ * everything else go to stderr (design.md section 5).
+ */
+import { DmqError, UsageError } from "../core/errors.ts";
+import { nearest } from "../core/nearest.ts";
+import { dispatch } from "./citty.ts";
+import { type CommandSpec, columns, helpText, parseWords } from "./command.ts";
+import { COMMANDS } from "./commands.ts";
+import type { CliContext, SignalName } from "./context.ts";
+import { EXIT, exitOfError } from "./exit.ts";
+
+/**
+ * @param argv  the words behind the program's name
+ * @returns     the exit code; errors of this project never leave, broken invariants do
+ */
+export async function main(argv: readonly string[], context: CliContext): Promise<number> {
+  try {
+    return await route(argv, context);
+  } catch (error) {
+    return report(error, context);
+  }
+}
+
+function report(error: unknown, context: CliContext): number {
+  if (!(error instanceof DmqError)) throw error;
+  context.stderr(`dmq: ${error.message}\n`);
+  return exitOfError(error);
+}
+
+async function route(argv: readonly string[], context: CliContext): Promise<number> {
+  const front = readFront(argv);
+  if (front.type === "help") {
+    context.stdout(overview());
+    return EXIT.ok;
+  }
+  if (front.name === undefined) {
+    context.stderr(overview());
+    return EXIT.usage;
+  }
+  if (!COMMANDS.has(front.name)) throw unknownCommand(front.name);
+  return dispatch(COMMANDS, front.name, front.words, (spec, words) => runSpec(spec, words, context));
+}
+
+type Front = { type: "help" } | { type: "command"; name: string | undefined; words: readonly string[] };
+
+/** What may stand before the command: `-s PATH`, which is handed on to it, `--help` and `--version`. */
+function readFront(argv: readonly string[]): Front {
+  const before: string[] = [];
+  for (let index = 0; index < argv.length; index++) {
+    const word = argv[index] as string;
+    if (word === "--help" || word === "-h") return { type: "help" };
+    if (word === "--version" || word === "-V") return { type: "command", name: "version", words: [] };
+    if (word === "help") return helpOf(argv.slice(index + 1));
+    if (word === "-s" || word === "--socket") {
+      const path = argv[++index];
+      if (path === undefined) throw new UsageError(`${word} needs a value: ${word} PATH`);
+      before.push(`--socket=${path}`);
+    } else if (word.startsWith("--socket=")) before.push(word);
+    else if (word.startsWith("-s") && word.length > 2) before.push(`--socket=${word.slice(2)}`);
+    else if (word.startsWith("-")) throw unknownFrontOption(word);
+    else return { type: "command", name: word, words: [...before, ...argv.slice(index + 1)] };
+  }
+  return { type: "command", name: undefined, words: [] };
+}
+
+function helpOf(words: readonly string[]): Front {
+  const [name] = words;
+  return name === undefined ? { type: "help" } : { type: "command", name, words: ["--help"] };
+}
+
+function unknownFrontOption(word: string): UsageError {
+  const near = nearest(word.replace(/^-+/, ""), ["socket", "help", "version"]);
+  const hint = near === undefined ? "options of a command stand behind its name" : `did you mean --${near}?`;
+  return new UsageError(`unknown option ${word}; ${hint}`);
+}
+
+function unknownCommand(name: string): UsageError {
+  const near = nearest(name, COMMANDS.keys());
+  const hint = near === undefined ? `there are ${[...COMMANDS.keys()].join(", ")}` : `did you mean ${near}?`;
+  return new UsageError(`unknown command ${JSON.stringify(name)}; ${hint}`);
+}
+
+async function runSpec(spec: CommandSpec, words: readonly string[], context: CliContext): Promise<number> {
+  const parsed = parseWords(spec, words);
+  if (parsed.type === "help") {
+    context.stdout(helpText(spec));
+    return EXIT.ok;
+  }
+  if (spec.ownSignals === true) return spec.run(context, parsed.args);
+  return untilSignal(context, spec.run(context, parsed.args));
+}
+
+const SIGNAL_EXITS: Record<SignalName, number> = { SIGINT: EXIT.interrupted, SIGTERM: EXIT.terminated };
+
+/** The command's own exit code, or that of the signal that came first; what still runs ends with the process. */
+async function untilSignal(context: CliContext, running: Promise<number>): Promise<number> {
+  let end = (): void => undefined;
+  const signalled = new Promise<number>((resolve) => {
+    end = context.onSignal((signal) => resolve(SIGNAL_EXITS[signal]));
+  });
+  try {
+    return await Promise.race([running, signalled]);
+  } finally {
+    end();
+    // Lost the race: nobody waits for it any more, and its failure must not become an unhandled one.
+    running.catch(() => undefined);
+  }
+}
+
+const OVERVIEW_EXAMPLES: [string, string][] = [
+  ["dmq serve --server-address sip:192.0.2.1:5060 --notification-address sip:192.0.2.2:5060", "be a node of that bus"],
+  ["dmq list", "who is on it"],
+  ["dmq bcast channel1 'hello'", "tell all of them"],
+  ["dmq demo", "three nodes in one process, to look at"],
+];
+
+export function overview(): string {
+  const lines = ["dmq: a full node of Kamailio's distributed message queue", "", "examples:"];
+  for (const [line, what] of OVERVIEW_EXAMPLES) lines.push(`  ${line}`, `      ${what}`);
+  lines.push("", "usage: dmq [-s PATH] COMMAND [options] [arguments]", "", "commands:");
+  lines.push(...columns([...COMMANDS].map(([name, entry]) => [name, entry.summary])));
+  lines.push("", "dmq COMMAND --help says more about each.");
+  return `${lines.join("\n")}\n`;
+}

@@ -1,0 +1,40 @@
+import { UsageError } from "../core/errors.ts";
+import type { CommandSpec } from "./command.ts";
+import { EXIT } from "./exit.ts";
+import { connectDaemon } from "./socket.ts";
+
+export const rpc: CommandSpec = {
+  name: "rpc",
+  summary: "call a method of the daemon and print its result as JSON",
+  examples: [
+    ["dmq rpc dmq.list_nodes", "as with Kamailio's RPC"],
+    [`dmq rpc dmq.add '["sip:192.0.2.2:5060"]'`, "parameters by position"],
+    [`dmq rpc dmq.remove '{"uri": "sip:192.0.2.2:5060", "strict": true}'`, "parameters by name"],
+    ["dmq rpc system.listMethods", "what there is"],
+  ],
+  positionals: [
+    { name: "METHOD", required: true, help: "name of the method" },
+    { name: "JSON", required: false, help: "its parameters: an array, an object, or - for standard input" },
+  ],
+  options: [],
+  notes: ["exit: 0 it has a result; else by the fault, 1 where it says nothing."],
+  async run(context, args) {
+    const [method, text] = args.positionals as [string, string | undefined];
+    const json = text === "-" ? new TextDecoder().decode(await context.stdin()) : text;
+    const params = json === undefined ? undefined : parseParams(json);
+    const result = await connectDaemon(context, args).call<unknown>(method, params);
+    context.stdout(`${JSON.stringify(result, undefined, context.isTty.stdout ? 2 : 0)}\n`);
+    return EXIT.ok;
+  },
+};
+
+function parseParams(text: string): unknown {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new UsageError(`the parameters are not JSON (${cause instanceof Error ? cause.message : String(cause)})`);
+  }
+  if (typeof value === "object" && value !== null) return value;
+  throw new UsageError(`the parameters are ${JSON.stringify(value)}, expected a JSON array or object`);
+}

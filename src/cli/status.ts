@@ -1,0 +1,35 @@
+import type { StatusReport } from "../rpc/surface.ts";
+import { type CommandSpec, FORM_OPTIONS } from "./command.ts";
+import { EXIT } from "./exit.ts";
+import { type Cell, formOf, writeResult } from "./output.ts";
+import { ANSWER_MS_MAX, connectDaemon } from "./socket.ts";
+
+export const status: CommandSpec = {
+  name: "status",
+  summary: "what the daemon is, knows and counts",
+  examples: [
+    ["dmq status", "one line a fact"],
+    ["dmq status --json | jq .counters.pingsSent", "one of its counters"],
+  ],
+  positionals: [],
+  options: FORM_OPTIONS,
+  async run(context, args) {
+    const client = connectDaemon(context, args);
+    const report = await client.call<StatusReport>("dmq.status", undefined, { timeoutMs: ANSWER_MS_MAX });
+    writeResult(context, formOf(context, args), report, facts(report));
+    return EXIT.ok;
+  },
+};
+
+function facts(report: StatusReport): Cell[][] {
+  const { channels, peers, counters, listeners, ...plain } = report;
+  const simple = Object.entries(plain).map(([name, value]): Cell[] => [name, value]);
+  const listening = listeners.map((listener): Cell[] => ["listener", listener]);
+  const spoken = channels.map(({ name, consumers, declared }): Cell[] => [
+    `channel ${name}`,
+    `${consumers} ${consumers === 1 ? "consumer" : "consumers"}${declared ? ", declared" : ""}`,
+  ]);
+  const known = Object.entries(peers).map(([name, count]): Cell[] => [`peers ${name}`, count]);
+  const counted = Object.entries(counters).map(([name, count]): Cell[] => [`counter ${name}`, count]);
+  return [...simple, ...listening, ...spoken, ...known, ...counted];
+}
