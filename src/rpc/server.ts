@@ -12,7 +12,7 @@ import type { ControlSurface } from "./surface.ts";
 export const STREAM_BUFFER_BYTES_MAX = 4 * 1024 * 1024;
 
 /** Streams at a time; the next one gets 503. */
-export const STREAMS_MAX = 256;
+export const STREAMS_MAX = 128;
 
 /** How long calls that are running may go on after `close()`. */
 const CLOSE_GRACE_MS = 1_000;

@@ -39,9 +39,8 @@ const OWNER_ONLY_MASK = 0o177;
  */
 export async function claimSocket(options: ClaimOptions): Promise<SocketClaim> {
   const { path } = options;
-  const hidden = join(dirname(path), `.${randomName()}`);
   checkSocketPath(path);
-  checkSocketPath(hidden);
+  const hidden = checkSocketPath(hiddenBeside(path));
   makeParent(path);
   await clearStale(path);
   try {
@@ -102,25 +101,31 @@ function bind(hidden: string, options: ClaimOptions): void {
 }
 
 /**
- * Removes the socket of a dead daemon. It is moved aside and asked again before it goes, because a second daemon that
- * starts at the same moment may have put its own there in between; that one is put back.
+ * Removes the socket of a dead daemon. It is looked at again, moved aside and asked again before it goes, because a second
+ * daemon that starts at the same moment may have put its own there in between; that one is put back.
  */
 async function clearStale(path: string): Promise<void> {
   const found = statForBind(path);
   if (found === undefined) return;
   if (!found.isSocket()) throw bindError(path, new Error("it exists and is not a socket"));
   await expectDead(path);
-  const aside = join(dirname(path), `.${randomName()}`);
+  const again = statForBind(path);
+  if (again === undefined) return;
+  if (!isSameFile(found, again) || found.ctimeMs !== again.ctimeMs) throw taken(path);
+  const aside = hiddenBeside(path);
+  moveAside(path, aside);
+  const alive = (await probeSocket(aside)) === "answers";
+  if (alive) linkQuietly(aside, path);
+  removeQuietly(aside);
+  if (alive) throw taken(path);
+}
+
+function moveAside(path: string, aside: string): void {
   try {
     renameSync(path, aside);
   } catch (cause) {
-    if (errorCode(cause) === "ENOENT") return;
     throw bindError(path, explain(cause, path));
   }
-  const alive = (await probeSocket(aside)) === "answers";
-  if (alive) linkSync(aside, path);
-  unlinkSync(aside);
-  if (alive) throw taken(path);
 }
 
 async function expectDead(path: string): Promise<void> {
@@ -131,7 +136,11 @@ async function expectDead(path: string): Promise<void> {
 
 function release(path: string, own: Stats): void {
   const found = statOf(path);
-  if (found !== undefined && found.ino === own.ino && found.dev === own.dev) removeQuietly(path);
+  if (found !== undefined && isSameFile(found, own)) removeQuietly(path);
+}
+
+function isSameFile(a: Stats, b: Stats): boolean {
+  return a.ino === b.ino && a.dev === b.dev;
 }
 
 function statForBind(path: string): Stats | undefined {
@@ -144,6 +153,14 @@ function statForBind(path: string): Stats | undefined {
 
 function statOf(path: string): Stats | undefined {
   return lstatSync(path, { throwIfNoEntry: false });
+}
+
+function linkQuietly(from: string, to: string): void {
+  try {
+    linkSync(from, to);
+  } catch {
+    // A third one was faster: there is a daemon at that path, which is all that the caller says.
+  }
 }
 
 function removeQuietly(path: string): void {
@@ -175,8 +192,8 @@ function errorCode(error: unknown): string | undefined {
   return error instanceof Error && "code" in error ? String(error.code) : undefined;
 }
 
-/** Six characters with the dot, so that the hidden name is rarely longer than the one it stands for. */
-function randomName(): string {
+/** Six characters in the same directory, so that this path is rarely longer than the one that it stands for. */
+function hiddenBeside(path: string): string {
   const random = crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
-  return random.toString(36).slice(0, 5);
+  return join(dirname(path), `.${random.toString(36).slice(0, 5)}`);
 }
