@@ -40,10 +40,15 @@ export class DeadlineQueue<K> {
     this.rise(entry);
   }
 
-  /** Forgets the deadline of `key`; nothing happens if it has none. */
-  delete(key: K): void {
+  /** Forgets the deadline of `key`. @returns false if it had none */
+  delete(key: K): boolean {
     const entry = this.entries.get(key);
     if (entry !== undefined) this.remove(entry);
+    return entry !== undefined;
+  }
+
+  has(key: K): boolean {
+    return this.entries.has(key);
   }
 
   /** The earliest deadline, `undefined` if there is none. */

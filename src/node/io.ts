@@ -129,7 +129,8 @@ export type WarningCode =
   | "malformed"
   | "unresolvable"
   | "overload"
-  | "leave-unannounced";
+  | "leave-unannounced"
+  | "handler-failed";
 
 export type NodeEvent =
   | { type: "peer-up"; peer: PeerInfo }

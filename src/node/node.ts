@@ -18,7 +18,7 @@ import { checkRequest, checkResponse, cseqOf, type Malformed, parseMessage } fro
 import { reasonPhrase, ResponseWriter } from "../sip/serialize.ts";
 import { parseUri } from "../sip/uri.ts";
 import { responseDestination, topVia, viaCount } from "../sip/via.ts";
-import { serverKey } from "../transaction/key.ts";
+import { hasMagicCookie, serverKey } from "../transaction/key.ts";
 import { ServerTransactions } from "../transaction/table.ts";
 import type { Answer, ChannelMessage, Flow, Input, NodeCounters, Outcome, Output, PeerInfo } from "./io.ts";
 import { buildKdmq, checkChannel, checkHeaderText } from "./kdmq.ts";
@@ -146,7 +146,7 @@ export class DmqNode {
   }
 
   nextTimeout(): Instant | undefined {
-    let next = this.leaveDeadline;
+    let next = this.gone ? undefined : this.leaveDeadline;
     for (const at of [
       this.requests.nextTimeout(),
       this.servers.nextTimeout(),
@@ -344,7 +344,9 @@ export class DmqNode {
     const headers = answer.headers ?? [];
     headers.push(["Server", this.options.userAgent]);
     if (answer.retryAfterSeconds !== undefined) headers.push(["Retry-After", String(answer.retryAfterSeconds)]);
-    const octets = this.writer.write(to.request, to.source, {
+    // The buffer is used again only while nobody waits for what stands in it.
+    const writer = this.outbox.isEmpty() ? this.writer : new ResponseWriter();
+    const octets = writer.write(to.request, to.source, {
       status: answer.status,
       reason: answer.reason ?? reasonPhrase(answer.status),
       toTag: this.toTag,
@@ -355,7 +357,7 @@ export class DmqNode {
     });
     const destination = responseDestination(via, to.source);
     const kept = this.servers.respond(to.transaction, answer.status, octets, destination, to.flow, now);
-    if (kept) this.outbox.push({ type: "transmit", to: destination, flow: to.flow, bytes: octets.slice() });
+    if (kept) this.outbox.push({ type: "transmit", to: destination, flow: to.flow, bytes: octets });
   }
 
   // --- octets that come in -----------------------------------------------------------------------------------------
@@ -560,7 +562,6 @@ export class DmqNode {
     if (this.leaveDeadline === undefined || this.gone) return;
     if (now < this.leaveDeadline && (this.requests.size > 0 || this.pending.size > 0)) return;
     this.gone = true;
-    this.leaveDeadline = Number.POSITIVE_INFINITY;
     this.requests.cancelAll(now);
     this.outbox.event({ type: "left" });
   }
@@ -604,6 +605,7 @@ function fromAddress(request: SipRequest): PeerAddress | undefined {
 function transactionKey(request: SipRequest, via: { branch: string | undefined; host: string; port: number | undefined }): string {
   const { headers, method, uri } = request;
   const { branch, host, port } = via;
+  if (hasMagicCookie(branch)) return serverKey({ branch, host, port, method });
   return serverKey({
     branch,
     host,

@@ -13,6 +13,11 @@ export class Outbox {
     this.items.push({ type: "event", event });
   }
 
+  /** Nothing waits to be polled. */
+  isEmpty(): boolean {
+    return this.head === this.items.length;
+  }
+
   poll(): Output | undefined {
     if (this.head === this.items.length) {
       if (this.head > 0) {

@@ -107,14 +107,14 @@ export class Requests {
     const match = this.transactions.receive(response, now);
     if (match === undefined) return undefined;
     if (match.verdict !== "final") return "absorbed";
-    const attempts = this.transactions.attempts(match.id) ?? 1;
+    const attempts = this.transactions.attempts(match.id);
     const request = this.finish(match.id, now);
     return request === undefined ? "absorbed" : { request, attempts };
   }
 
   /** The network refused octets to this endpoint: everything in flight to it ends, and what is queued has its turn. */
   unsent(to: Endpoint, reason: string, cause: Error, now: Instant): void {
-    const ids = this.transactions.unsent(to, cause);
+    const ids = this.transactions.unsent(to, cause, now);
     for (const id of ids) this.end(id, { type: "unreachable", reason }, now);
   }
 
@@ -198,7 +198,7 @@ export class Requests {
   }
 
   private end(id: number, end: RequestEnd, now: Instant): void {
-    const attempts = this.transactions.attempts(id) ?? 0;
+    const attempts = this.transactions.attempts(id);
     const request = this.finish(id, now);
     if (request !== undefined) this.ended.push({ request, end, attempts: request.sent ? Math.max(1, attempts) : 0 });
   }

@@ -1,0 +1,215 @@
+/**
+ * From a message to its answer: finds the channel, runs the handler on one of `num_workers` workers, and answers in time
+ * whatever the handler does (design.md 4: a Kamailio script whose message runs into 408 drops us).
+ *
+ * Messages of one sender to one channel are handled in the order of arrival: each such pair has a line, a line has one
+ * worker at a time, and lines take turns.
+ */
+import { DeadlineQueue } from "../core/deadline-queue.ts";
+import { UsageError } from "../core/errors.ts";
+import type { Duration, Instant } from "../core/time.ts";
+import type { Answer, ChannelMessage } from "../node/io.ts";
+import { answerOf, type Handler, type HandlerMode, type HandlerResult } from "./channel.ts";
+
+export interface DispatcherOptions {
+  /** Handler runs at a time, default 2. */
+  numWorkers?: number;
+  /** 0: workers are woken; above: they look at their lines at this interval (Kamailio's `worker_usleep`, in ms). */
+  workerSleepMs?: Duration;
+  /** Milliseconds from arrival to the 503 that answers for a late handler, default 1,500. */
+  handlerTimeoutMs?: Duration;
+}
+
+/** What the dispatcher needs of its surroundings. */
+export interface DispatcherHost {
+  answer(id: number, answer: Answer): void;
+  now(): Instant;
+  /** A handler threw, or returned what cannot be answered. */
+  failed(channel: string, cause: unknown): void;
+  /** The next deadline may have moved. */
+  changed(): void;
+}
+
+interface Registered {
+  declared: boolean;
+  handler: Handler | undefined;
+  mode: HandlerMode;
+}
+
+interface Line {
+  readonly key: string;
+  readonly waiting: ChannelMessage[];
+  running: boolean;
+}
+
+/** Seconds that a sender is asked to wait after a handler was late. */
+const RETRY_AFTER_SECONDS = 2;
+
+export class Dispatcher {
+  private readonly channels = new Map<string, Registered>();
+  private readonly lines = new Map<string, Line>();
+  /** Lines with something to do and no worker, in turn. */
+  private readonly ready: Line[] = [];
+  private readonly late = new DeadlineQueue<number>();
+  private readonly host: DispatcherHost;
+  private readonly numWorkers: number;
+  private readonly workerSleepMs: Duration;
+  private readonly handlerTimeoutMs: Duration;
+  private nextLook: Instant | undefined;
+  private busy = 0;
+
+  constructor(host: DispatcherHost, options: DispatcherOptions = {}) {
+    this.host = host;
+    this.numWorkers = options.numWorkers ?? 2;
+    this.workerSleepMs = options.workerSleepMs ?? 0;
+    this.handlerTimeoutMs = options.handlerTimeoutMs ?? 1_500;
+  }
+
+  /** Makes a channel known: without a handler its messages are answered 202. */
+  declare(name: string): void {
+    this.channel(name).declared = true;
+  }
+
+  /**
+   * Gives a channel its handler.
+   *
+   * @returns the function that takes it away again
+   * @throws UsageError if the channel has one
+   */
+  register(name: string, handler: Handler, mode: HandlerMode = "queued"): () => void {
+    const channel = this.channel(name);
+    if (channel.handler !== undefined) throw new UsageError(`channel ${name} has a handler already`);
+    channel.handler = handler;
+    channel.mode = mode;
+    return () => {
+      if (channel.handler !== handler) return;
+      channel.handler = undefined;
+      if (!channel.declared) this.channels.delete(name);
+    };
+  }
+
+  names(): { name: string; declared: boolean; consumed: boolean }[] {
+    return [...this.channels].map(([name, { declared, handler }]) => ({ name, declared, consumed: handler !== undefined }));
+  }
+
+  /** Takes a message; exactly one answer comes of it. */
+  receive(message: ChannelMessage): void {
+    const channel = this.channels.get(message.channel);
+    if (channel === undefined) {
+      this.host.answer(message.id, { status: 404, reason: "Not Found Peer ID" });
+      return;
+    }
+    if (channel.handler === undefined) {
+      this.host.answer(message.id, { status: 202, reason: "Accepted DMQ" });
+      return;
+    }
+    this.late.set(message.id, this.host.now() + this.handlerTimeoutMs);
+    if (channel.mode === "inline") this.run(message, undefined);
+    else this.enqueue(message);
+    this.host.changed();
+  }
+
+  handleTimeout(now: Instant): void {
+    for (let id = this.late.take(now); id !== undefined; id = this.late.take(now))
+      this.host.answer(id, { status: 503, reason: "Handler Too Late", retryAfterSeconds: RETRY_AFTER_SECONDS });
+    if (this.nextLook !== undefined && now >= this.nextLook) {
+      this.nextLook = undefined;
+      this.work();
+      this.planLook(now);
+    }
+  }
+
+  nextTimeout(): Instant | undefined {
+    const late = this.late.next();
+    if (late === undefined || this.nextLook === undefined) return late ?? this.nextLook;
+    return Math.min(late, this.nextLook);
+  }
+
+  /** Handler runs under way. */
+  running(): number {
+    return this.busy;
+  }
+
+  private channel(name: string): Registered {
+    let channel = this.channels.get(name);
+    if (channel === undefined) {
+      channel = { declared: false, handler: undefined, mode: "queued" };
+      this.channels.set(name, channel);
+    }
+    return channel;
+  }
+
+  private enqueue(message: ChannelMessage): void {
+    const key = `${message.channel} ${message.from}`;
+    let line = this.lines.get(key);
+    if (line === undefined) {
+      line = { key, waiting: [], running: false };
+      this.lines.set(key, line);
+    }
+    line.waiting.push(message);
+    if (line.waiting.length === 1 && !line.running) this.ready.push(line);
+    if (this.workerSleepMs === 0) this.work();
+    else this.planLook(this.host.now());
+  }
+
+  private planLook(now: Instant): void {
+    if (this.ready.length > 0 && this.nextLook === undefined) this.nextLook = now + this.workerSleepMs;
+  }
+
+  private work(): void {
+    while (this.busy < this.numWorkers) {
+      const line = this.ready.shift();
+      if (line === undefined) return;
+      const message = line.waiting.shift();
+      if (message !== undefined) this.run(message, line);
+    }
+  }
+
+  /** Runs one message, unless it was answered 503 while it waited. */
+  private run(message: ChannelMessage, line: Line | undefined): void {
+    const handler = this.channels.get(message.channel)?.handler;
+    if (line !== undefined) {
+      line.running = true;
+      this.busy++;
+    }
+    if (!this.late.has(message.id)) {
+      this.finish(line);
+      return;
+    }
+    let result: HandlerResult | Promise<HandlerResult>;
+    try {
+      result = handler === undefined ? { status: 202, reason: "Accepted DMQ" } : handler(message);
+    } catch (cause) {
+      this.fail(message, line, cause);
+      return;
+    }
+    if (result instanceof Promise)
+      result.then(
+        (value) => this.complete(message, line, value),
+        (cause) => this.fail(message, line, cause),
+      );
+    else this.complete(message, line, result);
+  }
+
+  private complete(message: ChannelMessage, line: Line | undefined, result: HandlerResult): void {
+    if (this.late.delete(message.id)) this.host.answer(message.id, answerOf(result));
+    this.finish(line);
+  }
+
+  private fail(message: ChannelMessage, line: Line | undefined, cause: unknown): void {
+    this.host.failed(message.channel, cause);
+    if (this.late.delete(message.id)) this.host.answer(message.id, { status: 500, reason: "Handler Failed" });
+    this.finish(line);
+  }
+
+  private finish(line: Line | undefined): void {
+    if (line === undefined) return;
+    this.busy--;
+    line.running = false;
+    if (line.waiting.length > 0) this.ready.push(line);
+    else this.lines.delete(line.key);
+    if (this.workerSleepMs === 0) this.work();
+    else this.planLook(this.host.now());
+    this.host.changed();
+  }
+}

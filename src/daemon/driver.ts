@@ -1,0 +1,470 @@
+/**
+ * The loop around the core: octets, DNS answers and the time go in, what the core wants done is done, one timer is set.
+ * `createNode` is what the library offers; the daemon adds a control socket to it and nothing else.
+ */
+import { Dispatcher } from "../channel/dispatcher.ts";
+import type { Handler, HandlerMode } from "../channel/channel.ts";
+import { canonicalIp, defaultPort, type Endpoint, formatHost, isIpv6, type Transport } from "../core/endpoint.ts";
+import { ConfigError, ProtocolError, TransportError, UsageError } from "../core/errors.ts";
+import type { Random } from "../core/random.ts";
+import type { Duration, Instant } from "../core/time.ts";
+import type { PeerAddress } from "../membership/peer.ts";
+import type { Status } from "../membership/status.ts";
+import type { NodeCounters, NodeEvent, Output, OutcomeReport, PeerInfo } from "../node/io.ts";
+import { DmqNode, type NodeOptions, type SendOptions } from "../node/node.ts";
+import { parseUri } from "../sip/uri.ts";
+import { Resolver } from "../transport/resolver.ts";
+import { openStreams, type StreamTransport } from "../transport/stream.ts";
+import type { Listener, TransportSink } from "../transport/transport.ts";
+import { openUdp, type UdpTransport } from "../transport/udp.ts";
+
+export interface CreateNodeOptions extends Omit<NodeOptions, "address"> {
+  /** Our own address, `sip:IP:port[;transport=tcp]`; port 0 takes a free one. */
+  serverAddress: string;
+  /** Where to listen instead, `proto:ip:port` each. Default: UDP and TCP at `serverAddress`. */
+  serverSockets?: readonly string[];
+  /** Handler runs at a time, default 2. */
+  numWorkers?: number;
+  /** Milliseconds between the workers' looks at their queue; 0 (default) wakes them. */
+  workerSleepMs?: Duration;
+  /** Milliseconds until a late handler's message is answered 503, default 1,500. */
+  handlerTimeoutMs?: Duration;
+}
+
+/** The clock of this process: milliseconds that never run back. */
+export function monotonicNow(): Instant {
+  return performance.now();
+}
+
+/** ISO 8601 of an instant of `monotonicNow`. */
+export function wallTime(at: Instant): string {
+  return new Date(performance.timeOrigin + at).toISOString();
+}
+
+type Listeners = { [K in NodeEvent["type"]]?: Set<(event: Extract<NodeEvent, { type: K }>) => void> };
+
+/** A node that runs: the core, its sockets and its handlers. Made by `createNode`. */
+export class RunningNode {
+  private readonly core: DmqNode;
+  private readonly udp: UdpTransport[];
+  private readonly streams: StreamTransport[];
+  private readonly resolver = new Resolver({ timeoutMs: 5_000 });
+  private readonly dispatcher: Dispatcher;
+  private readonly outcomes = new Map<number, (report: OutcomeReport) => void>();
+  private readonly listeners: Listeners = {};
+  private timer: ReturnType<typeof setTimeout> | undefined;
+  private timerAt: Instant | undefined;
+  private draining = false;
+  private closing: Promise<void> | undefined;
+  private left: (() => void) | undefined;
+
+  /** @internal Use `createNode`. */
+  constructor(core: DmqNode, udp: UdpTransport[], streams: StreamTransport[], options: CreateNodeOptions) {
+    this.core = core;
+    this.udp = udp;
+    this.streams = streams;
+    this.dispatcher = new Dispatcher(
+      {
+        answer: (id, answer) => this.run((now) => core.answer(id, answer, now)),
+        now: monotonicNow,
+        failed: (channel, cause) => this.handlerFailed(channel, cause),
+        changed: () => this.arm(),
+      },
+      options,
+    );
+  }
+
+  /** Joins the bus. `createNode` has called it. */
+  start(): void {
+    this.run((now) => this.core.start(now));
+  }
+
+  // --- channels ----------------------------------------------------------------------------------------------------
+
+  /** Makes a channel known without a handler: messages on it are answered 202. */
+  declare(name: string): void {
+    this.dispatcher.declare(name);
+  }
+
+  /**
+   * Gives a channel a handler (Kamailio's `register_dmq_peer`).
+   *
+   * @param handler       returns nothing (200), a status code, or `{ status, reason, contentType, body }`; or a promise of
+   *                      that. A throw is 500, silence beyond `handlerTimeoutMs` is 503 with Retry-After
+   * @param options.mode  `queued` (default): on one of `numWorkers` workers, in order for one sender. `inline`: at once
+   * @returns             the function that takes the handler away
+   * @throws UsageError   if the channel has a handler already
+   */
+  channel(name: string, handler: Handler, options: { mode?: HandlerMode } = {}): () => void {
+    return this.dispatcher.register(name, handler, options.mode ?? "queued");
+  }
+
+  channels(): { name: string; declared: boolean; consumed: boolean }[] {
+    return this.dispatcher.names();
+  }
+
+  // --- sending -----------------------------------------------------------------------------------------------------
+
+  /**
+   * Sends to one node, whatever its status (`dmq_send_message`, `send_message`).
+   *
+   * @param node  URI of a peer as `nodes()` has it
+   * @returns     how it ended; it never rejects for what the peer or the network does
+   * @throws UsageError  node not known (`code` is `no-such-node`), or a message that cannot be sent (`usage`)
+   */
+  send(
+    channel: string,
+    node: string,
+    body: string | Uint8Array,
+    options: SendOptions & { onResponse?: (report: OutcomeReport) => void } = {},
+  ): Promise<OutcomeReport> {
+    const id = this.run((now) => this.core.send(channel, node, octets(body), options, now), false);
+    const outcome = this.outcome(id, options.onResponse);
+    this.drain();
+    return outcome;
+  }
+
+  /**
+   * Sends to every active peer but those in `except` (`dmq_bcast_message`, `bcast_message`).
+   *
+   * @returns one report for each peer, in the order of `nodes()`; empty if there is nobody
+   */
+  broadcast(
+    channel: string,
+    body: string | Uint8Array,
+    options: SendOptions & { except?: readonly string[]; onResponse?: (report: OutcomeReport) => void } = {},
+  ): Promise<OutcomeReport[]> {
+    const addressed = this.run((now) => this.core.broadcast(channel, octets(body), options, now), false);
+    const reports = addressed.map(({ request }) => this.outcome(request, options.onResponse));
+    this.drain();
+    return Promise.all(reports);
+  }
+
+  private outcome(id: number, onResponse: ((report: OutcomeReport) => void) | undefined): Promise<OutcomeReport> {
+    return new Promise((resolve) => {
+      this.outcomes.set(id, (report) => {
+        onResponse?.(report);
+        resolve(report);
+      });
+    });
+  }
+
+  // --- membership --------------------------------------------------------------------------------------------------
+
+  /** Our own URI as on our line. */
+  uri(): string {
+    return this.core.uri();
+  }
+
+  /** The peers, newest first; the local node is not among them. */
+  nodes(): PeerInfo[] {
+    return this.core.nodes();
+  }
+
+  counters(): Readonly<NodeCounters> {
+    return this.core.counters;
+  }
+
+  /** True if a peer has this IP address (`dmq_is_from_node`). */
+  isFromNode(ip: string): boolean {
+    return this.core.isFromNode(ip);
+  }
+
+  /** @throws UsageError for a malformed address, or a node that is known already */
+  add(uri: string, status?: Status): void {
+    this.run((now) => this.core.add(uri, status, now));
+  }
+
+  /** @returns false where no such peer is known. @throws UsageError for a malformed address */
+  remove(uri: string): boolean {
+    return this.run((now) => this.core.remove(uri, now));
+  }
+
+  /** @throws UsageError for a malformed address or one that is not known (`no-such-node`) */
+  setStatus(uri: string, status: Status): "changed" | "already" {
+    return this.run((now) => this.core.setStatus(uri, status, now));
+  }
+
+  /** Adds notification addresses for this run. @throws UsageError for a malformed one */
+  join(uris: readonly string[]): void {
+    this.run((now) => this.core.join(uris, now));
+  }
+
+  /** Where the node listens. */
+  sockets(): Listener[] {
+    return [...this.udp, ...this.streams].map(({ listener }) => listener).filter(({ port }) => port !== 0);
+  }
+
+  // --- events ------------------------------------------------------------------------------------------------------
+
+  /** @returns the function that ends it */
+  on<K extends NodeEvent["type"]>(type: K, listener: (event: Extract<NodeEvent, { type: K }>) => void): () => void {
+    const listeners = this.listeners as Record<K, Set<typeof listener> | undefined>;
+    const set = listeners[type] ?? new Set<typeof listener>();
+    listeners[type] = set;
+    set.add(listener);
+    return () => set.delete(listener);
+  }
+
+  private emit(event: NodeEvent): void {
+    const set = this.listeners[event.type] as Set<(event: NodeEvent) => void> | undefined;
+    if (set !== undefined) for (const listener of [...set]) listener(event);
+  }
+
+  private handlerFailed(channel: string, cause: unknown): void {
+    const text = `handler of channel ${channel} failed: ${cause instanceof Error ? cause.message : String(cause)}`;
+    this.emit({ type: "warning", code: "handler-failed", text });
+  }
+
+  // --- stopping ----------------------------------------------------------------------------------------------------
+
+  /**
+   * Stops within two seconds: handlers finish, what waits for an answer is `cancelled`, and with `announce` every peer is
+   * told that we leave. Called again, it returns the same promise.
+   */
+  close(options: { announce: boolean }): Promise<void> {
+    this.closing ??= this.shut(options);
+    return this.closing;
+  }
+
+  private async shut(options: { announce: boolean }): Promise<void> {
+    const left = new Promise<void>((resolve) => {
+      this.left = resolve;
+    });
+    this.run((now) => this.core.leave(options, now));
+    await left;
+    clearTimeout(this.timer);
+    for (const transport of this.udp) {
+      transport.flush();
+      transport.close();
+    }
+    for (const transport of this.streams) transport.shutdown();
+  }
+
+  // --- the loop ----------------------------------------------------------------------------------------------------
+
+  /** What the transports call. */
+  sink(): TransportSink {
+    return {
+      received: (from, flow, bytes) => this.run((now) => this.core.handle({ type: "received", from, flow, bytes }, now)),
+      closed: (flow, cause) =>
+        this.run((now) => this.core.handle({ type: "closed", flow, ...(cause === undefined ? {} : { cause }) }, now)),
+      unsent: (to, cause) => this.run((now) => this.core.handle({ type: "unsent", to, cause }, now)),
+    };
+  }
+
+  private run<T>(call: (now: Instant) => T, drain = true): T {
+    const result = call(monotonicNow());
+    if (drain) this.drain();
+    return result;
+  }
+
+  private drain(): void {
+    // A handler that answers at once comes here from within: its output is polled by the loop that is running already.
+    if (this.draining) return;
+    this.draining = true;
+    for (let output = this.core.poll(); output !== undefined; output = this.core.poll()) this.perform(output);
+    this.draining = false;
+    this.arm();
+  }
+
+  private perform(output: Output): void {
+    switch (output.type) {
+      case "transmit":
+        this.transmit(output.to, output.flow, output.bytes, output.close);
+        break;
+      case "close":
+        for (const transport of this.streams) transport.close(output.flow);
+        break;
+      case "resolve":
+        this.resolve(output.host);
+        break;
+      case "event":
+        this.onEvent(output.event);
+        break;
+    }
+  }
+
+  private transmit(to: Endpoint, flow: number | undefined, bytes: Uint8Array, close: boolean | undefined): void {
+    const transports = to.transport === "udp" ? this.udp : this.streams;
+    const transport = transports.find(({ listener }) => fits(listener.ip, to.ip)) ?? transports[0];
+    if (transport === undefined) {
+      const cause = new TransportError("transport-send", "send to", `${to.transport}:${formatHost(to.ip)}:${to.port}`);
+      queueMicrotask(() => this.run((now) => this.core.handle({ type: "unsent", to, cause }, now)));
+    } else if (to.transport === "udp") (transport as UdpTransport).send(to, bytes);
+    else (transport as StreamTransport).send(to, flow, bytes, close);
+  }
+
+  private resolve(host: string): void {
+    this.resolver.resolve(host).then(
+      (addresses) => this.run((now) => this.core.handle({ type: "resolved", host, addresses }, now)),
+      (cause: Error) => this.run((now) => this.core.handle({ type: "resolved", host, addresses: [], cause }, now)),
+    );
+  }
+
+  private onEvent(event: NodeEvent): void {
+    switch (event.type) {
+      case "message":
+        this.emit(event);
+        this.dispatcher.receive(event.message);
+        break;
+      case "outcome":
+        this.outcomes.get(event.report.request)?.(event.report);
+        this.outcomes.delete(event.report.request);
+        this.emit(event);
+        break;
+      case "left":
+        this.left?.();
+        break;
+      default:
+        this.emit(event);
+    }
+  }
+
+  /** One timer for everything; an early one is harmless, so it is moved only when something is due before it. */
+  private arm(): void {
+    const core = this.core.nextTimeout();
+    const handlers = this.dispatcher.nextTimeout();
+    const next = core === undefined || (handlers !== undefined && handlers < core) ? handlers : core;
+    if (next === undefined || (this.timerAt !== undefined && this.timerAt <= next)) return;
+    clearTimeout(this.timer);
+    this.timerAt = next;
+    this.timer = setTimeout(() => this.onTimer(), Math.max(0, Math.ceil(next - monotonicNow())));
+  }
+
+  private onTimer(): void {
+    this.timerAt = undefined;
+    this.run((now) => {
+      this.dispatcher.handleTimeout(now);
+      this.core.handleTimeout(now);
+    });
+  }
+}
+
+function octets(body: string | Uint8Array): Uint8Array {
+  return typeof body === "string" ? new TextEncoder().encode(body) : body;
+}
+
+function fits(localIp: string, remoteIp: string): boolean {
+  return isIpv6(localIp) === isIpv6(remoteIp);
+}
+
+const SYSTEM_RANDOM: Random = systemRandom();
+
+/** The system's cryptographic source, fetched a page at a time. */
+function systemRandom(): Random {
+  const page = new Uint32Array(256);
+  let used = page.length;
+  return {
+    u32() {
+      if (used === page.length) {
+        crypto.getRandomValues(page);
+        used = 0;
+      }
+      return page[used++] as number;
+    },
+  };
+}
+
+/**
+ * Starts a node: opens its sockets and joins the bus.
+ *
+ * @throws ConfigError     an option is malformed (server_address no IP literal, server_socket no `proto:ip:port`)
+ * @throws TransportError  an address cannot be bound (`transport-bind`)
+ */
+export async function createNode(options: CreateNodeOptions): Promise<RunningNode> {
+  const address = ownAddress(options.serverAddress);
+  let node: RunningNode | undefined;
+  const sink: TransportSink = {
+    received: (from, flow, bytes) => deliver?.received(from, flow, bytes),
+    closed: (flow, cause) => deliver?.closed(flow, cause),
+    unsent: (to, cause) => deliver?.unsent(to, cause),
+  };
+  let deliver: TransportSink | undefined;
+  const { udp, streams } = await openSockets(address, options.serverSockets ?? [], sink);
+  try {
+    const bound = [...udp, ...streams].map(({ listener }) => listener);
+    const primary = bound.find(({ transport, port }) => transport === address.transport && port !== 0) ?? bound[0];
+    const port = address.port === 0 ? (primary?.port ?? 0) : address.port;
+    const core = new DmqNode({ ...options, address: { ...address, port } }, SYSTEM_RANDOM);
+    node = new RunningNode(core, udp, streams, options);
+    deliver = node.sink();
+    node.start();
+    return node;
+  } catch (cause) {
+    for (const transport of udp) transport.close();
+    for (const transport of streams) transport.shutdown();
+    throw cause instanceof ProtocolError ? new UsageError(cause.message) : cause;
+  }
+}
+
+/** @throws ConfigError */
+function ownAddress(text: string): PeerAddress {
+  const uri = parseUri(text);
+  const expected = "sip:IP:port[;transport=tcp] with an IP literal that other nodes reach";
+  if (uri instanceof ProtocolError) throw new ConfigError("config-invalid-value", "server_address", text, expected, uri);
+  const transport = uri.params.get("transport")?.toLowerCase() ?? "udp";
+  const host = canonicalIp(uri.host);
+  if ((transport !== "udp" && transport !== "tcp") || host === undefined || host === "0.0.0.0" || host === "::")
+    throw new ConfigError("config-invalid-value", "server_address", text, expected);
+  return { transport, host, port: uri.port ?? defaultPort(transport) };
+}
+
+/** @throws ConfigError */
+function parseSocket(text: string): { transport: Transport; ip: string; port: number } {
+  const first = text.indexOf(":");
+  const last = text.lastIndexOf(":");
+  const transport = text.slice(0, first);
+  const ip = canonicalIp(text.slice(first + 1, last));
+  const port = Number(text.slice(last + 1));
+  if ((transport !== "udp" && transport !== "tcp") || ip === undefined || !Number.isInteger(port) || port < 0 || port > 65_535)
+    throw new ConfigError("config-invalid-value", "server_socket", text, "udp:ip:port or tcp:ip:port");
+  return { transport, ip, port };
+}
+
+async function openSockets(
+  address: PeerAddress,
+  sockets: readonly string[],
+  sink: TransportSink,
+): Promise<{ udp: UdpTransport[]; streams: StreamTransport[] }> {
+  const udp: UdpTransport[] = [];
+  const streams: StreamTransport[] = [];
+  const wanted = sockets.map(parseSocket);
+  try {
+    if (wanted.length === 0) await openBoth(address, sink, udp, streams);
+    for (const { transport, ip, port } of wanted) {
+      if (transport === "udp") udp.push(await openUdp({ ip, port }, sink));
+      else streams.push(await openStreams({ ip, port }, sink));
+    }
+    // Without a listener of its own a node still reaches peers over TCP; they answer on the same connection.
+    if (streams.length === 0) streams.push(await openStreams(undefined, sink));
+    return { udp, streams };
+  } catch (cause) {
+    for (const transport of udp) transport.close();
+    for (const transport of streams) transport.shutdown();
+    throw cause;
+  }
+}
+
+/**
+ * UDP and TCP at one address: peers of both kinds are reached from the port that our Via names, which is where a Kamailio
+ * answers to (it asks for no rport).
+ */
+async function openBoth(
+  { transport, host: ip, port }: PeerAddress,
+  sink: TransportSink,
+  udp: UdpTransport[],
+  streams: StreamTransport[],
+): Promise<void> {
+  if (transport === "udp") {
+    const first = await openUdp({ ip, port }, sink);
+    udp.push(first);
+    const second = await openStreams({ ip, port: first.listener.port }, sink).catch(() => undefined);
+    if (second !== undefined) streams.push(second);
+  } else {
+    const first = await openStreams({ ip, port }, sink);
+    streams.push(first);
+    const second = await openUdp({ ip, port: first.listener.port }, sink).catch(() => undefined);
+    if (second !== undefined) udp.push(second);
+  }
+}
