@@ -25,7 +25,7 @@ export interface ClientRequest {
   to: Endpoint;
   /** Kept until the final response and sent again as they are: they belong to the table from now on. */
   bytes: Uint8Array;
-  /** Instead of 64·T1. */
+  /** Instead of 64·T1. What has no time left (0 or less) is not sent: it ends with the next timeout. */
   timeoutMs?: number;
 }
 
@@ -86,7 +86,7 @@ export class ClientTransactions {
     assert(!this.byId.has(id), "a transaction's number is used once");
     assert(!this.byBranch.has(branch), "a branch is used once");
     const lifeMs = request.timeoutMs ?? timerF(this.settings);
-    assert(lifeMs > 0, "a transaction lives for some time");
+    assert(!Number.isNaN(lifeMs), "the life of a transaction is a number");
     const transaction: ClientTransaction = {
       id,
       branch,
@@ -103,7 +103,8 @@ export class ClientTransactions {
     this.byId.set(id, transaction);
     this.byBranch.set(branch, transaction);
     this.index(transaction);
-    this.transmit(transaction, now);
+    if (lifeMs > 0) this.transmit(transaction, now);
+    else this.deadlines.set(transaction, transaction.endsAt);
   }
 
   /**

@@ -43,9 +43,11 @@ describe("deadline queue", () => {
     const queue = new DeadlineQueue<string>();
     queue.set("a", 10);
     queue.set("b", 20);
-    queue.delete("a");
-    queue.delete("a");
-    queue.delete("never");
+    expect([queue.has("a"), queue.has("b"), queue.has("never")]).toEqual([true, true, false]);
+    expect(queue.delete("a")).toBe(true);
+    expect(queue.delete("a")).toBe(false);
+    expect(queue.delete("never")).toBe(false);
+    expect(queue.has("a")).toBe(false);
     expect(queue.next()).toBe(20);
     expect(drain(queue, 100)).toEqual(["b"]);
     expect(queue.next()).toBeUndefined();

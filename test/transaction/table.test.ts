@@ -101,6 +101,16 @@ describe("client: sending", () => {
     expect(run(table, 1_000, 100_000)).toEqual({ sentAt: [1_000, 1_500], endedAt: [2_200] });
   });
 
+  test.each([0, -5])("what has %d ms left is not sent and ends with the next timeout", (left) => {
+    const table = new ClientTransactions();
+    started(table, 1, peer(), 1_000, left);
+    expect(transmissions(table)).toEqual([]);
+    expect(endings(table)).toEqual([]);
+    table.handleTimeout(1_000);
+    expect(endings(table)).toEqual([1]);
+    expect(table.attempts(1)).toBe(0);
+  });
+
   test("other base timers scale everything", () => {
     const table = new ClientTransactions({ t1Ms: 10, t2Ms: 20 });
     started(table, 1, peer(), 0, 75);
