@@ -3,7 +3,7 @@
  * repeating its requests to a node that is merely restarting (design.md section 4, leaving); a second signal ends it.
  */
 import { loadConfig } from "../config/load.ts";
-import { CONFIG_OPTIONS, type ConfigOption, type DmqConfig, environmentOf, flagOf } from "../config/schema.ts";
+import { CONFIG_OPTIONS, type ConfigOption, type DmqConfig, flagOf } from "../config/schema.ts";
 import type { Logger } from "../core/logger.ts";
 import { type Daemon, startDaemon } from "../daemon/daemon.ts";
 import type { Arguments, CommandSpec, OptionSpec } from "./command.ts";

@@ -1,0 +1,241 @@
+import { afterAll, describe, expect, test } from "bun:test";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type LoadedConfig, loadConfig } from "../../src/config/load.ts";
+import { CONFIG_OPTIONS, type DmqConfig, environmentOf, flagOf } from "../../src/config/schema.ts";
+import { ConfigError } from "../../src/core/errors.ts";
+
+const FOLDER = mkdtempSync(join(tmpdir(), "dmq-config-"));
+afterAll(() => rmSync(FOLDER, { recursive: true }));
+
+/** A folder without a configuration, so that a file of this machine cannot answer. */
+const EMPTY = join(FOLDER, "empty.toml");
+writeFileSync(EMPTY, "");
+
+interface Given {
+  flags?: Record<string, string[]>;
+  env?: Record<string, string>;
+  toml?: string;
+}
+
+let files = 0;
+
+function load({ flags = {}, env = {}, toml }: Given): LoadedConfig {
+  const file = toml === undefined ? EMPTY : join(FOLDER, `${++files}.toml`);
+  if (toml !== undefined) writeFileSync(file, toml);
+  return loadConfig({ flags: new Map(Object.entries(flags)), env, file });
+}
+
+function failure(given: Given): ConfigError {
+  try {
+    load(given);
+  } catch (error) {
+    if (error instanceof ConfigError) return error;
+    throw error;
+  }
+  throw new Error("it was accepted");
+}
+
+describe("defaults", () => {
+  test("are Kamailio's where it has the option, and ours elsewhere", () => {
+    expect(load({}).config).toEqual({
+      serverAddress: "sip:127.0.0.1:5060",
+      serverSockets: [],
+      notificationAddresses: [],
+      notificationChannel: "notification_peer",
+      multiNotify: false,
+      numWorkers: 2,
+      workerSleepMs: 0,
+      pingIntervalMs: 60_000,
+      removeInactive: true,
+      failCountEnabled: false,
+      failCountThresholdNotActive: 0,
+      failCountThresholdDisabled: 1,
+      handlerTimeoutMs: 1_500,
+      requestTimeoutMs: 32_000,
+      window: 256,
+      queueMessages: 10_000,
+      leaveOnTerminate: false,
+      channels: [],
+      socket: undefined,
+      stateDir: undefined,
+      noSnapshot: false,
+      logLevel: "info",
+      logJson: false,
+    });
+  });
+
+  test("every default is within the bounds of its own option", () => {
+    const written = CONFIG_OPTIONS.filter((option) => option.default !== undefined);
+    const flags = Object.fromEntries(written.map((option) => [option.name, [option.default as string]]));
+    expect(load({ flags }).config).toEqual(load({}).config);
+  });
+});
+
+describe("values", () => {
+  const cases: [name: string, text: string, property: keyof DmqConfig, value: unknown][] = [
+    ["ping_interval", "1", "pingIntervalMs", 1_000],
+    ["ping_interval", "1500ms", "pingIntervalMs", 1_500],
+    ["ping_interval", "2m", "pingIntervalMs", 120_000],
+    ["worker_usleep", "1", "workerSleepMs", 1],
+    ["worker_usleep", "1000", "workerSleepMs", 1],
+    ["worker_usleep", "1001", "workerSleepMs", 2],
+    ["remove_inactive", "0", "removeInactive", false],
+    ["remove_inactive", "yes", "removeInactive", true],
+    ["num_workers", "1024", "numWorkers", 1_024],
+    ["server_address", "sip:[::1]:5070;transport=tcp", "serverAddress", "sip:[::1]:5070;transport=tcp"],
+    ["server_address", "sip:node1.example:5060", "serverAddress", "sip:node1.example:5060"],
+    ["server_socket", "udp:127.0.0.1:5060", "serverSockets", ["udp:127.0.0.1:5060"]],
+    ["server_socket", "tcp:[::1]:5060", "serverSockets", ["tcp:[::1]:5060"]],
+    ["channel", "channel1", "channels", ["channel1"]],
+    ["log_level", "trace", "logLevel", "trace"],
+  ];
+  for (const [name, text, property, value] of cases) {
+    test(`${name} ${text} is accepted from a flag and from the environment`, () => {
+      expect(load({ flags: { [name]: [text] } }).config[property]).toEqual(value as never);
+      expect(load({ env: { [`DMQ_${name.toUpperCase()}`]: text } }).config[property]).toEqual(value as never);
+    });
+  }
+
+  const wrong: [name: string, text: string][] = [
+    ["ping_interval", "0"],
+    ["ping_interval", "0.5"],
+    ["ping_interval", "soon"],
+    ["ping_interval", "-1"],
+    ["ping_interval", ""],
+    ["num_workers", "0"],
+    ["num_workers", "1025"],
+    ["num_workers", "2.5"],
+    ["num_workers", "1e3"],
+    ["remove_inactive", "2"],
+    ["server_address", "127.0.0.1:5060"],
+    ["server_address", "sip:0.0.0.0:5060"],
+    ["server_address", "sip:[::]:5060"],
+    ["server_address", "sip:127.0.0.1:0"],
+    ["server_address", "sip:127.0.0.1:65536"],
+    ["server_address", "sip:127.0.0.1:5060;transport=sctp"],
+    ["server_address", "sip:user@127.0.0.1:5060"],
+    ["server_address", "sip:127.0.0.1:5060\r\nX: y"],
+    ["server_address", "sip:999.0.0.1"],
+    ["server_address", "sip:[::1"],
+    ["server_address", "sip:"],
+    ["notification_address", "sip:"],
+    ["server_socket", "udp:127.0.0.1"],
+    ["server_socket", "127.0.0.1:5060"],
+    ["server_socket", "udp:host.example:5060"],
+    ["server_socket", "tls:127.0.0.1:5061"],
+    ["channel", "a b"],
+    ["channel", "a\r\nb"],
+    ["channel", "a:b"],
+    ["log_level", "loud"],
+    ["socket", `/${"x".repeat(108)}`],
+    ["socket", "a\0b"],
+  ];
+  for (const [name, text] of wrong) {
+    test(`${name} ${JSON.stringify(text).slice(0, 40)} is refused, with what was seen and what is allowed`, () => {
+      const error = failure({ flags: { [name]: [text] } });
+      expect(error.code).toBe("config-invalid-value");
+      expect(error.option).toBe(`--${name.replaceAll("_", "-")}`);
+      expect(error.received).toBe(JSON.stringify(text));
+      expect(error.expected).toBe(CONFIG_OPTIONS.find((option) => option.name === name)?.expected as string);
+    });
+  }
+});
+
+describe("precedence", () => {
+  const toml = `ping_interval = 30\nnotification_address = ["sip:192.0.2.1", "sip:192.0.2.2"]`;
+
+  test("flag, then environment, then file, then default; and where each is from", () => {
+    const env = { DMQ_PING_INTERVAL: "20" };
+    const flags = { ping_interval: ["10"] };
+    const all = load({ flags, env, toml });
+    expect([all.config.pingIntervalMs, all.sources.get("ping_interval")]).toEqual([10_000, "--ping-interval"]);
+    const two = load({ env, toml });
+    expect([two.config.pingIntervalMs, two.sources.get("ping_interval")]).toEqual([20_000, "DMQ_PING_INTERVAL"]);
+    const one = load({ toml });
+    expect(one.config.pingIntervalMs).toBe(30_000);
+    expect(one.sources.get("ping_interval")).toEndWith(".toml");
+    expect(load({}).sources.get("ping_interval")).toBe("default");
+  });
+
+  test("a repeatable option of one place replaces that of another as a whole", () => {
+    expect(load({ toml }).config.notificationAddresses).toEqual(["sip:192.0.2.1", "sip:192.0.2.2"]);
+    const env = { DMQ_NOTIFICATION_ADDRESS: "sip:192.0.2.3, sip:192.0.2.4" };
+    expect(load({ toml, env }).config.notificationAddresses).toEqual(["sip:192.0.2.3", "sip:192.0.2.4"]);
+  });
+
+  test("an empty variable is an unset one", () => {
+    expect(load({ toml, env: { DMQ_PING_INTERVAL: "" } }).config.pingIntervalMs).toBe(30_000);
+  });
+
+  test("without --config, dmq.toml below XDG_CONFIG_HOME is read", () => {
+    mkdirSync(join(FOLDER, "dmq"));
+    writeFileSync(join(FOLDER, "dmq", "dmq.toml"), "num_workers = 7");
+    const { config, sources } = loadConfig({ flags: new Map(), env: { XDG_CONFIG_HOME: FOLDER } });
+    expect(config.numWorkers).toBe(7);
+    expect(sources.get("num_workers")).toBe(join(FOLDER, "dmq", "dmq.toml"));
+  });
+});
+
+describe("the file", () => {
+  test("takes numbers, booleans, integers for booleans, and durations as text", () => {
+    const toml = `handler_timeout = 0.5\nrequest_timeout = "4s"\nmulti_notify = true\nremove_inactive = 0`;
+    const { config } = load({ toml });
+    expect([config.handlerTimeoutMs, config.requestTimeoutMs]).toEqual([500, 4_000]);
+    expect([config.multiNotify, config.removeInactive]).toEqual([true, false]);
+  });
+
+  const cases: [name: string, toml: string, code: string, told: string][] = [
+    ["an unknown key names the nearest one", "ping_intervall = 5", "config-unknown-key", "did you mean ping_interval?"],
+    ["a flag's spelling is one, too", "ping-interval = 5", "config-unknown-key", "did you mean ping_interval?"],
+    ["a word far from all lists them", "quux = 5", "config-unknown-key", "one of server_address, server_socket"],
+    ["a value of the wrong type", `num_workers = "many"`, "config-invalid-value", "an integer from 1 to 1024"],
+    ["a list where one value belongs", "num_workers = [1, 2]", "config-invalid-value", "one value"],
+    ["a table where a value belongs", "[num_workers]\na = 1", "config-invalid-value", "an integer from 1 to 1024"],
+    ["what is no TOML", "num_workers == 1", "config-unreadable", "TOML"],
+  ];
+  for (const [name, toml, code, told] of cases) {
+    test(`refuses: ${name}`, () => {
+      const error = failure({ toml });
+      expect(error.code).toBe(code as ConfigError["code"]);
+      expect(error.message).toContain(told);
+    });
+  }
+
+  test("must be there when it was named", () => {
+    const missing = join(FOLDER, "missing.toml");
+    expect(() => loadConfig({ flags: new Map(), env: {}, file: missing })).toThrow(`${missing} (ENOENT)`);
+  });
+});
+
+describe("together", () => {
+  test("multi_notify contradicts several notification addresses", () => {
+    const error = failure({ flags: { multi_notify: ["1"], notification_address: ["sip:a.example", "sip:b.example"] } });
+    expect(error.code).toBe("config-contradiction");
+    expect(error.message).toContain("2 notification addresses (sip:a.example, sip:b.example)");
+  });
+
+  test("a short ping interval and an address that only this machine reaches are warned about", () => {
+    expect(load({ flags: { ping_interval: ["4"], server_address: ["sip:192.0.2.1"] } }).warnings).toEqual([
+      "ping_interval 4 s is short: below 5 s the pings load every node",
+    ]);
+    expect(load({}).warnings).toEqual([
+      "server_address is not set: sip:127.0.0.1:5060 is used, and nodes on other machines cannot reach this one",
+    ]);
+    expect(load({ flags: { ping_interval: ["5"], server_address: ["sip:192.0.2.1"] } }).warnings).toEqual([]);
+  });
+});
+
+describe("the schema", () => {
+  test("names each option once in every spelling", () => {
+    for (const spell of [flagOf, environmentOf, (option: (typeof CONFIG_OPTIONS)[number]) => option.property]) {
+      expect(new Set(CONFIG_OPTIONS.map(spell)).size).toBe(CONFIG_OPTIONS.length);
+    }
+  });
+
+  test("docs/CONFIG.md has its table, line for line", async () => {
+    const { configTable } = await import("../../src/config/schema.ts");
+    expect(await Bun.file(join(import.meta.dir, "..", "..", "docs", "CONFIG.md")).text()).toContain(configTable());
+  });
+});
