@@ -2,7 +2,9 @@
  * A channel as an application sees it: a name, a handler and how the handler is run. `register_dmq_peer` in Kamailio's
  * terms; modes are those of `dmq_handle_message` (queued) and `dmq_process_message` (inline).
  */
+
 import type { Answer, ChannelMessage } from "../node/io.ts";
+import { isAnswerStatus } from "../transaction/server.ts";
 
 /** Nothing is 200; a number is a status code; an object says more. A body goes out only if the request has an Accept. */
 // biome-ignore lint/suspicious/noConfusingVoidType: a handler without a return statement is the common one
@@ -17,7 +19,7 @@ export type HandlerMode = "queued" | "inline";
 export function answerOf(result: HandlerResult): Answer {
   if (result === undefined || result === null) return { status: 200 };
   const answer = typeof result === "number" ? { status: result } : result;
-  const { status } = answer;
-  const valid = Number.isInteger(status) && status >= 200 && status <= 699 && status !== 408;
-  return valid ? answer : { status: 500, reason: "Handler Gave No Final Status" };
+  return answer.status >= 200 && isAnswerStatus(answer.status)
+    ? answer
+    : { status: 500, reason: "Handler Gave No Final Status" };
 }

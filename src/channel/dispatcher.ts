@@ -89,7 +89,11 @@ export class Dispatcher {
   }
 
   names(): { name: string; declared: boolean; consumed: boolean }[] {
-    return [...this.channels].map(([name, { declared, handler }]) => ({ name, declared, consumed: handler !== undefined }));
+    return [...this.channels].map(([name, { declared, handler }]) => ({
+      name,
+      declared,
+      consumed: handler !== undefined,
+    }));
   }
 
   /** Takes a message; exactly one answer comes of it. */

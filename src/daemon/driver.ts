@@ -2,15 +2,16 @@
  * The loop around the core: octets, DNS answers and the time go in, what the core wants done is done, one timer is set.
  * `createNode` is what the library offers; the daemon adds a control socket to it and nothing else.
  */
-import { Dispatcher } from "../channel/dispatcher.ts";
+
 import type { Handler, HandlerMode } from "../channel/channel.ts";
+import { Dispatcher } from "../channel/dispatcher.ts";
 import { canonicalIp, defaultPort, type Endpoint, formatHost, isIpv6, type Transport } from "../core/endpoint.ts";
 import { ConfigError, ProtocolError, TransportError, UsageError } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
 import type { Duration, Instant } from "../core/time.ts";
 import type { PeerAddress } from "../membership/peer.ts";
 import type { Status } from "../membership/status.ts";
-import type { NodeCounters, NodeEvent, Output, OutcomeReport, PeerInfo } from "../node/io.ts";
+import type { NodeCounters, NodeEvent, OutcomeReport, Output, PeerInfo } from "../node/io.ts";
 import { DmqNode, type NodeOptions, type SendOptions } from "../node/node.ts";
 import { parseUri } from "../sip/uri.ts";
 import { Resolver } from "../transport/resolver.ts";
@@ -246,7 +247,8 @@ export class RunningNode {
   /** What the transports call. */
   sink(): TransportSink {
     return {
-      received: (from, flow, bytes) => this.run((now) => this.core.handle({ type: "received", from, flow, bytes }, now)),
+      received: (from, flow, bytes) =>
+        this.run((now) => this.core.handle({ type: "received", from, flow, bytes }, now)),
       closed: (flow, cause) =>
         this.run((now) => this.core.handle({ type: "closed", flow, ...(cause === undefined ? {} : { cause }) }, now)),
       unsent: (to, cause) => this.run((now) => this.core.handle({ type: "unsent", to, cause }, now)),
@@ -402,7 +404,8 @@ export async function createNode(options: CreateNodeOptions): Promise<RunningNod
 function ownAddress(text: string): PeerAddress {
   const uri = parseUri(text);
   const expected = "sip:IP:port[;transport=tcp] with an IP literal that other nodes reach";
-  if (uri instanceof ProtocolError) throw new ConfigError("config-invalid-value", "server_address", text, expected, uri);
+  if (uri instanceof ProtocolError)
+    throw new ConfigError("config-invalid-value", "server_address", text, expected, uri);
   const transport = uri.params.get("transport")?.toLowerCase() ?? "udp";
   const host = canonicalIp(uri.host);
   if ((transport !== "udp" && transport !== "tcp") || host === undefined || host === "0.0.0.0" || host === "::")
@@ -417,7 +420,13 @@ function parseSocket(text: string): { transport: Transport; ip: string; port: nu
   const transport = text.slice(0, first);
   const ip = canonicalIp(text.slice(first + 1, last));
   const port = Number(text.slice(last + 1));
-  if ((transport !== "udp" && transport !== "tcp") || ip === undefined || !Number.isInteger(port) || port < 0 || port > 65_535)
+  if (
+    (transport !== "udp" && transport !== "tcp") ||
+    ip === undefined ||
+    !Number.isInteger(port) ||
+    port < 0 ||
+    port > 65_535
+  )
     throw new ConfigError("config-invalid-value", "server_socket", text, "udp:ip:port or tcp:ip:port");
   return { transport, ip, port };
 }

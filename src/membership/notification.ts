@@ -4,9 +4,10 @@
  * Reading is tolerant, line by line: a bad line costs itself only. Writing is strict, because one bad line in a list
  * stops a Kamailio before 5.6.6, 5.7.5 and 5.8.1 for good: what is written here was built from parsed addresses.
  */
+
+import { decodeUtf8, encodeUtf8 } from "../core/bytes.ts";
 import { isIpv6 } from "../core/endpoint.ts";
 import { ProtocolError } from "../core/errors.ts";
-import { decodeUtf8, encodeUtf8 } from "../core/bytes.ts";
 import { parseUri } from "../sip/uri.ts";
 import { addressKey, addressOfUri, addressUri, type PeerAddress } from "./peer.ts";
 import { STATUSES, type Status } from "./status.ts";

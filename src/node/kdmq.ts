@@ -9,8 +9,8 @@ import { formatHost, type Transport } from "../core/endpoint.ts";
 import { UsageError } from "../core/errors.ts";
 import { type Random, token } from "../core/random.ts";
 import { addressUri, type PeerAddress } from "../membership/peer.ts";
-import { MAGIC_COOKIE } from "../transaction/key.ts";
 import { isHeaderSafe, serializeRequest } from "../sip/serialize.ts";
+import { MAGIC_COOKIE } from "../transaction/key.ts";
 
 export interface KdmqParts {
   channel: string;
@@ -60,11 +60,15 @@ export function checkChannel(name: string): void {
     throw new UsageError(`channel name has ${name.length} characters, expected 1 to ${CHANNEL_LENGTH_MAX}`);
   for (const character of name)
     if (!CHANNEL_OCTETS.has(character))
-      throw new UsageError(`channel name ${JSON.stringify(name)} holds ${JSON.stringify(character)}, which a SIP user part cannot`);
+      throw new UsageError(
+        `channel name ${JSON.stringify(name)} holds ${JSON.stringify(character)}, which a SIP user part cannot`,
+      );
 }
 
 /** @throws UsageError where text from a caller could break out of its header */
 export function checkHeaderText(name: string, value: string): void {
   if (value.length === 0 || value.length > 1_024 || !isHeaderSafe(value))
-    throw new UsageError(`${name} ${JSON.stringify(value.slice(0, 80))} cannot stand in a SIP header: control characters, empty or too long`);
+    throw new UsageError(
+      `${name} ${JSON.stringify(value.slice(0, 80))} cannot stand in a SIP header: control characters, empty or too long`,
+    );
 }

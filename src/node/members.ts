@@ -15,10 +15,10 @@ import {
   addressUri,
   endpointOf,
   isLiteral,
-  parseAddress,
   type Peer,
   type PeerAddress,
   type PeerSource,
+  parseAddress,
 } from "../membership/peer.ts";
 import { Pinger } from "../membership/pinger.ts";
 import { PeerRegistry } from "../membership/registry.ts";
@@ -172,7 +172,11 @@ export class Members {
     const list = parseNodeList(body);
     if (list.badLines > 0) {
       this.context.counters.badLines += list.badLines;
-      this.context.warnings.warn("bad-line", `${list.badLines} unreadable lines in the node list of ${source.ip}:${source.port}`, now);
+      this.context.warnings.warn(
+        "bad-line",
+        `${list.badLines} unreadable lines in the node list of ${source.ip}:${source.port}`,
+        now,
+      );
     }
     return list;
   }
@@ -285,7 +289,11 @@ export class Members {
       isIpv6(receiverIp),
     );
     if (list.omitted > 0)
-      this.context.warnings.warn("list-truncated", `${list.omitted} of ${peers.length} peers do not fit a node list of 1,023 octets`, now);
+      this.context.warnings.warn(
+        "list-truncated",
+        `${list.omitted} of ${peers.length} peers do not fit a node list of 1,023 octets`,
+        now,
+      );
     return list.body;
   }
 
@@ -388,7 +396,12 @@ export class Members {
     return peer;
   }
 
-  private readAnswer(peer: Peer, request: OutgoingRequest, response: { body: Uint8Array; from: Endpoint }, now: Instant): void {
+  private readAnswer(
+    peer: Peer,
+    request: OutgoingRequest,
+    response: { body: Uint8Array; from: Endpoint },
+    now: Instant,
+  ): void {
     const list = this.readList(response.body, response.from, now);
     let leaving = false;
     for (const line of list.lines) {
@@ -460,7 +473,11 @@ export class Members {
   private addPeer(address: PeerAddress, source: PeerSource, status: Status, now: Instant): Peer | undefined {
     const peer = this.registry.add(address, source, status);
     if (peer === undefined) {
-      this.context.warnings.warn("registry-full", `no room for ${addressUri(address)}: ${this.registry.size} peers are known`, now);
+      this.context.warnings.warn(
+        "registry-full",
+        `no room for ${addressUri(address)}: ${this.registry.size} peers are known`,
+        now,
+      );
       return undefined;
     }
     this.hints.settle(peer.key);
@@ -495,7 +512,8 @@ export class Members {
       return;
     }
     const index = current === undefined ? -1 : usable.indexOf(current);
-    const next = index !== -1 && peer.failCount === 0 ? (current as string) : (usable[(index + 1) % usable.length] as string);
+    const next =
+      index !== -1 && peer.failCount === 0 ? (current as string) : (usable[(index + 1) % usable.length] as string);
     if (next === current) return;
     this.absorbAlias(peer, next);
     this.registry.resolve(peer, next);
@@ -595,7 +613,12 @@ export class Members {
     for (const peer of this.registry.all()) {
       if (peer.endpoint?.ip !== address.host) continue;
       this.context.counters.guardsHit++;
-      this.context.warnings.warn("leave-unannounced", `${peer.uri} has our IP address: leaving without a word`, now, peer.uri);
+      this.context.warnings.warn(
+        "leave-unannounced",
+        `${peer.uri} has our IP address: leaving without a word`,
+        now,
+        peer.uri,
+      );
       return;
     }
     this.status = "disabled";

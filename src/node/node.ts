@@ -9,16 +9,17 @@ import type { Endpoint } from "../core/endpoint.ts";
 import { ProtocolError, UsageError } from "../core/errors.ts";
 import { type Random, token } from "../core/random.ts";
 import type { Duration, Instant } from "../core/time.ts";
-import { addressUri, parseAddress, type Peer, type PeerAddress } from "../membership/peer.ts";
+import { addressUri, type Peer, type PeerAddress, parseAddress } from "../membership/peer.ts";
 import type { Status } from "../membership/status.ts";
 import { Framer } from "../sip/framer.ts";
 import type { SipMessage, SipRequest, SipResponse } from "../sip/message.ts";
 import { parseNameAddr } from "../sip/name-addr.ts";
 import { checkRequest, checkResponse, cseqOf, type Malformed, parseMessage } from "../sip/parse.ts";
-import { reasonPhrase, ResponseWriter } from "../sip/serialize.ts";
+import { ResponseWriter, reasonPhrase } from "../sip/serialize.ts";
 import { parseUri } from "../sip/uri.ts";
 import { responseDestination, topVia, viaCount } from "../sip/via.ts";
 import { hasMagicCookie, serverKey } from "../transaction/key.ts";
+import { isAnswerStatus } from "../transaction/server.ts";
 import { ServerTransactions } from "../transaction/table.ts";
 import type { Answer, ChannelMessage, Flow, Input, NodeCounters, Outcome, Output, PeerInfo } from "./io.ts";
 import { buildKdmq, checkChannel, checkHeaderText } from "./kdmq.ts";
@@ -137,7 +138,8 @@ export class DmqNode {
     this.requests.handleTimeout(now);
     this.servers.handleTimeout(now);
     this.members.handleTimeout(now);
-    for (let id = this.pendingUntil.take(now); id !== undefined; id = this.pendingUntil.take(now)) this.pending.delete(id);
+    for (let id = this.pendingUntil.take(now); id !== undefined; id = this.pendingUntil.take(now))
+      this.pending.delete(id);
     this.settle(now);
   }
 
@@ -214,11 +216,15 @@ export class DmqNode {
   ): number {
     const id = this.requests.nextId();
     const report = (outcome: Outcome): number => {
-      this.outbox.event({ type: "outcome", report: { request: id, peer: peer.uri, outcome, elapsedMs: 0, attempts: 0 } });
+      this.outbox.event({
+        type: "outcome",
+        report: { request: id, peer: peer.uri, outcome, elapsedMs: 0, attempts: 0 },
+      });
       return id;
     };
     if (this.leaveDeadline !== undefined) return report({ type: "cancelled" });
-    if (peer.endpoint === undefined) return report({ type: "unreachable", reason: `${peer.address.host} does not resolve` });
+    if (peer.endpoint === undefined)
+      return report({ type: "unreachable", reason: `${peer.address.host} does not resolve` });
     const built = buildKdmq(
       {
         channel,
@@ -240,7 +246,15 @@ export class DmqNode {
       return report({ type: "unreachable", reason });
     }
     this.warnLarge(peer, size, now);
-    const request = { id, kind: "message" as const, peerKey: peer.key, peerUri: peer.uri, to: peer.endpoint, startedAt: now, ...built };
+    const request = {
+      id,
+      kind: "message" as const,
+      peerKey: peer.key,
+      peerUri: peer.uri,
+      to: peer.endpoint,
+      startedAt: now,
+      ...built,
+    };
     this.requests.submit(request, options.timeoutMs ?? this.options.requestTimeoutMs, now);
     return id;
   }
@@ -322,8 +336,14 @@ export class DmqNode {
 
   // --- answering ---------------------------------------------------------------------------------------------------
 
-  /** Answers a channel message; a second answer, or one after 32 s, is ignored. */
+  /**
+   * Answers a channel message; a second answer, or one after 32 s, is ignored.
+   *
+   * @throws UsageError for a status that is not final, or 408, which RFC 4320 forbids
+   */
   answer(id: number, answer: Answer, now: Instant): void {
+    if (answer.status < 200 || !isAnswerStatus(answer.status))
+      throw new UsageError(`a message cannot be answered with ${answer.status}: expected 200 to 699, and not 408`);
     const pending = this.pending.get(id);
     if (pending === undefined) return;
     this.pending.delete(id);
@@ -405,7 +425,13 @@ export class DmqNode {
     }
   }
 
-  private onMalformed(error: ProtocolError, request: SipRequest | undefined, source: Endpoint, flow: Flow, now: Instant): void {
+  private onMalformed(
+    error: ProtocolError,
+    request: SipRequest | undefined,
+    source: Endpoint,
+    flow: Flow,
+    now: Instant,
+  ): void {
     this.counters.malformed++;
     this.warnings.warn("malformed", `${source.ip}:${source.port}: ${error.message} (${error.section})`, now);
     if (request === undefined || request.method === "ACK") return;
@@ -477,7 +503,11 @@ export class DmqNode {
   private onChannelMessage(pending: Pending, channel: string, now: Instant): void {
     this.counters.messagesReceived++;
     if (this.leaveDeadline !== undefined || this.pending.size >= this.options.pendingMessages) {
-      this.warnings.warn("overload", `message on ${channel} refused: leaving, or ${this.pending.size} wait for a handler`, now);
+      this.warnings.warn(
+        "overload",
+        `message on ${channel} refused: leaving, or ${this.pending.size} wait for a handler`,
+        now,
+      );
       this.respond(pending, { status: 503, retryAfterSeconds: 2 }, now);
       return;
     }
@@ -524,24 +554,38 @@ export class DmqNode {
     else if (found !== "absorbed") this.onFinal(found.request, found.attempts, response, from, now);
   }
 
-  private onFinal(request: OutgoingRequest, attempts: number, response: SipResponse, from: Endpoint, now: Instant): void {
+  private onFinal(
+    request: OutgoingRequest,
+    attempts: number,
+    response: SipResponse,
+    from: Endpoint,
+    now: Instant,
+  ): void {
     if (request.kind === "message") this.report(request, outcomeOf(response), attempts, now);
     else {
       const { status, body, headers } = response;
-      this.members.answered(request, { status, body, userAgent: headers.get("Server") ?? headers.get("User-Agent"), from }, now);
+      this.members.answered(
+        request,
+        { status, body, userAgent: headers.get("Server") ?? headers.get("User-Agent"), from },
+        now,
+      );
     }
   }
 
   private report(request: OutgoingRequest, outcome: Outcome, attempts: number, now: Instant): void {
     const elapsedMs = now - request.startedAt;
-    this.outbox.event({ type: "outcome", report: { request: request.id, peer: request.peerUri, outcome, elapsedMs, attempts } });
+    this.outbox.event({
+      type: "outcome",
+      report: { request: request.id, peer: request.peerUri, outcome, elapsedMs, attempts },
+    });
   }
 
   // --- after every call --------------------------------------------------------------------------------------------
 
   /** Lets what a call has started run to its end: ends of requests, then what has to go out. */
   private settle(now: Instant): void {
-    for (let over = this.requests.pollEnded(); over !== undefined; over = this.requests.pollEnded()) this.onEnded(over, now);
+    for (let over = this.requests.pollEnded(); over !== undefined; over = this.requests.pollEnded())
+      this.onEnded(over, now);
     for (let next = this.requests.pollTransmit(); next !== undefined; next = this.requests.pollTransmit())
       this.outbox.push({ type: "transmit", to: next.to, bytes: next.bytes });
     this.counters.requestsSent = this.requests.sent;
@@ -586,7 +630,9 @@ function checkMessage(channel: string, options: SendOptions): void {
 function addressOf(uri: string): PeerAddress {
   const address = parseAddress(uri);
   if (address instanceof ProtocolError)
-    throw new UsageError(`${JSON.stringify(uri)} is no node's address: ${address.message}; expected sip:host:port[;transport=tcp]`);
+    throw new UsageError(
+      `${JSON.stringify(uri)} is no node's address: ${address.message}; expected sip:host:port[;transport=tcp]`,
+    );
   return address;
 }
 
@@ -602,7 +648,10 @@ function fromAddress(request: SipRequest): PeerAddress | undefined {
   return address instanceof ProtocolError ? undefined : address;
 }
 
-function transactionKey(request: SipRequest, via: { branch: string | undefined; host: string; port: number | undefined }): string {
+function transactionKey(
+  request: SipRequest,
+  via: { branch: string | undefined; host: string; port: number | undefined },
+): string {
   const { headers, method, uri } = request;
   const { branch, host, port } = via;
   if (hasMagicCookie(branch)) return serverKey({ branch, host, port, method });

@@ -1,7 +1,7 @@
 /** What a node is made with. Every limit has a name, a number and a stated behaviour (ARCHITECTURE.md, limits). */
 import { ConfigError } from "../core/errors.ts";
 import type { Duration } from "../core/time.ts";
-import { type PeerAddress, isLiteral } from "../membership/peer.ts";
+import { isLiteral, type PeerAddress } from "../membership/peer.ts";
 import { DEFAULT_FAILURE_RULES, type FailureRules } from "../membership/status.ts";
 
 export interface NodeOptions extends Partial<FailureRules> {

@@ -137,11 +137,12 @@ export class Requests {
   }
 
   handleTimeout(now: Instant): void {
+    // First those that wait: what ends in flight would launch them at the very end of their time.
+    for (let id = this.queuedUntil.take(now); id !== undefined; id = this.queuedUntil.take(now))
+      this.end(id, { type: "timeout" }, now);
     this.transactions.handleTimeout(now);
     for (let over = this.transactions.pollEnded(); over !== undefined; over = this.transactions.pollEnded())
       this.end(over.id, { type: "timeout" }, now);
-    for (let id = this.queuedUntil.take(now); id !== undefined; id = this.queuedUntil.take(now))
-      this.end(id, { type: "timeout" }, now);
   }
 
   pollTransmit(): { to: Endpoint; bytes: Uint8Array } | undefined {

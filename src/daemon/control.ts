@@ -1,0 +1,334 @@
+/** The control surface of a running node: what rpc/methods.ts serves, in the words and fields of docs/RPC.md. */
+import { formatHost } from "../core/endpoint.ts";
+import { UsageError } from "../core/errors.ts";
+import { VERSION } from "../core/version.ts";
+import type { ChannelMessage, NodeEvent, OutcomeReport, PeerInfo } from "../node/io.ts";
+import {
+  alreadyAdded,
+  type BroadcastRequest,
+  type ControlSurface,
+  type DeliveryResult,
+  type EventRecord,
+  localNode,
+  type MessageEvent,
+  malformed,
+  type NodeRow,
+  nodeIsLocal,
+  nodeNotFound,
+  RpcFault,
+  type SendRequest,
+  type Status,
+  type StatusReport,
+  unknownNode,
+} from "../rpc/surface.ts";
+import { monotonicNow, type RunningNode, wallTime } from "./driver.ts";
+
+/** Channels that Kamailio's modules own: a stray body there has crashed whole servers (dmq.md 11.10). */
+export const MODULE_CHANNELS: ReadonlySet<string> = new Set([
+  "notification_peer",
+  "htable",
+  "usrloc",
+  "dialog",
+  "presence",
+  "rtpengine",
+]);
+
+export interface ControlOptions {
+  node: RunningNode;
+  socketPath: string;
+  stateDir: string | undefined;
+  /** Ends the daemon; resolves when the node has left. */
+  end(options: { announce: boolean }): Promise<void>;
+}
+
+const EVENT_TYPES = ["peer-up", "peer-down", "peer-disabled", "peer-removed", "warning"] as const;
+
+export class Control implements ControlSurface {
+  private readonly node: RunningNode;
+  private readonly options: ControlOptions;
+  private readonly startedAt = monotonicNow();
+  private readonly consumers = new Map<string, Set<(message: MessageEvent) => void>>();
+  private readonly unregister = new Map<string, () => void>();
+  private ending = false;
+
+  constructor(options: ControlOptions) {
+    this.options = options;
+    this.node = options.node;
+  }
+
+  listNodes(): NodeRow[] {
+    return [...this.node.nodes().map(peerRow), this.localRow()];
+  }
+
+  private localRow(): NodeRow {
+    const local = localParts(this.node.uri());
+    return {
+      ...kamailioFields(local.host, local.port, local.transport, local.host, "active", 0),
+      local: 1,
+      uri: this.node.uri(),
+      rtt_ms: null,
+      last_seen: null,
+      user_agent: null,
+      source: "local",
+      verified: true,
+      in_flight: 0,
+      queued: 0,
+    };
+  }
+
+  add(uri: string, status?: Status): void {
+    if (this.isLocal(uri) || this.isKnown(uri)) throw alreadyAdded();
+    refusing(() => this.node.add(uri, status), malformed);
+  }
+
+  remove(uri: string): void {
+    if (this.isLocal(uri)) throw localNode();
+    if (!refusing(() => this.node.remove(uri), malformed)) throw unknownNode();
+  }
+
+  changeStatus(uri: string, status: string): "changed" | "already" {
+    if (this.isLocal(uri)) throw nodeIsLocal();
+    return refusing(() => this.node.setStatus(uri, status as Status), nodeNotFound);
+  }
+
+  async send(request: SendRequest): Promise<DeliveryResult> {
+    guard(request);
+    try {
+      return resultOf(await this.node.send(request.channel, request.node, request.body, request));
+    } catch (cause) {
+      if (cause instanceof UsageError && cause.code === "no-such-node") throw unknownNode();
+      throw cause;
+    }
+  }
+
+  async broadcast(request: BroadcastRequest): Promise<DeliveryResult[]> {
+    guard(request);
+    return (await this.node.broadcast(request.channel, request.body, request)).map(resultOf);
+  }
+
+  join(uris: string[]): void {
+    refusing(() => this.node.join(uris), malformed);
+  }
+
+  leave(): Promise<void> {
+    return this.end({ announce: true });
+  }
+
+  stop(): Promise<void> {
+    return this.end({ announce: false });
+  }
+
+  private end(options: { announce: boolean }): Promise<void> {
+    this.ending = true;
+    return this.options.end(options);
+  }
+
+  status(): StatusReport {
+    const peers = { active: 0, not_active: 0, disabled: 0 };
+    for (const peer of this.node.nodes()) peers[peer.status]++;
+    return {
+      version: VERSION,
+      pid: process.pid,
+      uptime_s: Math.floor((monotonicNow() - this.startedAt) / 1_000),
+      uri: this.node.uri(),
+      listeners: this.node.sockets().map(({ transport, ip, port }) => `${transport}:${formatHost(ip)}:${port}`),
+      channels: this.node.channels().map(({ name, declared, consumed }) => ({
+        name,
+        declared,
+        consumers: this.consumers.get(name)?.size ?? (consumed ? 1 : 0),
+      })),
+      peers,
+      counters: { ...this.node.counters() },
+      socket: this.options.socketPath,
+      state_dir: this.options.stateDir ?? null,
+    };
+  }
+
+  version(): string {
+    return `dmq ${VERSION}`;
+  }
+
+  live(): boolean {
+    return true;
+  }
+
+  /** Ready: it serves, and is not on its way out. A node without peers is ready, because a first node has none. */
+  ready(): boolean {
+    return !this.ending;
+  }
+
+  listen(channels: string[], onMessage: (message: MessageEvent) => void): () => void {
+    const ends = channels.map((channel) => this.consume(channel, onMessage));
+    return () => {
+      for (const end of ends) end();
+    };
+  }
+
+  /** The first listener of a channel makes it consumed (200), the last one leaves it as it was (202 or 404). */
+  private consume(channel: string, onMessage: (message: MessageEvent) => void): () => void {
+    const known = this.consumers.get(channel);
+    const listeners = known ?? new Set();
+    listeners.add(onMessage);
+    if (known === undefined) {
+      const deliver = (message: ChannelMessage): void => {
+        const event = messageEvent(message);
+        for (const listener of [...listeners]) listener(event);
+      };
+      this.unregister.set(channel, this.node.channel(channel, deliver, { mode: "inline" }));
+      this.consumers.set(channel, listeners);
+    }
+    return () => {
+      if (!listeners.delete(onMessage) || listeners.size > 0) return;
+      this.unregister.get(channel)?.();
+      this.unregister.delete(channel);
+      this.consumers.delete(channel);
+    };
+  }
+
+  subscribe(onEvent: (event: EventRecord) => void): () => void {
+    const ends = EVENT_TYPES.map((type) => this.node.on(type, (event) => onEvent(eventRecord(event))));
+    return () => {
+      for (const end of ends) end();
+    };
+  }
+
+  private isLocal(uri: string): boolean {
+    return uri === this.node.uri();
+  }
+
+  private isKnown(uri: string): boolean {
+    return this.node.nodes().some((peer) => peer.uri === uri);
+  }
+}
+
+/** @throws RpcFault for a module's channel that was not forced open (exit code 2) */
+function guard(request: { channel: string; force?: boolean }): void {
+  if (request.force === true || !MODULE_CHANNELS.has(request.channel)) return;
+  throw new RpcFault(
+    403,
+    `channel ${request.channel} belongs to a module of Kamailio, which a wrong body can crash: --force sends all the same`,
+    { exit: 2 },
+  );
+}
+
+/** Runs `call`; a text that is no node's address becomes the fault that Kamailio has for it. */
+function refusing<T>(call: () => T, fault: () => RpcFault): T {
+  try {
+    return call();
+  } catch (cause) {
+    if (cause instanceof UsageError) throw fault();
+    throw cause;
+  }
+}
+
+function kamailioFields(
+  host: string,
+  port: number,
+  transport: "udp" | "tcp" | "tls",
+  resolvedIp: string,
+  status: Status,
+  failCount: number,
+): Omit<
+  NodeRow,
+  "local" | "uri" | "rtt_ms" | "last_seen" | "user_agent" | "source" | "verified" | "in_flight" | "queued"
+> {
+  return {
+    host: formatHost(host),
+    port: String(port),
+    proto: transport === "udp" ? "*" : transport,
+    resolved_ip: resolvedIp,
+    status,
+    last_notification: 0,
+    fail_count: failCount,
+  } as const;
+}
+
+function peerRow(peer: PeerInfo): NodeRow {
+  const { host, port, transport, resolvedIp, status, failCount } = peer;
+  const { fail_count, ...fields } = kamailioFields(host, port, transport, resolvedIp, status, failCount);
+  return {
+    ...fields,
+    local: 0,
+    fail_count,
+    uri: peer.uri,
+    rtt_ms: peer.rttMs === undefined ? null : rounded(peer.rttMs),
+    last_seen: peer.lastSeen === undefined ? null : wallTime(peer.lastSeen),
+    user_agent: peer.userAgent ?? null,
+    source: peer.source,
+    verified: peer.verified,
+    in_flight: peer.inFlight,
+    queued: peer.queued,
+  };
+}
+
+function rounded(ms: number): number {
+  return Math.round(ms * 1_000) / 1_000;
+}
+
+/** `sip:host:port[;transport=…]` as `RunningNode.uri` writes it. */
+function localParts(uri: string): { host: string; port: number; transport: "udp" | "tcp" | "tls" } {
+  const [address = "", parameter] = uri.slice("sip:".length).split(";transport=");
+  const colon = address.lastIndexOf(":");
+  const host = address.slice(0, colon).replaceAll(/[[\]]/g, "");
+  const transport = parameter === "tcp" || parameter === "tls" ? parameter : "udp";
+  return { host, port: Number(address.slice(colon + 1)), transport };
+}
+
+function resultOf({ peer, outcome, elapsedMs, attempts }: OutcomeReport): DeliveryResult {
+  const base = { node: peer, outcome: outcome.type, ms: rounded(elapsedMs), attempts, consumer: false, code: null };
+  switch (outcome.type) {
+    case "delivered":
+      return {
+        ...base,
+        code: outcome.code,
+        reason: outcome.reason,
+        consumer: outcome.consumer,
+        ...(outcome.contentType === undefined ? {} : { content_type: outcome.contentType }),
+        ...(outcome.body === undefined ? {} : { body_base64: Buffer.from(outcome.body).toString("base64") }),
+      };
+    case "rejected":
+      return { ...base, code: outcome.code, reason: outcome.reason };
+    case "unreachable":
+      return { ...base, reason: outcome.reason };
+    case "timeout":
+      return { ...base, reason: "no answer in time: it may or may not have happened there" };
+    case "overloaded":
+      return { ...base, reason: "the queue for this node is full: nothing was sent" };
+    case "cancelled":
+      return { ...base, reason: "given up before there was an answer" };
+  }
+}
+
+function messageEvent(message: ChannelMessage): MessageEvent {
+  const { ip, port, transport } = message.source;
+  const text = textOf(message.body);
+  return {
+    channel: message.channel,
+    from: message.from,
+    node: message.peer ?? null,
+    source: `${transport}:${formatHost(ip)}:${port}`,
+    call_id: message.callId,
+    content_type: message.contentType ?? null,
+    size: message.body.length,
+    body: text,
+    ...(text === null ? { body_base64: Buffer.from(message.body).toString("base64") } : {}),
+    time: wallTime(monotonicNow()),
+  };
+}
+
+const STRICT_UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+function textOf(body: Uint8Array): string | null {
+  try {
+    return STRICT_UTF8.decode(body);
+  } catch {
+    return null;
+  }
+}
+
+function eventRecord(event: Extract<NodeEvent, { type: (typeof EVENT_TYPES)[number] }>): EventRecord {
+  const time = wallTime(monotonicNow());
+  if (event.type !== "warning") return { type: event.type, time, node: event.peer.uri, status: event.peer.status };
+  const { type, code, text, peer } = event;
+  return { type, time, code, text, ...(peer === undefined ? {} : { node: peer }) };
+}

@@ -1,0 +1,88 @@
+/**
+ * The process behind `dmq serve`: a running node, its control socket, its log and its snapshot. It owns no signal and
+ * ends no process; the command does.
+ */
+import type { DmqConfig } from "../config/schema.ts";
+import { DEFAULT_SERVER_ADDRESS } from "../config/schema.ts";
+import type { Logger } from "../core/logger.ts";
+import { VERSION } from "../core/version.ts";
+import { controlSocketPath, stateDirectory } from "../rpc/paths.ts";
+import { type RpcServer, serveRpc } from "../rpc/server.ts";
+import { Control } from "./control.ts";
+import { createNode, type RunningNode } from "./driver.ts";
+import { Snapshot } from "./snapshot.ts";
+
+export interface Daemon {
+  /** Leaves the bus within two seconds, then closes the control socket. */
+  stop(options: { announce: boolean }): Promise<void>;
+  /** Resolves when the daemon has ended, whoever ended it. */
+  readonly done: Promise<void>;
+  readonly uri: string;
+  readonly socketPath: string;
+}
+
+/**
+ * Starts a daemon; it serves and has joined when this resolves.
+ *
+ * @throws ConfigError     an option cannot be used
+ * @throws TransportError  an address or the control socket is in use or denied; nothing is left behind
+ */
+export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Promise<Daemon> {
+  const { log } = hooks;
+  const socketPath = config.socket ?? controlSocketPath(process.env);
+  const stateDir = config.noSnapshot ? undefined : (config.stateDir ?? stateDirectory(process.env));
+  const snapshot =
+    stateDir === undefined ? undefined : new Snapshot(stateDir, config.serverAddress ?? DEFAULT_SERVER_ADDRESS, log);
+  const node = await createNode({
+    ...config,
+    snapshot: snapshot?.read() ?? [],
+    userAgent: `dmq/${VERSION}`,
+  });
+  report(node, log);
+  for (const channel of config.channels) node.declare(channel);
+  keepSnapshot(node, snapshot);
+  const done = Promise.withResolvers<void>();
+  let server: RpcServer | undefined;
+  let ending: Promise<void> | undefined;
+  const end = (options: { announce: boolean }): Promise<void> => {
+    if (ending !== undefined) return ending;
+    ending = node.close(options);
+    // The answer to `dmq leave` still has to go out, so the socket closes after the call that asked for it.
+    void ending.then(() => setTimeout(() => void server?.close().then(done.resolve), 0));
+    return ending;
+  };
+  try {
+    server = await serveRpc({ path: socketPath, surface: new Control({ node, socketPath, stateDir, end }) });
+  } catch (cause) {
+    await node.close({ announce: false });
+    throw cause;
+  }
+  log.info(`node ${node.uri()} is up`, { socket: socketPath });
+  return {
+    done: done.promise,
+    uri: node.uri(),
+    socketPath,
+    stop: async (options) => {
+      await end(options);
+      await done.promise;
+    },
+  };
+}
+
+function report(node: RunningNode, log: Logger): void {
+  node.on("peer-up", ({ peer }) => log.info(`peer ${peer.uri} is active`, { rtt_ms: peer.rttMs }));
+  node.on("peer-down", ({ peer }) => log.warn(`peer ${peer.uri} is not active`, { fail_count: peer.failCount }));
+  node.on("peer-disabled", ({ peer }) => log.warn(`peer ${peer.uri} is disabled`, { fail_count: peer.failCount }));
+  node.on("peer-removed", ({ peer }) => log.info(`peer ${peer.uri} is forgotten`, { status: peer.status }));
+  node.on("warning", ({ code, text }) => log.warn(text, { code }));
+}
+
+function keepSnapshot(node: RunningNode, snapshot: Snapshot | undefined): void {
+  if (snapshot === undefined) return;
+  const write = (): void => {
+    const proved = node.nodes().filter(({ verified }) => verified);
+    // While nobody is left the old snapshot is the only way back to the bus.
+    if (proved.length > 0) snapshot.write(proved.map(({ uri }) => uri));
+  };
+  for (const type of ["peer-up", "peer-disabled", "peer-removed"] as const) node.on(type, write);
+}

@@ -1,0 +1,28 @@
+/**
+ * The library: a DMQ node inside another program. This list is the public surface, name by name; docs/LIBRARY.md shows it
+ * at work.
+ */
+export type { Handler, HandlerMode, HandlerResult } from "./channel/channel.ts";
+export type { Endpoint, Transport } from "./core/endpoint.ts";
+export {
+  ConfigError,
+  DmqError,
+  type ErrorCode,
+  ProtocolError,
+  RpcError,
+  TransportError,
+  UsageError,
+} from "./core/errors.ts";
+export { type CreateNodeOptions, createNode, type RunningNode } from "./daemon/driver.ts";
+export type { Status } from "./membership/status.ts";
+export type {
+  Answer,
+  ChannelMessage,
+  NodeCounters,
+  NodeEvent,
+  Outcome,
+  OutcomeReport,
+  PeerInfo,
+  WarningCode,
+} from "./node/io.ts";
+export type { SendOptions } from "./node/node.ts";
