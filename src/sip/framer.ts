@@ -34,28 +34,28 @@ function emptyLineEnd(bytes: Uint8Array, from: number, end: number): number {
  * they lie wholly inside one, else of a buffer that is only ever appended to.
  */
 export class Framer {
-  readonly #bodyLimit: number;
-  #buffer: Uint8Array = EMPTY;
-  #start = 0;
-  #end = 0;
+  private readonly bodyLimit: number;
+  private buffer: Uint8Array = EMPTY;
+  private start = 0;
+  private end = 0;
   /** The buffer is ours to append to; a chunk is not. */
-  #owned = false;
-  /** Octets after #start that hold no empty line: byte-by-byte arrival must not search them again. */
-  #searched = 0;
-  /** Length of the message at #start once its headers are there. */
-  #length = MORE;
-  #dead = false;
+  private owned = false;
+  /** Octets after start that hold no empty line: byte-by-byte arrival must not search them again. */
+  private searched = 0;
+  /** Length of the message at start once its headers are there. */
+  private length = MORE;
+  private gone = false;
 
   /** @param bodyLimit  longest body in octets, 413 beyond it */
   constructor(bodyLimit: number = LIMITS.bodyBytes) {
-    this.#bodyLimit = bodyLimit;
+    this.bodyLimit = bodyLimit;
   }
 
   /** Takes a chunk over. After the stream is lost it is dropped. */
   push(chunk: Uint8Array): void {
-    if (this.#dead || chunk.length === 0) return;
-    if (this.#start === this.#end) this.#replace(chunk, 0, chunk.length, false);
-    else this.#append(chunk);
+    if (this.gone || chunk.length === 0) return;
+    if (this.start === this.end) this.replace(chunk, 0, chunk.length, false);
+    else this.append(chunk);
   }
 
   /**
@@ -63,103 +63,103 @@ export class Framer {
    *          stream dead() is true, and the owner closes it once the fault is answered
    */
   next(): SipMessage | Malformed | Keepalive | undefined {
-    if (this.#dead || this.#start === this.#end) return undefined;
-    if (this.#length === MORE) return this.#begin();
-    return this.#end - this.#start < this.#length ? undefined : this.#take();
+    if (this.gone || this.start === this.end) return undefined;
+    if (this.length === MORE) return this.begin();
+    return this.end - this.start < this.length ? undefined : this.take();
   }
 
   /** Octets that wait for the rest of their message. */
   buffered(): number {
-    return this.#end - this.#start;
+    return this.end - this.start;
   }
 
   /** True while a message has begun whose header block is not complete: what a slow sender is timed by. */
   headerPending(): boolean {
-    return this.#start !== this.#end && this.#length === MORE && this.#buffer[this.#start] !== CR;
+    return this.start !== this.end && this.length === MORE && this.buffer[this.start] !== CR;
   }
 
   /** The end of a message was lost; nothing more will come out. */
   dead(): boolean {
-    return this.#dead;
+    return this.gone;
   }
 
-  #replace(buffer: Uint8Array, start: number, end: number, owned: boolean): void {
-    this.#buffer = buffer;
-    this.#start = start;
-    this.#end = end;
-    this.#owned = owned;
+  private replace(buffer: Uint8Array, start: number, end: number, owned: boolean): void {
+    this.buffer = buffer;
+    this.start = start;
+    this.end = end;
+    this.owned = owned;
   }
 
   /** Room doubles with what has come, so that arrival byte by byte stays linear. */
-  #append(chunk: Uint8Array): void {
-    if (!this.#owned || this.#buffer.length - this.#end < chunk.length) {
-      const live = this.#buffer.subarray(this.#start, this.#end);
+  private append(chunk: Uint8Array): void {
+    if (!this.owned || this.buffer.length - this.end < chunk.length) {
+      const live = this.buffer.subarray(this.start, this.end);
       const grown = new Uint8Array(2 * (live.length + chunk.length));
       grown.set(live);
-      this.#replace(grown, 0, live.length, true);
+      this.replace(grown, 0, live.length, true);
     }
-    this.#buffer.set(chunk, this.#end);
-    this.#end += chunk.length;
+    this.buffer.set(chunk, this.end);
+    this.end += chunk.length;
   }
 
-  #begin(): SipMessage | Malformed | Keepalive | undefined {
-    if (this.#buffer[this.#start] === CR) return this.#keepalive();
-    const available = this.#end - this.#start;
-    const headEnd = emptyLineEnd(this.#buffer, this.#start + this.#searched, this.#end);
+  private begin(): SipMessage | Malformed | Keepalive | undefined {
+    if (this.buffer[this.start] === CR) return this.keepalive();
+    const available = this.end - this.start;
+    const headEnd = emptyLineEnd(this.buffer, this.start + this.searched, this.end);
     if (headEnd === -1 && available < LIMITS.headerBytes) {
-      this.#searched = Math.max(0, available - 3);
+      this.searched = Math.max(0, available - 3);
       return undefined;
     }
-    return this.#readHead(available);
+    return this.readHead(available);
   }
 
-  #readHead(available: number): SipMessage | Malformed | undefined {
-    const bytes = this.#buffer.subarray(this.#start, this.#end);
+  private readHead(available: number): SipMessage | Malformed | undefined {
+    const bytes = this.buffer.subarray(this.start, this.end);
     const head = parseHead(bytes);
-    if (!head.framed || head.contentLength === undefined || head.contentLength > this.#bodyLimit) {
-      const error = head.error ?? bodyFault(head, Number.MAX_SAFE_INTEGER, "stream", this.#bodyLimit);
+    if (!head.framed || head.contentLength === undefined || head.contentLength > this.bodyLimit) {
+      const error = head.error ?? bodyFault(head, Number.MAX_SAFE_INTEGER, "stream", this.bodyLimit);
       assert(error !== undefined, "a message without an end has a fault");
-      return this.#die(malformedOf(head, error, bytes));
+      return this.die(malformedOf(head, error, bytes));
     }
-    this.#length = head.bodyStart + head.contentLength;
-    if (available < this.#length) return undefined;
+    this.length = head.bodyStart + head.contentLength;
+    if (available < this.length) return undefined;
     // The head's offsets start where the message starts, so it serves the exact cut as well.
-    const message = completeMessage(head, bytes.subarray(0, this.#length), "stream", this.#bodyLimit);
-    this.#advance(this.#length);
+    const message = completeMessage(head, bytes.subarray(0, this.length), "stream", this.bodyLimit);
+    this.advance(this.length);
     return message;
   }
 
   /** A message whose head was seen in an earlier call: the buffer may have moved since, so it is read again. */
-  #take(): SipMessage | Malformed {
-    const bytes = this.#buffer.subarray(this.#start, this.#start + this.#length);
-    this.#advance(this.#length);
-    return completeMessage(parseHead(bytes), bytes, "stream", this.#bodyLimit);
+  private take(): SipMessage | Malformed {
+    const bytes = this.buffer.subarray(this.start, this.start + this.length);
+    this.advance(this.length);
+    return completeMessage(parseHead(bytes), bytes, "stream", this.bodyLimit);
   }
 
   /** RFC 5626 §4.4.1: CRLFCRLF is a ping. One CRLF waits for what follows it, because it may be half of one. */
-  #keepalive(): Malformed | Keepalive | undefined {
-    const available = this.#end - this.#start;
+  private keepalive(): Malformed | Keepalive | undefined {
+    const available = this.end - this.start;
     const octet = (offset: number): number | undefined =>
-      offset < available ? this.#buffer[this.#start + offset] : undefined;
+      offset < available ? this.buffer[this.start + offset] : undefined;
     if (available === 1) return undefined;
-    if (octet(1) !== LF) return this.#die({ type: "malformed", error: lost(), request: undefined });
+    if (octet(1) !== LF) return this.die({ type: "malformed", error: lost(), request: undefined });
     const second = octet(2) ?? CR;
     const double = second === CR && (octet(3) ?? LF) === LF;
     if (double && available < 4) return undefined;
-    this.#advance(double ? 4 : 2);
+    this.advance(double ? 4 : 2);
     return { type: "keepalive", pong: double };
   }
 
-  #advance(length: number): void {
-    this.#start += length;
-    this.#length = MORE;
-    this.#searched = 0;
-    if (this.#start === this.#end) this.#replace(EMPTY, 0, 0, false);
+  private advance(length: number): void {
+    this.start += length;
+    this.length = MORE;
+    this.searched = 0;
+    if (this.start === this.end) this.replace(EMPTY, 0, 0, false);
   }
 
-  #die(fault: Malformed): Malformed {
-    this.#dead = true;
-    this.#replace(EMPTY, 0, 0, false);
+  private die(fault: Malformed): Malformed {
+    this.gone = true;
+    this.replace(EMPTY, 0, 0, false);
     return fault;
   }
 }

@@ -85,65 +85,65 @@ function unfold(text: string): string {
 export class Headers {
   /** The octets that all offsets refer to; they start with the message's first octet. */
   readonly bytes: Uint8Array;
-  readonly #ids: number[] = [];
-  readonly #hashes: number[] = [];
-  readonly #nameStarts: number[] = [];
-  readonly #nameEnds: number[] = [];
-  readonly #valueStarts: number[] = [];
-  readonly #valueEnds: number[] = [];
+  private readonly ids: number[] = [];
+  private readonly hashes: number[] = [];
+  private readonly nameStarts: number[] = [];
+  private readonly nameEnds: number[] = [];
+  private readonly valueStarts: number[] = [];
+  private readonly valueEnds: number[] = [];
 
   constructor(bytes: Uint8Array) {
     this.bytes = bytes;
   }
 
   /** Number of header lines. */
-  get size(): number {
-    return this.#ids.length;
+  size(): number {
+    return this.ids.length;
   }
 
   /** For the scanner: a line whose name and trimmed value stand at these offsets. */
   append(hash: number, nameStart: number, nameEnd: number, valueStart: number, valueEnd: number): void {
     const spelling = SPELLINGS.get(hash);
     const known = spelling !== undefined && equalsText(this.bytes, nameStart, nameEnd, spelling.text);
-    this.#ids.push(known ? spelling.id : UNKNOWN);
-    this.#hashes.push(hash);
-    this.#nameStarts.push(nameStart);
-    this.#nameEnds.push(nameEnd);
-    this.#valueStarts.push(valueStart);
-    this.#valueEnds.push(valueEnd);
+    this.ids.push(known ? spelling.id : UNKNOWN);
+    this.hashes.push(hash);
+    this.nameStarts.push(nameStart);
+    this.nameEnds.push(nameEnd);
+    this.valueStarts.push(valueStart);
+    this.valueEnds.push(valueEnd);
   }
 
   /** Index of the first line of that name at or after `from`, −1 if there is none. */
   find(name: string, from = 0): number {
     const hash = hashText(name);
     const id = idOfText(name, hash);
-    for (let i = from; i < this.#ids.length; i++) {
-      if (this.#ids[i] !== id) continue;
+    for (let i = from; i < this.ids.length; i++) {
+      if (this.ids[i] !== id) continue;
       if (id !== UNKNOWN) return i;
-      if (this.#hashes[i] === hash && equalsText(this.bytes, this.#nameStarts[i]!, this.#nameEnds[i]!, name)) return i;
+      if (this.hashes[i] === hash && equalsText(this.bytes, this.nameStarts[i]!, this.nameEnds[i]!, name)) return i;
     }
     return -1;
   }
 
   /** Offset of the first octet of the value of line `index`, folds included. */
   valueStart(index: number): number {
-    return this.#valueStarts[index]!;
+    return this.valueStarts[index]!;
   }
 
   /** Offset after the last octet of the value of line `index`. */
   valueEnd(index: number): number {
-    return this.#valueEnds[index]!;
+    return this.valueEnds[index]!;
   }
 
   /** Unfolded value of line `index`; invalid UTF-8 becomes U+FFFD. */
   valueAt(index: number): string {
-    return unfold(decodeUtf8(this.bytes.subarray(this.#valueStarts[index]!, this.#valueEnds[index]!)));
+    return unfold(decodeUtf8(this.bytes.subarray(this.valueStarts[index]!, this.valueEnds[index]!)));
   }
 
   /** Canonical long name of a well-known header, any other as written. */
   nameAt(index: number): string {
-    const known = WELL_KNOWN[this.#ids[index]!];
-    return known?.[0] ?? decodeUtf8(this.bytes.subarray(this.#nameStarts[index]!, this.#nameEnds[index]!));
+    const known = WELL_KNOWN[this.ids[index]!];
+    return known?.[0] ?? decodeUtf8(this.bytes.subarray(this.nameStarts[index]!, this.nameEnds[index]!));
   }
 
   /** Value of the first line of that name. */
@@ -172,17 +172,17 @@ export class Headers {
 
   /** All lines in order: well-known names in their long form, others as written. */
   entries(): [name: string, value: string][] {
-    return this.#ids.map((_, index) => [this.nameAt(index), this.valueAt(index)]);
+    return this.ids.map((_, index) => [this.nameAt(index), this.valueAt(index)]);
   }
 
   /** The greatest number of lines that one name has; names are told apart by hash, which can only err upwards. */
   countOfCommonest(): number {
     const counts = new Map<number, number>();
     let most = 0;
-    for (let i = 0; i < this.#ids.length; i++) {
-      const id = this.#ids[i]!;
+    for (let i = 0; i < this.ids.length; i++) {
+      const id = this.ids[i]!;
       // Ids are small; hashes of unknown names are moved out of their way.
-      const key = id === UNKNOWN ? this.#hashes[i]! + 0x1_0000_0000 : id;
+      const key = id === UNKNOWN ? this.hashes[i]! + 0x1_0000_0000 : id;
       const count = (counts.get(key) ?? 0) + 1;
       counts.set(key, count);
       if (count > most) most = count;
@@ -288,13 +288,13 @@ export function scanHeaders(bytes: Uint8Array, start: number, limits: HeaderLimi
     const end = findLineEnd(bytes, at, limit, true);
     if (end === -1) return endedBy(headers, error ?? endless(bytes, limits));
     if (end < -1) return endedBy(headers, fault("NUL, or CR or LF alone, in the headers", -2 - end));
-    if (headers.size === limits.headerLines) {
+    if (headers.size() === limits.headerLines) {
       return endedBy(headers, overLimit(`more than ${limits.headerLines} headers`, at));
     }
     if (!appendLine(headers, at, end)) error ??= fault("header line without a name", at);
     at = end + 2;
   }
-  const crowded = headers.size > limits.headerLinesOfOneName;
+  const crowded = headers.size() > limits.headerLinesOfOneName;
   if (crowded && headers.countOfCommonest() > limits.headerLinesOfOneName) {
     error ??= overLimit(`more than ${limits.headerLinesOfOneName} headers of one name`, start);
   }

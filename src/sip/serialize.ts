@@ -63,42 +63,42 @@ export function serializeRequest(parts: RequestParts): Uint8Array {
 
 /** A buffer that grows and is used again: one answer is written per received request. */
 class OctetWriter {
-  #buffer = new Uint8Array(2_048);
-  #length = 0;
+  private buffer = new Uint8Array(2_048);
+  private length = 0;
 
   clear(): void {
-    this.#length = 0;
+    this.length = 0;
   }
 
   /** ASCII is written character by character; anything else goes through the encoder. */
   text(text: string): void {
-    this.#reserve(text.length);
+    this.reserve(text.length);
     for (let i = 0; i < text.length; i++) {
       const code = text.charCodeAt(i);
       if (code >= 0x80) {
         this.octets(encodeUtf8(text), 0);
         return;
       }
-      this.#buffer[this.#length + i] = code;
+      this.buffer[this.length + i] = code;
     }
-    this.#length += text.length;
+    this.length += text.length;
   }
 
   octets(bytes: Uint8Array, start: number, end: number = bytes.length): void {
-    this.#reserve(end - start);
-    this.#buffer.set(bytes.subarray(start, end), this.#length);
-    this.#length += end - start;
+    this.reserve(end - start);
+    this.buffer.set(bytes.subarray(start, end), this.length);
+    this.length += end - start;
   }
 
   view(): Uint8Array {
-    return this.#buffer.subarray(0, this.#length);
+    return this.buffer.subarray(0, this.length);
   }
 
-  #reserve(more: number): void {
-    if (this.#length + more <= this.#buffer.length) return;
-    const grown = new Uint8Array(2 * (this.#length + more));
-    grown.set(this.#buffer.subarray(0, this.#length));
-    this.#buffer = grown;
+  private reserve(more: number): void {
+    if (this.length + more <= this.buffer.length) return;
+    const grown = new Uint8Array(2 * (this.length + more));
+    grown.set(this.buffer.subarray(0, this.length));
+    this.buffer = grown;
   }
 }
 
@@ -121,7 +121,7 @@ function hasTag(value: string): boolean {
 
 /** Writes responses to received requests, one at a time, all into the same memory. */
 export class ResponseWriter {
-  readonly #out = new OctetWriter();
+  private readonly out = new OctetWriter();
 
   /**
    * Writes a response (RFC 3261 §8.2.6.2): Via lines, From, To, Call-ID and CSeq are the request's octets; the topmost Via
@@ -133,54 +133,54 @@ export class ResponseWriter {
   write(request: SipRequest, source: Endpoint, answer: ResponseParts): Uint8Array {
     assert(answer.status >= 100 && answer.status <= 699, "a status code is 100 to 699");
     assert(isHeaderSafe(answer.reason), "a reason phrase has no CR, LF or NUL");
-    this.#out.clear();
-    this.#out.text(`SIP/2.0 ${answer.status} ${answer.reason}\r\n`);
-    this.#vias(request, source);
-    this.#to(request, answer.toTag);
-    for (const name of ["From", "CSeq", "Call-ID"]) this.#copy(request, name, request.headers.find(name));
-    for (const [name, value] of answer.headers ?? []) this.#header(name, value);
-    if (answer.contentType !== undefined) this.#header("Content-Type", answer.contentType);
+    this.out.clear();
+    this.out.text(`SIP/2.0 ${answer.status} ${answer.reason}\r\n`);
+    this.vias(request, source);
+    this.to(request, answer.toTag);
+    for (const name of ["From", "CSeq", "Call-ID"]) this.copy(request, name, request.headers.find(name));
+    for (const [name, value] of answer.headers ?? []) this.header(name, value);
+    if (answer.contentType !== undefined) this.header("Content-Type", answer.contentType);
     const body = answer.body ?? EMPTY;
-    this.#out.text(`Content-Length: ${body.length}\r\n\r\n`);
-    this.#out.octets(body, 0);
-    return this.#out.view();
+    this.out.text(`Content-Length: ${body.length}\r\n\r\n`);
+    this.out.octets(body, 0);
+    return this.out.view();
   }
 
-  #header(name: string, value: string): void {
+  private header(name: string, value: string): void {
     assertHeader(name, value);
-    this.#out.text(`${name}: ${value}\r\n`);
+    this.out.text(`${name}: ${value}\r\n`);
   }
 
-  #value(request: SipRequest, name: string, index: number): void {
+  private value(request: SipRequest, name: string, index: number): void {
     const headers = request.headers;
-    this.#out.text(`${name}: `);
-    this.#out.octets(headers.bytes, headers.valueStart(index), headers.valueEnd(index));
+    this.out.text(`${name}: `);
+    this.out.octets(headers.bytes, headers.valueStart(index), headers.valueEnd(index));
   }
 
-  #copy(request: SipRequest, name: string, index: number): void {
+  private copy(request: SipRequest, name: string, index: number): void {
     if (index === -1) return;
-    this.#value(request, name, index);
-    this.#out.text("\r\n");
+    this.value(request, name, index);
+    this.out.text("\r\n");
   }
 
-  #vias(request: SipRequest, source: Endpoint): void {
+  private vias(request: SipRequest, source: Endpoint): void {
     const first = request.headers.find("Via");
     const stamped = first === -1 ? undefined : stampVia(request.headers.valueAt(first), source);
-    if (stamped === undefined) this.#copy(request, "Via", first);
-    else this.#header("Via", stamped);
+    if (stamped === undefined) this.copy(request, "Via", first);
+    else this.header("Via", stamped);
     if (first === -1) return;
     for (let i = request.headers.find("Via", first + 1); i !== -1; i = request.headers.find("Via", i + 1)) {
-      this.#copy(request, "Via", i);
+      this.copy(request, "Via", i);
     }
   }
 
-  #to(request: SipRequest, toTag: string): void {
+  private to(request: SipRequest, toTag: string): void {
     const index = request.headers.find("To");
     if (index === -1) return;
     const tagged = toTag === "" || hasTag(request.headers.valueAt(index));
     assert(tagged || isToken(toTag), "a tag is a token");
-    this.#value(request, "To", index);
-    this.#out.text(tagged ? "\r\n" : `;tag=${toTag}\r\n`);
+    this.value(request, "To", index);
+    this.out.text(tagged ? "\r\n" : `;tag=${toTag}\r\n`);
   }
 }
 
