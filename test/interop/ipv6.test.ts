@@ -7,5 +7,6 @@ describeBus({
   lab: { port: 5270, ip: "[::1]" },
   uris: ["sip:[::1]:5260", "sip:[::1]:5262", "sip:[::1]:5264"],
   bodyBytesMax: 60_000,
+  sendBytesMax: 60_000,
   sharesAddress: true,
 });
