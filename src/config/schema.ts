@@ -99,7 +99,8 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     name: "server_address",
     property: "serverAddress",
     placeholder: "URI",
-    expected: "a SIP URI such as sip:192.0.2.1:5060 or sip:192.0.2.1:5060;transport=tcp, not 0.0.0.0",
+    expected:
+      "sip:IP:port or sip:IP:port;transport=tcp with an IP address that other nodes reach; port 0 takes a free one",
     accepts: isServerAddress,
     help: "SIP address that the other nodes know this one by (sip:127.0.0.1:5060 if unset, which only this machine reaches)",
   }),
@@ -108,7 +109,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     property: "serverSockets",
     placeholder: "PROTO:IP:PORT",
     repeatable: true,
-    expected: "udp:IP:PORT or tcp:IP:PORT, IPv6 in brackets",
+    expected: "udp:IP:PORT or tcp:IP:PORT, IPv6 in brackets; port 0 takes a free one",
     accepts: isServerSocket,
     help: "where to listen (that of server_address if unset)",
   }),
@@ -356,53 +357,55 @@ interface Address {
  * `sip:host[:port][;transport=udp|tcp]` without a user, headers or other parameters. This is a check of what an operator
  * typed, so that the message names the option; the codec has the full grammar.
  */
-function readAddress(uri: string): Address | undefined {
+function readAddress(uri: string, portMin: number): Address | undefined {
   if (uri.length > 255 || !uri.toLowerCase().startsWith("sip:")) return undefined;
   const [place = "", ...parameters] = uri.slice("sip:".length).split(";");
   if (parameters.length > 1) return undefined;
   const transport = parameters[0]?.toLowerCase() ?? "transport=udp";
   if (transport !== "transport=udp" && transport !== "transport=tcp") return undefined;
-  const host = readHostPort(place, false);
+  const host = readHostPort(place, { needsPort: false, portMin });
   return host === undefined ? undefined : { host, transport: transport.slice("transport=".length) };
 }
 
-function readHostPort(place: string, needsPort: boolean): string | undefined {
+function readHostPort(place: string, rule: { needsPort: boolean; portMin: number }): string | undefined {
   const end = place.startsWith("[") ? place.indexOf("]") + 1 : place.indexOf(":");
   if (place.startsWith("[") && end === 0) return undefined;
   const host = end === -1 ? place : place.slice(0, end);
   const port = end === -1 ? "" : place.slice(end);
-  if (port === "" ? needsPort : !isPort(port)) return undefined;
+  if (port === "" ? rule.needsPort : !isPort(port, rule.portMin)) return undefined;
   return isHost(host) ? host : undefined;
 }
 
-function isPort(text: string): boolean {
-  return /^:\d{1,5}$/.test(text) && Number(text.slice(1)) >= 1 && Number(text.slice(1)) <= 65_535;
+function isPort(text: string, minimum: number): boolean {
+  return /^:\d{1,5}$/.test(text) && Number(text.slice(1)) >= minimum && Number(text.slice(1)) <= 65_535;
 }
 
 function isHost(host: string): boolean {
-  if (host.startsWith("[")) return canonicalIp(host)?.includes(":") === true || canonicalIp(host) !== undefined;
+  if (host.startsWith("[")) return canonicalIp(host) !== undefined;
   if (canonicalIp(host) !== undefined) return !host.includes(":");
   // A name whose last label is all digits would be an address to some resolvers (RFC 3696 section 2).
   return /^[A-Za-z0-9]([A-Za-z0-9\-_.]*[A-Za-z0-9])?$/.test(host) && !/(^|\.)\d+$/.test(host) && !host.includes("..");
 }
 
 function isSipAddress(uri: string): boolean {
-  return readAddress(uri) !== undefined;
+  return readAddress(uri, 1) !== undefined;
 }
 
-/** The others must be able to send to it, so the wildcard addresses are none. */
+/**
+ * A Kamailio takes the line of a node apart by its IP address, so ours is one (design.md section 4, identity); and the
+ * others must be able to send to it, so the wildcards are none.
+ */
 function isServerAddress(uri: string): boolean {
-  const address = readAddress(uri);
-  if (address === undefined) return false;
-  const ip = canonicalIp(address.host);
-  return ip !== "0.0.0.0" && ip !== "::";
+  const address = readAddress(uri, 0);
+  const ip = address === undefined ? undefined : canonicalIp(address.host);
+  return ip !== undefined && ip !== "0.0.0.0" && ip !== "::";
 }
 
 function isServerSocket(text: string): boolean {
   const colon = text.indexOf(":");
   const transport = text.slice(0, colon).toLowerCase();
   if (colon === -1 || (transport !== "udp" && transport !== "tcp")) return false;
-  const host = readHostPort(text.slice(colon + 1), true);
+  const host = readHostPort(text.slice(colon + 1), { needsPort: true, portMin: 0 });
   return host !== undefined && canonicalIp(host) !== undefined;
 }
 
