@@ -1,0 +1,243 @@
+/**
+ * Datagrams over one shared `Bun.udpSocket`.
+ *
+ * Datagrams of one wake-up are collected and handed to the kernel with one `sendMany` in `setImmediate`, which is half as
+ * fast again as sending each (docs/decisions/0002-bun-udp.md). Bun sets IP_RECVERR, so the ICMP error of any dead
+ * peer fails the *next* send on the socket, whoever that one is for: a failed send is tried again, up to three times,
+ * before it counts as its own failure. Whose error it was cannot be known: Bun names the errno and no address.
+ */
+import { assert } from "../core/assert.ts";
+import type { Endpoint } from "../core/endpoint.ts";
+import { canonicalIp, endpointKey } from "../core/endpoint.ts";
+import { TransportError } from "../core/errors.ts";
+import {
+  type BindAddress,
+  bindError,
+  canonicalSource,
+  errorCode,
+  explain,
+  type Listener,
+  Reports,
+  type TransportSink,
+} from "./transport.ts";
+
+export interface UdpOptions {
+  /** Octets that may wait while the kernel takes none; beyond it datagrams are reported unsent. Default 8 MiB. */
+  readonly maxQueuedBytes?: number;
+}
+
+/** The part of a `Bun.udp.Socket` that is used, so that a test can stand in for a kernel with a full buffer. */
+export interface DatagramSocket {
+  readonly port: number;
+  /** True if the kernel took it, false if its buffer is full; throws for all else. */
+  send(bytes: Uint8Array, port: number, ip: string): boolean;
+  /** Octets, port, IP, octets, port, IP …: how many the kernel took before it refused one; throws if it was the first. */
+  sendMany(packets: readonly (Uint8Array | number | string)[]): number;
+  close(): void;
+}
+
+const MAX_QUEUED_BYTES = 8 * 1024 * 1024;
+
+/** Datagrams copied at `send` lie side by side in memory of this size; when it is full the batch goes out early. */
+const SLAB_BYTES = 256 * 1024;
+
+/** More than this in one system call brings nothing (the kernel stops at 1,024), and bounds what a short count copies. */
+const BATCH_DATAGRAMS = 256;
+
+/** Array elements of one datagram in a batch. */
+const FIELDS = 3;
+
+/** How often a failed send is tried again: each attempt takes one foreign ICMP error off the socket. */
+const RETRIES = 3;
+
+/**
+ * Binds a UDP socket.
+ *
+ * @param address  `::` takes IPv4 as well, `0.0.0.0` only that
+ * @throws         TransportError `transport-bind`: in use, not permitted, not an address of this machine
+ */
+export async function openUdp(
+  address: BindAddress,
+  sink: TransportSink,
+  options: UdpOptions = {},
+): Promise<UdpTransport> {
+  assert(canonicalIp(address.ip) === address.ip, "a transport binds to a canonical IP literal");
+  let transport: UdpTransport | undefined;
+  const handlers: Bun.udp.SocketHandler<"buffer"> = {
+    data(_socket, bytes, port, ip) {
+      sink.received({ transport: "udp", ip: canonicalSource(ip), port }, 0, bytes);
+    },
+    drain() {
+      transport?.flush();
+    },
+    // Bun 1.4.5 calls this with the error alone, its types say (socket, error): the last argument is right for both.
+    error(...args: unknown[]) {
+      transport?.failed(args.at(-1));
+    },
+  };
+  try {
+    const socket = await Bun.udpSocket({
+      hostname: address.ip,
+      port: address.port,
+      binaryType: "buffer",
+      socket: handlers,
+    });
+    transport = new UdpTransport(socket, address.ip, sink, options);
+    return transport;
+  } catch (cause) {
+    throw bindError("udp", address, cause);
+  }
+}
+
+export class UdpTransport {
+  readonly listener: Listener;
+  readonly #socket: DatagramSocket;
+  readonly #reports: Reports;
+  readonly #maxQueuedBytes: number;
+  /** Octets, port and IP of each waiting datagram, flat, as `sendMany` wants them. */
+  #queue: (Uint8Array | number | string)[] = [];
+  #queuedBytes = 0;
+  #slab = new Uint8Array(SLAB_BYTES);
+  #slabUsed = 0;
+  #blocked = false;
+  #closed = false;
+  #scheduled = false;
+  #icmpErrors = 0;
+  readonly #onImmediate = (): void => {
+    this.#scheduled = false;
+    this.flush();
+  };
+
+  constructor(socket: DatagramSocket, ip: string, sink: TransportSink, options: UdpOptions = {}) {
+    this.listener = { transport: "udp", ip, port: socket.port };
+    this.#socket = socket;
+    this.#reports = new Reports(sink);
+    this.#maxQueuedBytes = options.maxQueuedBytes ?? MAX_QUEUED_BYTES;
+  }
+
+  /**
+   * Takes a datagram into the batch of this wake-up. The octets are copied: the core builds its answers in memory that it
+   * uses again.
+   */
+  send(to: Endpoint, bytes: Uint8Array): void {
+    assert(to.transport === "udp", "a datagram goes to a udp endpoint");
+    if (this.#closed) return;
+    if (this.#queuedBytes + bytes.length > this.#maxQueuedBytes) {
+      this.#unsent(to, new Error(`${this.#queuedBytes} octets wait already and the kernel takes no more`));
+      return;
+    }
+    this.#queue.push(this.#copy(bytes), to.port, to.ip);
+    this.#queuedBytes += bytes.length;
+    const full = this.#queuedBytes >= SLAB_BYTES || this.#queue.length >= BATCH_DATAGRAMS * FIELDS;
+    if (full && !this.#blocked) this.flush();
+    else this.#schedule();
+  }
+
+  /** Hands to the kernel what waits. Does nothing if nothing waits; stops early if the kernel's buffer is full. */
+  flush(): void {
+    if (this.#closed || this.#queue.length === 0) return;
+    this.#blocked = false;
+    const end = this.#queue.length;
+    let start = 0;
+    while (start < end && !this.#blocked) {
+      start += FIELDS * this.#sendBatch(start);
+      // A short count hides why: send the one at the head alone, which answers yes, full, or with the error.
+      if (start < end && this.#sendHead(start)) start += FIELDS;
+    }
+    this.#drop(start);
+  }
+
+  /** How many errors of dead peers the socket reported since it was opened. */
+  icmpErrors(): number {
+    return this.#icmpErrors;
+  }
+
+  /** Sends what waits and closes. Nothing is reported any more. */
+  close(): void {
+    if (this.#closed) return;
+    this.flush();
+    this.#closed = true;
+    this.#reports.stop();
+    this.#socket.close();
+  }
+
+  /**
+   * Bun's error handler. Without one the process ends at the first ICMP error. An exception of our own code behind
+   * `received` ends up here too, and that one must end the process.
+   */
+  failed(error: unknown): void {
+    const isNetwork = typeof error === "object" && error !== null && "syscall" in error;
+    if (!isNetwork) throw error;
+    this.#icmpErrors++;
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    // A microtask would be too early: it runs after each datagram that comes in, and batches one.
+    setImmediate(this.#onImmediate);
+  }
+
+  #copy(bytes: Uint8Array): Uint8Array {
+    if (this.#slabUsed + bytes.length > this.#slab.length) {
+      // Views into the old slab still wait in the queue: it lives on through them.
+      this.#slab = new Uint8Array(Math.max(SLAB_BYTES, bytes.length));
+      this.#slabUsed = 0;
+    }
+    const copy = this.#slab.subarray(this.#slabUsed, this.#slabUsed + bytes.length);
+    copy.set(bytes);
+    this.#slabUsed += bytes.length;
+    return copy;
+  }
+
+  /** @returns how many datagrams from `start` on the kernel took */
+  #sendBatch(start: number): number {
+    const whole = start === 0 && this.#queue.length <= BATCH_DATAGRAMS * FIELDS;
+    const batch = whole ? this.#queue : this.#queue.slice(start, start + BATCH_DATAGRAMS * FIELDS);
+    try {
+      return this.#socket.sendMany(batch);
+    } catch {
+      // Nothing went out, and the error may be another peer's: the head tells.
+      return 0;
+    }
+  }
+
+  /** @returns true if the datagram at `start` is done with, sent or reported; false if the kernel's buffer is full */
+  #sendHead(start: number): boolean {
+    const bytes = this.#queue[start] as Uint8Array;
+    const port = this.#queue[start + 1] as number;
+    const ip = this.#queue[start + 2] as string;
+    let cause: unknown;
+    for (let attempt = 0; attempt <= RETRIES; attempt++) {
+      try {
+        this.#blocked = !this.#socket.send(bytes, port, ip);
+        return !this.#blocked;
+      } catch (error) {
+        cause = error;
+      }
+    }
+    this.#unsent({ transport: "udp", ip, port }, sendFailure(bytes.length, cause));
+    return true;
+  }
+
+  #drop(fields: number): void {
+    if (fields >= this.#queue.length) {
+      this.#queue.length = 0;
+      this.#queuedBytes = 0;
+      this.#slabUsed = 0;
+      return;
+    }
+    for (let i = 0; i < fields; i += FIELDS) this.#queuedBytes -= (this.#queue[i] as Uint8Array).length;
+    // Bun's drain event, or the next send, tries again; an immediate would spin until the kernel has room.
+    this.#queue.splice(0, fields);
+  }
+
+  #unsent(to: Endpoint, cause: Error): void {
+    this.#reports.unsent(to, new TransportError("transport-send", "send to", endpointKey(to), cause));
+  }
+}
+
+function sendFailure(length: number, cause: unknown): Error {
+  if (errorCode(cause) !== "EMSGSIZE") return explain(cause);
+  return new Error(`EMSGSIZE, ${length} octets are more than one datagram may carry; use tcp for this peer`, { cause });
+}
