@@ -74,7 +74,8 @@ function readLine(octets: Uint8Array, list: NodeList, seen: Set<string>): void {
 }
 
 function parseLine(text: string): NodeLine | undefined {
-  const uri = parseUri(text);
+  // Kamailio takes a quoted status, which no SIP URI can hold (RFC 3261 §25.1, uri-parameter).
+  const uri = parseUri(text.replaceAll('"', ""));
   if (uri instanceof ProtocolError) return undefined;
   const address = addressOfUri(uri, text);
   if (address instanceof ProtocolError) return undefined;
@@ -84,8 +85,7 @@ function parseLine(text: string): NodeLine | undefined {
 /** No status means active (Kamailio 6.1); an unknown one, `pending` and `timeout` of older nodes among them, does not. */
 function readStatus(value: string | undefined): Status {
   if (value === undefined) return "active";
-  const bare = value.startsWith('"') && value.endsWith('"') && value.length > 1 ? value.slice(1, -1) : value;
-  return STATUSES.find((status) => status === bare) ?? "not_active";
+  return STATUSES.find((status) => status === value) ?? "not_active";
 }
 
 export interface WrittenList {

@@ -1,0 +1,170 @@
+import { describe, expect, test } from "bun:test";
+import type { HandlerResult } from "../../src/channel/channel.ts";
+import { Dispatcher, type DispatcherOptions } from "../../src/channel/dispatcher.ts";
+import { EMPTY } from "../../src/core/bytes.ts";
+import type { Answer, ChannelMessage } from "../../src/node/io.ts";
+
+class Bench {
+  now = 0;
+  readonly answers: [id: number, status: number, reason: string | undefined][] = [];
+  readonly failures: string[] = [];
+  readonly dispatcher: Dispatcher;
+
+  constructor(options: DispatcherOptions = {}) {
+    this.dispatcher = new Dispatcher(
+      {
+        answer: (id: number, answer: Answer) => this.answers.push([id, answer.status, answer.reason]),
+        now: () => this.now,
+        failed: (channel) => this.failures.push(channel),
+        changed: () => {},
+      },
+      options,
+    );
+  }
+
+  send(id: number, channel = "lab", from = "sip:lab@127.0.0.2:5060"): void {
+    // The dispatcher reads these fields only; the request behind a message is the core's business.
+    const message = { id, channel, from, body: EMPTY } as ChannelMessage;
+    this.dispatcher.receive(message);
+  }
+
+  advance(ms: number): void {
+    this.now += ms;
+    this.dispatcher.handleTimeout(this.now);
+  }
+}
+
+/** A handler whose runs end when the test says so. */
+function held(): {
+  started: number[];
+  end: (id: number, result?: HandlerResult) => Promise<void>;
+  handler: (m: ChannelMessage) => Promise<HandlerResult>;
+} {
+  const started: number[] = [];
+  const ends = new Map<number, (result: HandlerResult) => void>();
+  return {
+    started,
+    handler: (message) => {
+      started.push(message.id);
+      return new Promise((resolve) => ends.set(message.id, resolve));
+    },
+    end: async (id, result) => {
+      ends.get(id)?.(result);
+      await Promise.resolve();
+      await Promise.resolve();
+    },
+  };
+}
+
+describe("dispatcher", () => {
+  test("dispatcher: an unknown channel is 404, a declared one 202", () => {
+    const bench = new Bench();
+    bench.dispatcher.declare("lab");
+    bench.send(1, "other");
+    bench.send(2);
+    expect(bench.answers).toEqual([
+      [1, 404, "Not Found Peer ID"],
+      [2, 202, "Accepted DMQ"],
+    ]);
+  });
+
+  const results: [name: string, result: HandlerResult, status: number][] = [
+    ["nothing", undefined, 200],
+    ["a number", 486, 486],
+    ["an answer", { status: 299, reason: "Fine" }, 299],
+    ["408, which RFC 4320 forbids", 408, 500],
+    ["a provisional status", 180, 500],
+    ["no status at all", 12.5, 500],
+  ];
+  for (const [name, result, status] of results)
+    test(`dispatcher: a handler that returns ${name} is ${status}`, () => {
+      const bench = new Bench();
+      bench.dispatcher.register("lab", () => result);
+      bench.send(1);
+      expect(bench.answers.map(([, code]) => code)).toEqual([status]);
+    });
+
+  test("dispatcher: a handler that throws is 500, and said", () => {
+    const bench = new Bench();
+    bench.dispatcher.register("lab", () => {
+      throw new Error("no");
+    });
+    bench.send(1);
+    expect(bench.answers[0]?.[1]).toBe(500);
+    expect(bench.failures).toEqual(["lab"]);
+  });
+
+  test("dispatcher: a late handler is answered for with 503, once, and keeps its worker", async () => {
+    const bench = new Bench({ numWorkers: 1 });
+    const work = held();
+    bench.dispatcher.register("lab", work.handler);
+    bench.send(1);
+    bench.send(2, "lab", "sip:lab@127.0.0.3:5060");
+    bench.advance(1_499);
+    expect(bench.answers).toEqual([]);
+    bench.advance(1);
+    expect(bench.answers.map(([id, code]) => [id, code])).toEqual([
+      [1, 503],
+      [2, 503],
+    ]);
+    await work.end(1);
+    expect(work.started).toEqual([1]);
+    expect(bench.answers.length).toBe(2);
+    expect(bench.dispatcher.running()).toBe(0);
+  });
+
+  test("dispatcher: messages of one sender keep their order with many workers", async () => {
+    const bench = new Bench({ numWorkers: 4 });
+    const work = held();
+    bench.dispatcher.register("lab", work.handler);
+    for (const id of [1, 2, 3]) bench.send(id);
+    bench.send(4, "lab", "sip:lab@127.0.0.3:5060");
+    expect(work.started).toEqual([1, 4]);
+    await work.end(1);
+    expect(work.started).toEqual([1, 4, 2]);
+    await work.end(2);
+    expect(work.started).toEqual([1, 4, 2, 3]);
+  });
+
+  test("dispatcher: no more handlers run than there are workers", async () => {
+    const bench = new Bench({ numWorkers: 2 });
+    const work = held();
+    bench.dispatcher.register("lab", work.handler);
+    for (const id of [1, 2, 3]) bench.send(id, "lab", `sip:lab@127.0.0.${id}:5060`);
+    expect(work.started).toEqual([1, 2]);
+    await work.end(2);
+    expect(work.started).toEqual([1, 2, 3]);
+  });
+
+  test("dispatcher: inline handlers wait for no worker", () => {
+    const bench = new Bench({ numWorkers: 1 });
+    const work = held();
+    bench.dispatcher.register("slow", work.handler);
+    bench.dispatcher.register("lab", () => 200, "inline");
+    bench.send(1, "slow");
+    bench.send(2);
+    expect(bench.answers.map(([id]) => id)).toEqual([2]);
+  });
+
+  test("dispatcher: with worker_usleep the workers look at intervals", () => {
+    const bench = new Bench({ workerSleepMs: 100 });
+    const seen: number[] = [];
+    bench.dispatcher.register("lab", ({ id }) => {
+      seen.push(id);
+    });
+    bench.send(1);
+    expect(seen).toEqual([]);
+    expect(bench.dispatcher.nextTimeout()).toBe(100);
+    bench.advance(100);
+    expect(seen).toEqual([1]);
+  });
+
+  test("dispatcher: a channel has one handler, and loses it again", () => {
+    const bench = new Bench();
+    const end = bench.dispatcher.register("lab", () => 200);
+    expect(() => bench.dispatcher.register("lab", () => 200)).toThrow("has a handler already");
+    end();
+    bench.send(1);
+    expect(bench.answers[0]?.[1]).toBe(404);
+  });
+});
