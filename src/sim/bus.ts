@@ -256,18 +256,23 @@ export class Bus {
 
   /**
    * Says what keeps the bus from agreeing: a live node that another does not list as active, a dead one that is listed as
-   * active, a node listed twice or in its own registry. Empty when all is well.
+   * active, an active peer where no node is, a node listed twice or in its own registry. Empty when all is well.
    */
   disagreements(): string[] {
     const wrong: string[] = [];
     for (const viewer of this.nodes) {
-      if (viewer.core === undefined) continue;
+      if (viewer.core === undefined || viewer.leaving) continue;
       const peers = viewer.core.nodes();
+      for (const peer of peers) {
+        if (peer.status === "active" && !this.nodes.some((node) => isAt(peer, node))) {
+          wrong.push(`${viewer.name} has ${peer.uri} active, where no node is`);
+        }
+      }
       for (const seen of this.nodes) {
         const found = peers.filter((peer) => isAt(peer, seen));
         const statuses = found.map((peer) => `${peer.uri} ${peer.status}`).join(", ") || "nothing";
         const active = found.filter((peer) => peer.status === "active").length;
-        const expected = seen !== viewer && seen.core !== undefined && !seen.left ? 1 : 0;
+        const expected = seen !== viewer && seen.core !== undefined && !seen.leaving ? 1 : 0;
         const self = seen === viewer && found.length > 0;
         if (active !== expected || self) wrong.push(`${viewer.name} has ${statuses} for ${seen.name}`);
       }

@@ -60,6 +60,7 @@ function main(plan: Plan): number {
   let requests = 0;
   let slowestMs = 0;
   let replayed = 0;
+  let doubtful = 0;
   const outcomes = new Map<string, number>();
   for (let seed = plan.from; seed < plan.from + plan.count; seed++) {
     const run = explore(seed, plan.minutes);
@@ -72,11 +73,13 @@ function main(plan: Plan): number {
     } else slowestMs = Math.max(slowestMs, run.convergedMs);
     virtualMs += run.virtualMs;
     requests += run.requests;
+    doubtful += run.doubtful;
     for (const [type, count] of run.outcomes) outcomes.set(type, (outcomes.get(type) ?? 0) + count);
   }
   const wall = ((performance.now() - started) / 1_000).toFixed(1);
   const spread = [...outcomes].map(([type, count]) => `${count} ${type}`).join(", ");
-  console.log(`${requests} requests: ${spread}; slowest agreement ${(slowestMs / PING_MS).toFixed(2)} ping intervals`);
+  console.log(`${requests} requests: ${spread} (${doubtful} of the unreachable had arrived)`);
+  console.log(`slowest agreement ${(slowestMs / PING_MS).toFixed(2)} ping intervals`);
   const hours = (virtualMs / 3_600_000).toFixed(1);
   console.log(`${plan.count} seeds, ${failed} failed, ${replayed} played twice, ${hours} virtual hours, ${wall} s`);
   return failed === 0 ? 0 : 1;

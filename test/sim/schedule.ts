@@ -15,6 +15,13 @@ const REQUEST_TIMEOUT_MS = 32_000;
 const CONVERGENCE_PINGS = 3;
 const CHANNEL = "explore";
 const STARTING_MS = 20_000;
+const NODES_MIN = 3;
+const NODES_MAX = 50;
+/**
+ * How much later than another a datagram may be. The last transmission of a request leaves 31.5 s after the first (Timer E),
+ * and a server forgets it 32 s after its answer (Timer J): what is later than T1 runs a handler again, as RFC 3261 has it.
+ */
+const LATENESS_MS = 450;
 
 export interface Exploration {
   readonly seed: number;
@@ -26,6 +33,7 @@ export interface Exploration {
   readonly convergedMs: number;
   readonly requests: number;
   readonly outcomes: ReadonlyMap<string, number>;
+  readonly doubtful: number;
   /** The last lines of the ladder. */
   ladder(lines: number): string;
 }
@@ -48,6 +56,7 @@ export function explore(seed: number, faultMinutes?: number): Exploration {
     convergedMs: story.convergedMs,
     requests: witness.requests,
     outcomes: witness.outcomes,
+    doubtful: witness.doubtful,
     ladder: (lines) => bus.trace.text(lines),
   };
 }
@@ -70,9 +79,11 @@ class Story {
       traceLines: 4_000,
       onEvent: (node, event) => this.witness.event(node, event),
     });
-    this.faultsMs = faultMinutes === undefined ? 120_000 + below(this.random, 300_000) : faultMinutes * 60_000;
+    const count = this.drawSize(seed);
+    const ownMs = count > 20 ? 90_000 : 120_000 + below(this.random, 300_000);
+    this.faultsMs = faultMinutes === undefined ? ownMs : faultMinutes * 60_000;
     this.named = this.chance(0.4);
-    this.makeNodes();
+    this.makeNodes(count);
   }
 
   play(): void {
@@ -96,9 +107,7 @@ class Story {
     this.finale();
   }
 
-  /** Few large buses, many small ones: the cost of a bus grows with the square of its size. */
-  private makeNodes(): void {
-    const count = 3 + Math.floor(48 * (this.random.u32() / 0x1_0000_0000) ** 5);
+  private makeNodes(count: number): void {
     const seedCount = count > 3 && this.chance(0.5) ? 2 : 1;
     const kind = this.pick(["udp", "udp", "udp", "tcp", "mixed"] as const);
     const transports = Array.from({ length: count }, (): Transport => this.transport(kind));
@@ -111,6 +120,12 @@ class Story {
       if (index < seedCount) this.seeds.push(node);
     }
     if (this.named) for (const seed of this.seeds) this.bus.setName(seedName(seed), [seed.ip]);
+  }
+
+  /** Few large buses, many small ones: the cost of a bus grows with the square of its size. Each hundredth is the largest. */
+  private drawSize(seed: number): number {
+    const skewed = (this.random.u32() / 0x1_0000_0000) ** 9;
+    return seed % 100 === 50 ? NODES_MAX : NODES_MIN + Math.floor((NODES_MAX - NODES_MIN + 1) * skewed);
   }
 
   private nodeOptions(transport: Transport, addresses: string[]): SimNodeOptions {
@@ -194,8 +209,8 @@ class Story {
       loss: below(this.random, 31) / 100,
       duplication: below(this.random, 21) / 100,
       reordering: below(this.random, 31) / 100,
-      reorderingMs: this.pick([50, 500, 3_000]),
-      delayMaxMs: this.pick([5, 50, 400]),
+      reorderingMs: this.pick([20, 100, LATENESS_MS - 150]),
+      delayMaxMs: this.pick([5, 50, 150]),
       split: below(this.random, 60) / 100,
     });
   }
