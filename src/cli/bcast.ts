@@ -3,8 +3,7 @@ import type { DeliveryResult } from "../rpc/surface.ts";
 import { type CommandSpec, FORM_OPTIONS } from "./command.ts";
 import type { CliContext } from "./context.ts";
 import { exitOfBroadcast, parseRequirement, type Requirement } from "./exit.ts";
-import { BODY_NOTE, checkUri, deliver, deliveryRow, MESSAGE_OPTIONS, readMessage, silent } from "./message.ts";
-import { formOf, writeResult } from "./output.ts";
+import { BODY_NOTE, checkUri, deliver, MESSAGE_OPTIONS, readMessage, silent, writeDeliveries } from "./message.ts";
 import { connectDaemon } from "./socket.ts";
 
 export const bcast: CommandSpec = {
@@ -37,7 +36,7 @@ export const bcast: CommandSpec = {
     const params = { ...(await readMessage(context, args, channel, body)), except };
     const results = await deliver<DeliveryResult[]>(connectDaemon(context, args), "dmq.bcast", params);
     if (results === undefined) return silent(context);
-    writeResult(context, formOf(context, args), results, results.map(deliveryRow));
+    writeDeliveries(context, args, results, results);
     if (results.length === 0) sayNobody(context, except.length);
     return exitOfBroadcast(results, requirement);
   },

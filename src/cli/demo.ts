@@ -2,7 +2,7 @@
  * Three nodes on loopback in one process: discovery, unicast, broadcast, a lost node. Each scene waits for what it shows,
  * with an end, so that a machine on which it cannot work says so instead of hanging.
  */
-import { DmqError } from "../core/errors.ts";
+import { DmqError, TransportError } from "../core/errors.ts";
 import { createNode, type RunningNode } from "../daemon/driver.ts";
 import type { CommandSpec } from "./command.ts";
 import type { CliContext } from "./context.ts";
@@ -15,6 +15,11 @@ const CHANNEL = "channel1";
 
 /** Short, so that a lost node is noticed while somebody looks. */
 const PING_INTERVAL_MS = 1_000;
+
+/** Below the ports that the system gives to clients by itself. */
+const PORT_MIN = 20_000;
+const PORT_COUNT = 10_000;
+const ATTEMPTS_MAX = 10;
 
 const SCENE_MS_MAX = 8_000;
 const LOOK_MS = 20;
@@ -62,11 +67,7 @@ async function discover(say: Say, nodes: RunningNode[]): Promise<[RunningNode, R
   say("1. Discovery: three nodes, two of which know only the first.");
   for (const address of ADDRESSES) {
     const seed = nodes[0]?.uri();
-    const node = await createNode({
-      serverAddress: `sip:${address}:0`,
-      notificationAddresses: seed === undefined ? [] : [seed],
-      pingIntervalMs: PING_INTERVAL_MS,
-    });
+    const node = await startNode(address, seed === undefined ? [] : [seed]);
     nodes.push(node);
     node.channel(CHANNEL, (message) => {
       say(`   ${node.uri()} got ${JSON.stringify(new TextDecoder().decode(message.body))} from ${message.from}`);
@@ -75,6 +76,19 @@ async function discover(say: Say, nodes: RunningNode[]): Promise<[RunningNode, R
   await until("discovery", () => nodes.every((node) => active(node).length === nodes.length - 1));
   for (const node of nodes) say(`   ${node.uri()} sees ${active(node).join(" and ")}`);
   return nodes as [RunningNode, RunningNode, RunningNode];
+}
+
+/** On a port that is free: the demo must run beside whatever this machine does with 5060. */
+async function startNode(address: string, notificationAddresses: string[]): Promise<RunningNode> {
+  for (let attempt = 1; ; attempt++) {
+    const port = PORT_MIN + Math.floor(Math.random() * PORT_COUNT);
+    const serverAddress = `sip:${address}:${port}`;
+    try {
+      return await createNode({ serverAddress, notificationAddresses, pingIntervalMs: PING_INTERVAL_MS });
+    } catch (error) {
+      if (attempt === ATTEMPTS_MAX || !(error instanceof TransportError)) throw error;
+    }
+  }
 }
 
 async function talk(say: Say, from: RunningNode, to: RunningNode): Promise<void> {

@@ -9,7 +9,7 @@ import type { DeliveryResult } from "../rpc/surface.ts";
 import type { Arguments, OptionSpec } from "./command.ts";
 import type { CliContext } from "./context.ts";
 import { EXIT } from "./exit.ts";
-import type { Cell } from "./output.ts";
+import { type Cell, formOf, printable, writeResult } from "./output.ts";
 
 export const MESSAGE_OPTIONS: OptionSpec[] = [
   { flag: "file", short: "f", value: "FILE", help: "take the body from a file" },
@@ -153,13 +153,18 @@ function encodeBody(bytes: Uint8Array): { body: string } | { body_base64: string
   }
 }
 
-/** `NODE CODE REASON MS`; where there is no SIP code, `-` and the outcome with its reason. */
-export function deliveryRow(result: DeliveryResult): Cell[] {
-  const reason = result.code === null ? reasonOf(result) : result.reason;
-  return [result.node, result.code ?? "-", reason, Math.round(result.ms)];
+/**
+ * Prints `NODE CODE REASON MS` for each; where there is no SIP response, CODE is `-` and REASON the outcome, and what is
+ * known of the cause goes to stderr, because its words may change.
+ */
+export function writeDeliveries(context: CliContext, args: Arguments, results: DeliveryResult[], json: unknown): void {
+  writeResult(context, formOf(context, args), json, results.map(deliveryRow));
+  for (const { node, code, reason } of results) {
+    if (code === null && reason !== "") context.stderr(`dmq: ${printable(node)}: ${printable(reason)}\n`);
+  }
 }
 
-function reasonOf(result: DeliveryResult): string {
-  const adds = result.reason !== "" && result.reason.toLowerCase() !== result.outcome;
-  return adds ? `${result.outcome}: ${result.reason}` : result.outcome;
+function deliveryRow(result: DeliveryResult): Cell[] {
+  const how: Cell[] = result.code === null ? ["-", result.outcome] : [result.code, result.reason];
+  return [result.node, ...how, Math.round(result.ms)];
 }

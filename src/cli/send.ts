@@ -2,8 +2,7 @@ import type { DeliveryResult } from "../rpc/surface.ts";
 import type { CommandSpec } from "./command.ts";
 import { FORM_OPTIONS } from "./command.ts";
 import { exitOfDelivery } from "./exit.ts";
-import { BODY_NOTE, checkUri, deliver, deliveryRow, MESSAGE_OPTIONS, readMessage, silent } from "./message.ts";
-import { formOf, writeResult } from "./output.ts";
+import { BODY_NOTE, checkUri, deliver, MESSAGE_OPTIONS, readMessage, silent, writeDeliveries } from "./message.ts";
 import { connectDaemon } from "./socket.ts";
 
 export const send: CommandSpec = {
@@ -32,7 +31,7 @@ export const send: CommandSpec = {
     const params = { ...(await readMessage(context, args, channel, body)), node: checkUri("NODE", node) };
     const result = await deliver<DeliveryResult>(connectDaemon(context, args), "dmq.send", params);
     if (result === undefined) return silent(context);
-    writeResult(context, formOf(context, args), result, [deliveryRow(result)]);
+    writeDeliveries(context, args, [result], result);
     return exitOfDelivery(result);
   },
 };
