@@ -14,7 +14,7 @@ export {
   UsageError,
 } from "./core/errors.ts";
 export { type CreateNodeOptions, createNode, type RunningNode } from "./daemon/driver.ts";
-export type { Status } from "./membership/status.ts";
+
 export type {
   Answer,
   ChannelMessage,
@@ -23,6 +23,7 @@ export type {
   Outcome,
   OutcomeReport,
   PeerInfo,
+  Status,
   WarningCode,
 } from "./node/io.ts";
 export type { SendOptions } from "./node/node.ts";

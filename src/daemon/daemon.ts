@@ -70,7 +70,7 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
 }
 
 function report(node: RunningNode, log: Logger): void {
-  node.on("peer-up", ({ peer }) => log.info(`peer ${peer.uri} is active`, { rtt_ms: peer.rttMs }));
+  node.on("peer-up", ({ peer }) => log.info(`peer ${peer.uri} is active`, { rtt_ms: peer.rttMs?.toFixed(3) }));
   node.on("peer-down", ({ peer }) => log.warn(`peer ${peer.uri} is not active`, { fail_count: peer.failCount }));
   node.on("peer-disabled", ({ peer }) => log.warn(`peer ${peer.uri} is disabled`, { fail_count: peer.failCount }));
   node.on("peer-removed", ({ peer }) => log.info(`peer ${peer.uri} is forgotten`, { status: peer.status }));

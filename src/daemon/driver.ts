@@ -402,7 +402,9 @@ export async function createNode(options: CreateNodeOptions): Promise<RunningNod
 
 /** @throws ConfigError */
 function ownAddress(text: string): PeerAddress {
-  const uri = parseUri(text);
+  // Port 0 asks for any free port, which is no port of a SIP URI (RFC 3261 §19.1).
+  const isAnyPort = /:0(;|$)/.test(text);
+  const uri = parseUri(isAnyPort ? text.replace(/:0(;|$)/, "$1") : text);
   const expected = "sip:IP:port[;transport=tcp] with an IP literal that other nodes reach";
   if (uri instanceof ProtocolError)
     throw new ConfigError("config-invalid-value", "server_address", text, expected, uri);
@@ -410,7 +412,7 @@ function ownAddress(text: string): PeerAddress {
   const host = canonicalIp(uri.host);
   if ((transport !== "udp" && transport !== "tcp") || host === undefined || host === "0.0.0.0" || host === "::")
     throw new ConfigError("config-invalid-value", "server_address", text, expected);
-  return { transport, host, port: uri.port ?? defaultPort(transport) };
+  return { transport, host, port: isAnyPort ? 0 : (uri.port ?? defaultPort(transport)) };
 }
 
 /** @throws ConfigError */

@@ -10,6 +10,8 @@ import type { PeerSource } from "../membership/peer.ts";
 import type { Status } from "../membership/status.ts";
 import type { SipRequest } from "../sip/message.ts";
 
+export type { Status };
+
 /**
  * A flow is one association that octets came from or go to. Streams: one connection, numbered from 1 by the driver and
  * never used again. Datagrams: always 0, the shared socket.
