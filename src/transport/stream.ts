@@ -191,8 +191,7 @@ export class StreamTransport {
 
   /**
    * Opens a socket; its events go to the handlers. Bun 1.4.5 honours `localAddress` although its types do not know it:
-   * a peer
-   * then sees the IP of our line as the source, and not one of the kernel's choice.
+   * a peer then sees the IP of our line as the source, and not one of the kernel's choice.
    */
   protected dial(
     to: Endpoint,
