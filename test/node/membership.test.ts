@@ -1,0 +1,239 @@
+import { describe, expect, test } from "bun:test";
+import { bodyOf, Harness, kdmq, line, response, type Sent, udp } from "./harness.ts";
+
+const OWN = line("127.0.0.1:5060");
+
+function isRequest(message: Sent): boolean {
+  return message.text.startsWith("KDMQ");
+}
+
+/** A node that knows one active peer at 127.0.0.2. */
+function joined(options = {}): Harness {
+  const harness = new Harness({ notificationAddresses: ["sip:127.0.0.2:5060"], ...options });
+  harness.start();
+  const [join] = harness.take();
+  harness.receive(response(join as Sent, "200 OK", line("127.0.0.2:5060") + OWN), udp("127.0.0.2"));
+  harness.take();
+  return harness;
+}
+
+function statuses(harness: Harness): string[] {
+  return harness.node.nodes().map(({ uri, status }) => `${uri} ${status}`);
+}
+
+describe("joining", () => {
+  test("join: the notification address is told our own line with Max-Forwards 2", () => {
+    const harness = new Harness({ notificationAddresses: ["sip:127.0.0.2:5060"] });
+    harness.start();
+    const [join] = harness.take();
+    expect(join?.to).toBe("127.0.0.2:5060");
+    expect(join?.text).toStartWith("KDMQ sip:notification_peer@127.0.0.2:5060 SIP/2.0\r\n");
+    expect(join?.text).toContain("\r\nMax-Forwards: 2\r\n");
+    expect(bodyOf(join)).toBe(OWN);
+  });
+
+  test("join: Max-Forwards and Content-Length stand before From", () => {
+    const harness = new Harness({ notificationAddresses: ["sip:127.0.0.2:5060"] });
+    harness.start();
+    const text = harness.take()[0]?.text ?? "";
+    const from = text.indexOf("\r\nFrom:");
+    expect(text.indexOf("\r\nMax-Forwards:")).toBeLessThan(from);
+    expect(text.indexOf("\r\nContent-Length:")).toBeLessThan(from);
+  });
+
+  test("join: a 200 makes the peer active", () => {
+    const harness = joined();
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 active"]);
+    expect(harness.ofType("peer-up").length).toBe(1);
+  });
+
+  test("join: a name is asked for, and asked again for ever", () => {
+    const harness = new Harness({ notificationAddresses: ["sip:seed.example:5060"] });
+    harness.start();
+    expect(harness.asked).toEqual(["seed.example"]);
+    harness.do((node, now) => node.handle({ type: "resolved", host: "seed.example", addresses: [] }, now));
+    harness.runUntil(10_000);
+    expect(harness.asked.length).toBeGreaterThan(1);
+    harness.do((node, now) => node.handle({ type: "resolved", host: "seed.example", addresses: ["127.0.0.9"] }, now));
+    expect(harness.take().map(({ to }) => to)).toEqual(["127.0.0.9:5060"]);
+  });
+
+  test("join: with multi_notify every address of the name is greeted but our own", () => {
+    const harness = new Harness({ notificationAddresses: ["sip:seed.example:5060"], multiNotify: true });
+    harness.start();
+    const addresses = ["127.0.0.1", "127.0.0.2", "127.0.0.3"];
+    harness.do((node, now) => node.handle({ type: "resolved", host: "seed.example", addresses }, now));
+    expect(harness.take().map(({ to }) => to)).toEqual(["127.0.0.2:5060", "127.0.0.3:5060"]);
+  });
+
+  test("join: our own address as notification address is no peer", () => {
+    const harness = new Harness({ notificationAddresses: ["sip:127.0.0.1:5060;transport=udp"] });
+    harness.start();
+    expect(harness.take()).toEqual([]);
+    expect(harness.ofType("warning").map(({ code }) => code)).toEqual(["self-talk"]);
+  });
+
+  test("join: a dead notification address is tried again and never given up", () => {
+    const harness = new Harness({ notificationAddresses: ["sip:127.0.0.2:5060"], pingIntervalMs: 5_000 });
+    harness.start();
+    harness.runUntil(600_000);
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 not_active"]);
+    const [last] = harness.take().slice(-1);
+    expect(last?.to).toBe("127.0.0.2:5060");
+  });
+});
+
+describe("announcements", () => {
+  test("announce: who speaks for itself is in our answer at once, and pinged small", () => {
+    const harness = new Harness();
+    harness.receive(kdmq({ body: line("127.0.0.2:5060"), maxForwards: 2 }), udp("127.0.0.2"));
+    const sent = harness.take();
+    const answer = sent.find(({ text }) => text.startsWith("SIP/2.0 200"));
+    const ping = sent.find(isRequest);
+    expect(bodyOf(answer)).toBe(OWN + line("127.0.0.2:5060"));
+    expect(bodyOf(ping)).toBe(OWN);
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 not_active"]);
+    expect(harness.do((node, now) => node.broadcast("lab", new Uint8Array(1), {}, now))).toEqual([]);
+  });
+
+  test("announce: its answer makes it active, and broadcasts go to it", () => {
+    const harness = new Harness();
+    harness.receive(kdmq({ body: line("127.0.0.2:5060") }), udp("127.0.0.2"));
+    const ping = harness.take().find(isRequest) as Sent;
+    harness.receive(response(ping, "200 OK", line("127.0.0.2:5060")), udp("127.0.0.2"));
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 active"]);
+    expect(harness.do((node, now) => node.broadcast("lab", new Uint8Array(1), {}, now)).length).toBe(1);
+  });
+
+  test("announce: a join is relayed to active peers with one hop less, a ping is not", () => {
+    const harness = joined();
+    harness.receive(kdmq({ from: "127.0.0.3:5060", body: line("127.0.0.3:5060"), maxForwards: 2 }), udp("127.0.0.3"));
+    const relay = harness.take().filter((message) => isRequest(message) && message.to === "127.0.0.2:5060");
+    expect(relay.length).toBe(1);
+    expect(relay[0]?.text).toContain("\r\nMax-Forwards: 1\r\n");
+    expect(bodyOf(relay[0])).toContain(line("127.0.0.3:5060"));
+    harness.receive(kdmq({ from: "127.0.0.4:5060", body: line("127.0.0.4:5060"), maxForwards: 1 }), udp("127.0.0.4"));
+    expect(harness.take().filter((message) => isRequest(message) && message.to === "127.0.0.2:5060")).toEqual([]);
+  });
+
+  test("announce: from another address than the line's it is only a hint", () => {
+    const harness = new Harness();
+    harness.receive(kdmq({ from: "127.0.0.3:5060", body: line("127.0.0.3:5060"), maxForwards: 2 }), udp("127.0.0.66"));
+    const answer = harness.take().find(({ text }) => text.startsWith("SIP/2.0 200"));
+    expect(bodyOf(answer)).toBe(OWN);
+    expect(harness.node.nodes()).toEqual([]);
+  });
+
+  test("announce: an announced node that never answers is forgotten", () => {
+    const harness = new Harness();
+    harness.receive(kdmq({ body: line("127.0.0.2:5060") }), udp("127.0.0.2"));
+    harness.runUntil(40_000);
+    expect(harness.node.nodes()).toEqual([]);
+  });
+});
+
+describe("mentions", () => {
+  test("mention: a node of others' lists is probed, and a peer only when it has answered", () => {
+    const harness = joined();
+    harness.receive(kdmq({ body: line("127.0.0.2:5060") + line("127.0.0.7:5060") }), udp("127.0.0.2"));
+    const sent = harness.take();
+    const answer = sent.find(({ text }) => text.startsWith("SIP/2.0 200"));
+    const probe = sent.find(({ to }) => to === "127.0.0.7:5060") as Sent;
+    expect(bodyOf(answer)).not.toContain("127.0.0.7");
+    expect(bodyOf(probe)).toBe(OWN);
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 active"]);
+    harness.receive(response(probe, "200 OK", line("127.0.0.7:5060")), udp("127.0.0.7"));
+    expect(statuses(harness)).toEqual(["sip:127.0.0.7:5060 active", "sip:127.0.0.2:5060 active"]);
+  });
+
+  test("mention: a made-up list costs sixteen small probes at most", () => {
+    const harness = joined();
+    const body = Array.from({ length: 200 }, (_, i) => line(`10.9.0.${i}:5060`)).join("");
+    harness.receive(kdmq({ body }), udp("127.0.0.2"));
+    expect(harness.take().filter(isRequest).length).toBe(16);
+    expect(harness.node.nodes().length).toBe(1);
+  });
+
+  test("mention: somebody else's active does not revive a peer that failed us", () => {
+    const harness = joined({ pingIntervalMs: 5_000 });
+    harness.runUntil(12_000);
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 not_active"]);
+    harness.receive(kdmq({ from: "127.0.0.3:5060", body: line("127.0.0.2:5060") }), udp("127.0.0.3"));
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 not_active"]);
+  });
+
+  test("mention: somebody else's disabled switches nobody off", () => {
+    const harness = joined();
+    harness.receive(kdmq({ from: "127.0.0.3:5060", body: line("127.0.0.2:5060", "disabled") }), udp("127.0.0.3"));
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 active"]);
+  });
+
+  test("mention: that we are disabled is answered, counted and ignored", () => {
+    const harness = joined();
+    harness.receive(kdmq({ body: line("127.0.0.2:5060") + line("127.0.0.1:5060", "disabled") }), udp("127.0.0.2"));
+    expect(bodyOf(harness.take()[0])).toStartWith(OWN);
+    expect(harness.node.counters.guardsHit).toBe(1);
+  });
+});
+
+describe("leaving and losing", () => {
+  test("leave: a peer that says goodbye is disabled at once, and an older answer does not revive it", () => {
+    const harness = joined({ pingIntervalMs: 5_000 });
+    harness.runUntil(5_600);
+    const ping = harness.take().find(isRequest) as Sent;
+    harness.now += 100;
+    harness.receive(kdmq({ body: line("127.0.0.2:5060", "disabled") }), udp("127.0.0.2"));
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 disabled"]);
+    harness.receive(response(ping, "200 OK", line("127.0.0.2:5060")), udp("127.0.0.2"));
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 disabled"]);
+  });
+
+  test("leave: a peer that comes back is asked, and active when it answers", () => {
+    const harness = joined();
+    harness.receive(kdmq({ body: line("127.0.0.2:5060", "disabled") }), udp("127.0.0.2"));
+    harness.take();
+    harness.now += 1_000;
+    harness.receive(kdmq({ body: line("127.0.0.2:5060"), maxForwards: 2 }), udp("127.0.0.2"));
+    const ping = harness.take().find(isRequest) as Sent;
+    harness.now += 10;
+    harness.receive(response(ping, "200 OK", line("127.0.0.2:5060")), udp("127.0.0.2"));
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 active"]);
+  });
+
+  test("leave: we tell every peer, and are gone when they have answered", () => {
+    const harness = joined();
+    harness.do((node, now) => node.leave({ announce: true }, now));
+    const [leave] = harness.take();
+    expect(bodyOf(leave)).toBe(line("127.0.0.1:5060", "disabled"));
+    expect(leave?.text).toContain("\r\nMax-Forwards: 1\r\n");
+    expect(harness.ofType("left")).toEqual([]);
+    harness.receive(response(leave as Sent, "200 OK"), udp("127.0.0.2"));
+    expect(harness.ofType("left").length).toBe(1);
+  });
+
+  test("leave: nobody is waited for beyond a second and a half", () => {
+    const harness = joined();
+    harness.do((node, now) => node.leave({ announce: true }, now));
+    harness.runUntil(1_500);
+    expect(harness.ofType("left").length).toBe(1);
+  });
+
+  test("leave: without a word where a peer shares our address", () => {
+    const harness = new Harness({ notificationAddresses: ["sip:127.0.0.1:5070"] });
+    harness.start();
+    const [join] = harness.take();
+    harness.receive(response(join as Sent, "200 OK", line("127.0.0.1:5070")), udp("127.0.0.1", 5070));
+    harness.do((node, now) => node.leave({ announce: true }, now));
+    expect(harness.take()).toEqual([]);
+    expect(harness.ofType("left").length).toBe(1);
+  });
+
+  test("lose: an ordinary peer is disabled by the first missed ping and removed by the second", () => {
+    const harness = new Harness({ pingIntervalMs: 5_000 });
+    harness.receive(kdmq({ body: line("127.0.0.2:5060") }), udp("127.0.0.2"));
+    const ping = harness.take().find(isRequest) as Sent;
+    harness.receive(response(ping, "200 OK", line("127.0.0.2:5060")), udp("127.0.0.2"));
+    harness.runUntil(60_000);
+    expect(harness.events.map(({ type }) => type)).toEqual(["peer-up", "peer-disabled", "peer-removed"]);
+  });
+});
