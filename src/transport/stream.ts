@@ -32,7 +32,7 @@ export interface StreamOptions {
   readonly maxQueuedBytes: number;
   /** An inbound connection that has not sent one octet by then is closed: it only holds a place. */
   readonly headerTimeoutMs: number;
-  /** How long an answer may still go out on an inbound connection whose peer has said that it sends no more. */
+  /** How long an answer may still go out on an inbound connection whose peer has asked and sends no more. */
   readonly halfOpenMs: number;
   /** How long a connection that we ended waits for the peer to end it too, so that it can read our last octets. */
   readonly lingerMs: number;
@@ -65,6 +65,8 @@ class Connection {
   state: State = "connecting";
   /** We end it as soon as nothing waits any more; what comes in is dropped. */
   ends = false;
+  /** Octets came in after the last that went out: there may be an answer to come. */
+  owes = false;
   /** It has sent us at least one octet. */
   heard = false;
   /** When octets last moved in either direction, or the state last changed; deadlines count from here. */
@@ -269,6 +271,7 @@ export class StreamTransport {
     const connection = socket.data;
     if (connection === undefined || connection.state !== "open" || connection.ends) return;
     connection.heard = true;
+    connection.owes = true;
     connection.activeAt = performance.now();
     // Bun makes a new buffer for each chunk (0002-bun-udp.md): the sink may keep it.
     this.#sink.received(connection.remote, connection.flow, bytes);
@@ -285,7 +288,9 @@ export class StreamTransport {
   #ended(socket: Bun.Socket<Connection | undefined>): void {
     const connection = socket.data;
     if (connection === undefined) return;
-    if (connection.inbound && connection.state === "open") {
+    // A peer that has its answers is simply gone; one that asked and ended may be waiting, as `nc -N` does.
+    const waits = connection.owes || connection.queuedBytes > 0;
+    if (connection.inbound && connection.state === "open" && waits) {
       this.#enter(connection, "half-open");
       // New requests need a connection that can carry their answers.
       this.#unmap(connection);
@@ -336,9 +341,10 @@ export class StreamTransport {
     const mayWrite = connection.state !== "connecting" && connection.queuedBytes === 0;
     const written = mayWrite ? connection.write(bytes) : 0;
     if (written > 0) connection.activeAt = performance.now();
+    connection.owes = false;
     if (written === bytes.length) return;
-    // The core builds its messages in memory that it uses again.
-    connection.enqueue(bytes.slice(written));
+    // The core builds its messages in memory that it uses again. (`slice` would not do: of a Buffer it is no copy.)
+    connection.enqueue(new Uint8Array(bytes.subarray(written)));
     if (connection.queuedBytes <= this.#options.maxQueuedBytes) return;
     const cause = new Error(`${connection.queuedBytes} octets wait and the peer reads none`);
     this.#fail(connection, this.#error("transport-send", "send to", connection.remote, cause));
@@ -412,14 +418,16 @@ export class StreamTransport {
   /** Takes a connection that is over, or about to be, off the books, and reports it once. */
   #finish(connection: Connection | undefined, cause: Error | undefined): void {
     if (connection === undefined || connection.state === "closed") return;
-    const { flow, remote, queuedBytes } = connection;
+    const { flow, remote, queuedBytes, state } = connection;
     this.#forget(connection);
     if (queuedBytes > 0) {
       const why = cause ?? new Error("the connection ended before they were read");
       const told = why instanceof TransportError;
       this.#reports.unsent(remote, told ? why : this.#error("transport-send", "send to", remote, why));
     }
-    this.#reports.closed(flow, cause);
+    // Where one side had said that it ends and all octets are out, a deadline of ours is a good end as well.
+    const wasEnding = (state === "half-open" || state === "lingering") && queuedBytes === 0;
+    this.#reports.closed(flow, wasEnding ? undefined : cause);
   }
 
   #forget(connection: Connection): void {
