@@ -365,7 +365,7 @@ describe("commands with a daemon", () => {
     const removed = await first.run(["rpc", "dmq.remove", '["sip:127.0.0.1:9"]']);
     expect([removed.code, removed.stdout]).toEqual([0, '"Ok. DMQ node removed."\n']);
     const unknown = await first.run(["rpc", "dmq.nothing"]);
-    expect([unknown.code, unknown.stdout]).toEqual([3, ""]);
+    expect([unknown.code, unknown.stdout]).toEqual([2, ""]);
   });
 
   test(
