@@ -49,7 +49,10 @@ export type Outcome =
   | { type: "rejected"; code: number; reason: string; retryAfterSeconds?: number }
   /** No final response within the transaction's life: it may or may not have happened there. */
   | { type: "timeout" }
-  /** ICMP, connect, TLS or DNS said no: it did not happen there. */
+  /**
+   * ICMP, connect, TLS or DNS said no: it did not happen there, unless an earlier connection had taken it and broke
+   * before the answer, which only the other side knows.
+   */
   | { type: "unreachable"; reason: string }
   /** The peer's window and queue are full: it was never sent. */
   | { type: "overloaded" }

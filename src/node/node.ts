@@ -125,7 +125,7 @@ export class DmqNode {
         this.framers.delete(input.flow);
         break;
       case "unsent":
-        this.requests.unsent(input.to, input.cause.message, input.cause, now);
+        this.requests.unsent(input.to, input.cause, now);
         break;
       case "resolved":
         this.members.resolved(input.host, input.addresses, input.cause?.message ?? "no address", now);

@@ -112,10 +112,15 @@ export class Requests {
     return request === undefined ? "absorbed" : { request, attempts };
   }
 
-  /** The network refused octets to this endpoint: everything in flight to it ends, and what is queued has its turn. */
-  unsent(to: Endpoint, reason: string, cause: Error, now: Instant): void {
-    const ids = this.transactions.unsent(to, cause, now);
-    for (const id of ids) this.end(id, { type: "unreachable", reason }, now);
+  /**
+   * The network refused octets to this endpoint: everything in flight to it ends, and what is queued has its turn. A
+   * request of which an earlier transmission went out may have arrived: that is a timeout, not a certain no.
+   */
+  unsent(to: Endpoint, cause: Error, now: Instant): void {
+    for (const id of this.transactions.unsent(to, cause, now)) {
+      const certain = this.transactions.attempts(id) <= 1;
+      this.end(id, certain ? { type: "unreachable", reason: cause.message } : { type: "timeout" }, now);
+    }
   }
 
   cancel(id: number, now: Instant): boolean {

@@ -335,7 +335,7 @@ export class ServerTransactions {
   private readonly settings: TimerSettings;
   private readonly byKey = new Map<string, ServerTransaction>();
   private readonly unanswered = new Map<number, ServerTransaction>();
-  /** Timer J, which is 64·T1 for all. */
+  /** Timer J and T4, which is the same for all. */
   private readonly completed = new DeadlineRing<ServerTransaction>();
   private oldest: ServerTransaction | undefined;
   private newest: ServerTransaction | undefined;
@@ -431,7 +431,10 @@ export class ServerTransactions {
     transaction.answer = answer;
   }
 
-  /** Over UDP the transaction stays for 64·T1, else it is gone. */
+  /**
+   * Over UDP the transaction stays for 64·T1 and T4, else it is gone. RFC 3261 has Timer J alone; but the last copy leaves
+   * the client 31.5 s after the first (Timer E) and may be under way for T4, and it must not run a handler again.
+   */
   private finish(transaction: ServerTransaction, now: Instant): void {
     this.unanswered.delete(transaction.id);
     this.unlink(transaction);
@@ -439,7 +442,7 @@ export class ServerTransactions {
       this.forget(transaction);
       return;
     }
-    this.completed.push(transaction, now + timerJ(this.settings, transaction.transport));
+    this.completed.push(transaction, now + timerJ(this.settings, transaction.transport) + this.settings.t4Ms);
     while (this.answerBytes > this.answerBytesMax && this.completed.size() > 0) this.evict();
   }
 

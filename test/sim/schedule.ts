@@ -19,9 +19,9 @@ const NODES_MIN = 3;
 const NODES_MAX = 50;
 /**
  * How much later than another a datagram may be. The last transmission of a request leaves 31.5 s after the first (Timer E),
- * and a server forgets it 32 s after its answer (Timer J): what is later than T1 runs a handler again, as RFC 3261 has it.
+ * and our server forgets it 37 s after its answer (Timer J and T4): only what is later than that runs a handler again.
  */
-const LATENESS_MS = 450;
+const LATENESS_MS = 3_500;
 
 export interface Exploration {
   readonly seed: number;
@@ -209,8 +209,8 @@ class Story {
       loss: below(this.random, 31) / 100,
       duplication: below(this.random, 21) / 100,
       reordering: below(this.random, 31) / 100,
-      reorderingMs: this.pick([20, 100, LATENESS_MS - 150]),
-      delayMaxMs: this.pick([5, 50, 150]),
+      reorderingMs: this.pick([20, 300, LATENESS_MS - 500]),
+      delayMaxMs: this.pick([5, 50, 500]),
       split: below(this.random, 60) / 100,
     });
   }
