@@ -144,8 +144,8 @@ export class RunningNode {
   private outcome(id: number, onResponse: ((report: OutcomeReport) => void) | undefined): Promise<OutcomeReport> {
     return new Promise((resolve) => {
       this.outcomes.set(id, (report) => {
-        onResponse?.(report);
         resolve(report);
+        if (onResponse !== undefined) aside(() => onResponse(report));
       });
     });
   }
@@ -209,7 +209,7 @@ export class RunningNode {
 
   private emit(event: NodeEvent): void {
     const set = this.listeners[event.type] as Set<(event: NodeEvent) => void> | undefined;
-    if (set !== undefined) for (const listener of [...set]) listener(event);
+    if (set !== undefined) for (const listener of [...set]) aside(() => listener(event));
   }
 
   private handlerFailed(channel: string, cause: unknown): void {
@@ -265,8 +265,11 @@ export class RunningNode {
     // A handler that answers at once comes here from within: its output is polled by the loop that is running already.
     if (this.draining) return;
     this.draining = true;
-    for (let output = this.core.poll(); output !== undefined; output = this.core.poll()) this.perform(output);
-    this.draining = false;
+    try {
+      for (let output = this.core.poll(); output !== undefined; output = this.core.poll()) this.perform(output);
+    } finally {
+      this.draining = false;
+    }
     this.arm();
   }
 
@@ -339,6 +342,17 @@ export class RunningNode {
     this.run((now) => {
       this.dispatcher.handleTimeout(now);
       this.core.handleTimeout(now);
+    });
+  }
+}
+
+/** Runs the caller's code: what it throws is the program's to see, after the loop has done its work. */
+function aside(call: () => void): void {
+  try {
+    call();
+  } catch (cause) {
+    queueMicrotask(() => {
+      throw cause;
     });
   }
 }
