@@ -50,6 +50,8 @@ export class Dispatcher {
   private readonly lines = new Map<string, Line>();
   /** Lines with something to do and no worker, in turn. */
   private readonly ready: Line[] = [];
+  /** The line that a message waits in, until it is run or answered for. */
+  private readonly waitingIn = new Map<number, Line>();
   private readonly late = new DeadlineQueue<number>();
   private readonly host: DispatcherHost;
   private readonly numWorkers: number;
@@ -57,6 +59,7 @@ export class Dispatcher {
   private readonly handlerTimeoutMs: Duration;
   private nextLook: Instant | undefined;
   private busy = 0;
+  private working = false;
 
   constructor(host: DispatcherHost, options: DispatcherOptions = {}) {
     this.host = host;
@@ -114,8 +117,10 @@ export class Dispatcher {
   }
 
   handleTimeout(now: Instant): void {
-    for (let id = this.late.take(now); id !== undefined; id = this.late.take(now))
+    for (let id = this.late.take(now); id !== undefined; id = this.late.take(now)) {
+      this.withdraw(id);
       this.host.answer(id, { status: 503, reason: "Handler Too Late", retryAfterSeconds: RETRY_AFTER_SECONDS });
+    }
     if (this.nextLook !== undefined && now >= this.nextLook) {
       this.nextLook = undefined;
       this.work();
@@ -132,6 +137,11 @@ export class Dispatcher {
   /** Handler runs under way. */
   running(): number {
     return this.busy;
+  }
+
+  /** Messages that wait for a worker. */
+  waiting(): number {
+    return this.waitingIn.size;
   }
 
   private channel(name: string): Registered {
@@ -151,9 +161,24 @@ export class Dispatcher {
       this.lines.set(key, line);
     }
     line.waiting.push(message);
+    this.waitingIn.set(message.id, line);
     if (line.waiting.length === 1 && !line.running) this.ready.push(line);
     if (this.workerSleepMs === 0) this.work();
     else this.planLook(this.host.now());
+  }
+
+  /** A message that was answered for before its turn leaves its line, or hanging handlers would keep all that come. */
+  private withdraw(id: number): void {
+    const line = this.waitingIn.get(id);
+    if (line === undefined) return;
+    this.waitingIn.delete(id);
+    line.waiting.splice(
+      line.waiting.findIndex((message) => message.id === id),
+      1,
+    );
+    if (line.waiting.length > 0 || line.running) return;
+    this.lines.delete(line.key);
+    this.ready.splice(this.ready.indexOf(line), 1);
   }
 
   private planLook(now: Instant): void {
@@ -161,25 +186,30 @@ export class Dispatcher {
   }
 
   private work(): void {
-    while (this.busy < this.numWorkers) {
-      const line = this.ready.shift();
-      if (line === undefined) return;
-      const message = line.waiting.shift();
-      if (message !== undefined) this.run(message, line);
+    // A handler that ends at once comes back here: the loop that is running goes on, however long the backlog is.
+    if (this.working) return;
+    this.working = true;
+    try {
+      for (let line = this.next(); line !== undefined; line = this.next()) {
+        const message = line.waiting.shift();
+        if (message !== undefined) this.run(message, line);
+      }
+    } finally {
+      this.working = false;
     }
   }
 
-  /** Runs one message, unless it was answered 503 while it waited. */
+  private next(): Line | undefined {
+    return this.busy < this.numWorkers ? this.ready.shift() : undefined;
+  }
+
   private run(message: ChannelMessage, line: Line | undefined): void {
     const handler = this.channels.get(message.channel)?.handler;
     if (line !== undefined) {
       line.running = true;
       this.busy++;
     }
-    if (!this.late.has(message.id)) {
-      this.finish(line);
-      return;
-    }
+    this.waitingIn.delete(message.id);
     let result: HandlerResult | Promise<HandlerResult>;
     try {
       result = handler === undefined ? { status: 202, reason: "Accepted DMQ" } : handler(message);
@@ -196,8 +226,11 @@ export class Dispatcher {
   }
 
   private complete(message: ChannelMessage, line: Line | undefined, result: HandlerResult): void {
-    if (this.late.delete(message.id)) this.host.answer(message.id, answerOf(result));
-    this.finish(line);
+    try {
+      if (this.late.delete(message.id)) this.host.answer(message.id, answerOf(result));
+    } finally {
+      this.finish(line);
+    }
   }
 
   private fail(message: ChannelMessage, line: Line | undefined, cause: unknown): void {

@@ -33,26 +33,31 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
   const stateDir = config.noSnapshot ? undefined : (config.stateDir ?? stateDirectory(process.env));
   const snapshot =
     stateDir === undefined ? undefined : new Snapshot(stateDir, config.serverAddress ?? DEFAULT_SERVER_ADDRESS, log);
-  const node = await createNode({
-    ...config,
-    snapshot: snapshot?.read() ?? [],
-    userAgent: `dmq/${VERSION}`,
-  });
-  report(node, log);
-  for (const channel of config.channels) node.declare(channel);
-  keepSnapshot(node, snapshot);
+  const node = await createNode(
+    { ...config, snapshot: snapshot?.read() ?? [], userAgent: `dmq/${VERSION}` },
+    (fresh) => {
+      report(fresh, log);
+      for (const channel of config.channels) fresh.declare(channel);
+      keepSnapshot(fresh, snapshot);
+    },
+  );
   const done = Promise.withResolvers<void>();
-  let server: RpcServer | undefined;
+  let serving: Promise<RpcServer> | undefined;
   let ending: Promise<void> | undefined;
+  const closeSocket = async (): Promise<void> => {
+    // The answer to `dmq leave` still has to go out, so the socket closes after the call that asked for it.
+    await Bun.sleep(0);
+    await (await serving)?.close();
+  };
   const end = (options: { announce: boolean }): Promise<void> => {
     if (ending !== undefined) return ending;
     ending = node.close(options);
-    // The answer to `dmq leave` still has to go out, so the socket closes after the call that asked for it.
-    void ending.then(() => setTimeout(() => void server?.close().then(done.resolve), 0));
+    ending.then(closeSocket, closeSocket).then(done.resolve, done.reject);
     return ending;
   };
   try {
-    server = await serveRpc({ path: socketPath, surface: new Control({ node, socketPath, stateDir, end }) });
+    serving = serveRpc({ path: socketPath, surface: new Control({ node, socketPath, stateDir, end }) });
+    await serving;
   } catch (cause) {
     await node.close({ announce: false });
     throw cause;

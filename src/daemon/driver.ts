@@ -17,7 +17,7 @@ import { parseUri } from "../sip/uri.ts";
 import { Resolver } from "../transport/resolver.ts";
 import { openStreams, type StreamTransport } from "../transport/stream.ts";
 import type { Listener, TransportSink } from "../transport/transport.ts";
-import { openUdp, type UdpTransport } from "../transport/udp.ts";
+import { openUdp, QueueFull, type UdpTransport } from "../transport/udp.ts";
 
 export interface CreateNodeOptions extends Omit<NodeOptions, "address"> {
   /** Our own address, `sip:IP:port[;transport=tcp]`; port 0 takes a free one. */
@@ -56,6 +56,7 @@ export class RunningNode {
   private timer: ReturnType<typeof setTimeout> | undefined;
   private timerAt: Instant | undefined;
   private draining = false;
+  private closed = false;
   private closing: Promise<void> | undefined;
   private left: (() => void) | undefined;
 
@@ -234,6 +235,7 @@ export class RunningNode {
     });
     this.run((now) => this.core.leave(options, now));
     await left;
+    this.closed = true;
     clearTimeout(this.timer);
     for (const transport of this.udp) {
       transport.flush();
@@ -251,7 +253,11 @@ export class RunningNode {
         this.run((now) => this.core.handle({ type: "received", from, flow, bytes }, now)),
       closed: (flow, cause) =>
         this.run((now) => this.core.handle({ type: "closed", flow, ...(cause === undefined ? {} : { cause }) }, now)),
-      unsent: (to, cause) => this.run((now) => this.core.handle({ type: "unsent", to, cause }, now)),
+      unsent: (to, cause) => {
+        // Our own queue was full: nothing is known of the peer, and retransmission repairs it.
+        if (cause instanceof QueueFull) return;
+        this.run((now) => this.core.handle({ type: "unsent", to, cause }, now));
+      },
     };
   }
 
@@ -263,7 +269,7 @@ export class RunningNode {
 
   private drain(): void {
     // A handler that answers at once comes here from within: its output is polled by the loop that is running already.
-    if (this.draining) return;
+    if (this.draining || this.closed) return;
     this.draining = true;
     try {
       for (let output = this.core.poll(); output !== undefined; output = this.core.poll()) this.perform(output);
@@ -291,7 +297,9 @@ export class RunningNode {
   }
 
   private transmit(to: Endpoint, flow: number | undefined, bytes: Uint8Array, close: boolean | undefined): void {
-    const transports = to.transport === "udp" ? this.udp : this.streams;
+    const all: readonly (UdpTransport | StreamTransport)[] = to.transport === "udp" ? this.udp : this.streams;
+    // Anyone may name a node with a transport that is not open here (TLS): that is unsent, like any other.
+    const transports = all.filter(({ listener }) => listener.transport === to.transport);
     const transport = transports.find(({ listener }) => fits(listener.ip, to.ip)) ?? transports[0];
     if (transport === undefined) {
       const cause = new TransportError("transport-send", "send to", `${to.transport}:${formatHost(to.ip)}:${to.port}`);
@@ -328,6 +336,7 @@ export class RunningNode {
 
   /** One timer for everything; an early one is harmless, so it is moved only when something is due before it. */
   private arm(): void {
+    if (this.closed) return;
     const core = this.core.nextTimeout();
     const handlers = this.dispatcher.nextTimeout();
     const next = core === undefined || (handlers !== undefined && handlers < core) ? handlers : core;
@@ -385,10 +394,14 @@ function systemRandom(): Random {
 /**
  * Starts a node: opens its sockets and joins the bus.
  *
+ * @param prepare         called before the node joins: listeners and handlers that are set here miss nothing
  * @throws ConfigError     an option is malformed (server_address no IP literal, server_socket no `proto:ip:port`)
  * @throws TransportError  an address cannot be bound (`transport-bind`)
  */
-export async function createNode(options: CreateNodeOptions): Promise<RunningNode> {
+export async function createNode(
+  options: CreateNodeOptions,
+  prepare: (node: RunningNode) => void = () => {},
+): Promise<RunningNode> {
   const address = ownAddress(options.serverAddress);
   let node: RunningNode | undefined;
   const sink: TransportSink = {
@@ -405,6 +418,7 @@ export async function createNode(options: CreateNodeOptions): Promise<RunningNod
     const core = new DmqNode({ ...options, address: { ...address, port } }, SYSTEM_RANDOM);
     node = new RunningNode(core, udp, streams, options);
     deliver = node.sink();
+    prepare(node);
     node.start();
     return node;
   } catch (cause) {

@@ -364,6 +364,11 @@ export class Members {
     response: { status: number; body: Uint8Array; userAgent: string | undefined; from: Endpoint },
     now: Instant,
   ): void {
+    // A 408 is a failure, whoever says it (dmq.md 8): something answers there, but not the node.
+    if (response.status === 408) {
+      this.ended(request, { type: "timeout" }, now);
+      return;
+    }
     const accepted = response.status >= 200 && response.status < 300;
     const peer = accepted ? this.prove(request, now) : this.registry.get(request.peerKey);
     if (!accepted) this.refused(request, peer, now);
@@ -389,7 +394,8 @@ export class Members {
     const hint = this.hints.probed(request.peerKey);
     if (hint === undefined) return this.registry.get(request.peerKey);
     this.hints.settle(hint.key);
-    const known = this.registry.find(hint.address);
+    // By the address that answered, too: a node that is listed by name and by IP is one peer.
+    const known = this.registry.find(hint.address) ?? this.registry.at(request.to);
     if (known !== undefined) return known;
     const peer = this.addPeer(hint.address, hint.source, "not_active", now);
     if (peer !== undefined) this.registry.resolve(peer, request.to.ip);
@@ -515,25 +521,31 @@ export class Members {
     const next =
       index !== -1 && peer.failCount === 0 ? (current as string) : (usable[(index + 1) % usable.length] as string);
     if (next === current) return;
-    this.absorbAlias(peer, next);
+    if (!this.absorbAlias(peer, next, now)) return;
     this.registry.resolve(peer, next);
     this.ping(peer, now);
   }
 
-  /** The address was known as a peer of its own: it is the named peer, which takes over what is known of it. */
-  private absorbAlias(peer: Peer, ip: string): void {
+  /**
+   * The address was known as a peer of its own: it is the named peer, which takes over what is known of it.
+   *
+   * @returns false if the other one is a name as well: two names of one address are one peer, and the first has it
+   */
+  private absorbAlias(peer: Peer, ip: string, now: Instant): boolean {
     const alias = this.registry.at(endpointOf(peer.address, ip));
-    if (alias === undefined || alias === peer) return;
-    this.registry.remove(alias);
-    this.pinger.forget(alias.key);
-    peer.status = alias.status;
+    if (alias === undefined || alias === peer) return true;
+    if (!isLiteral(alias.address)) return false;
+    this.drop(alias, now);
+    this.lost.delete(alias.key);
+    if (alias.source === "notification_address") peer.source = alias.source;
+    this.become(peer, alias.status, now);
     peer.verified = alias.verified;
     peer.announced = alias.announced;
     peer.failCount = alias.failCount;
     peer.lastSeen = alias.lastSeen;
     peer.userAgent = alias.userAgent;
     peer.answeredAt = alias.answeredAt;
-    peer.statusSince = alias.statusSince;
+    return true;
   }
 
   private resolveSeed(seed: PeerAddress, addresses: readonly string[], now: Instant): void {

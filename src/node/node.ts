@@ -15,7 +15,7 @@ import { Framer } from "../sip/framer.ts";
 import type { SipMessage, SipRequest, SipResponse } from "../sip/message.ts";
 import { parseNameAddr } from "../sip/name-addr.ts";
 import { checkRequest, checkResponse, cseqOf, type Malformed, parseMessage } from "../sip/parse.ts";
-import { ResponseWriter, reasonPhrase } from "../sip/serialize.ts";
+import { isHeaderSafe, ResponseWriter, reasonPhrase } from "../sip/serialize.ts";
 import { parseUri } from "../sip/uri.ts";
 import { responseDestination, topVia, viaCount } from "../sip/via.ts";
 import { hasMagicCookie, serverKey } from "../transaction/key.ts";
@@ -47,8 +47,12 @@ export interface SendOptions {
 const SERVER_TRANSACTIONS_MAX = 65_536;
 /** UDP payload over IPv4: 65,535 − 20 − 8. */
 const DATAGRAM_BYTES_MAX = 65_507;
+/** Leaves room for the headers that an answer copies from an ordinary request. */
+const ANSWER_BODY_BYTES_MAX = 60_000;
 /** A Kamailio with default buffers loses what is larger (dmq.md section 4). */
 const LARGE_BYTES = { udp: 32_767, tcp: 16_384, tls: 16_384 } as const;
+/** A request over UDP is repeated for 64·T1: what has no answer by then needs none. */
+const PENDING_MS = 32_000;
 /** What a leave waits for at most: answers to it, and handlers. */
 const LEAVE_MS = 1_500;
 const ALLOW = "KDMQ, OPTIONS";
@@ -344,6 +348,8 @@ export class DmqNode {
   answer(id: number, answer: Answer, now: Instant): void {
     if (answer.status < 200 || !isAnswerStatus(answer.status))
       throw new UsageError(`a message cannot be answered with ${answer.status}: expected 200 to 699, and not 408`);
+    if (!isHeaderSafe(answer.reason ?? "") || !isHeaderSafe(answer.contentType ?? ""))
+      throw new UsageError("the reason or content type of an answer holds control characters");
     const pending = this.pending.get(id);
     if (pending === undefined) return;
     this.pending.delete(id);
@@ -354,7 +360,9 @@ export class DmqNode {
       this.counters.guardsHit++;
       this.warnings.warn("body-dropped", "the answer's body was left out: the request has no Accept header", now);
     }
-    this.respond(pending, wanted ? answer : bare, now);
+    const isTooLarge = wanted && pending.source.transport === "udp" && body.length > ANSWER_BODY_BYTES_MAX;
+    if (isTooLarge) this.respond(pending, { status: 500, reason: "Answer Too Large For A Datagram" }, now);
+    else this.respond(pending, wanted ? answer : bare, now);
     this.settle(now);
   }
 
@@ -512,7 +520,7 @@ export class DmqNode {
       return;
     }
     this.pending.set(pending.transaction, pending);
-    this.pendingUntil.set(pending.transaction, now + this.options.requestTimeoutMs);
+    this.pendingUntil.set(pending.transaction, now + PENDING_MS);
     this.outbox.event({ type: "message", message: this.messageOf(pending, channel) });
   }
 

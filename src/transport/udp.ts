@@ -26,6 +26,9 @@ export interface UdpOptions {
   readonly maxQueuedBytes?: number;
 }
 
+/** The kernel takes nothing and the queue is full: a fault of ours that says nothing about the receiver. */
+export class QueueFull extends Error {}
+
 /** The part of a `Bun.udp.Socket` that is used, so that a test can stand in for a kernel with a full buffer. */
 export interface DatagramSocket {
   readonly port: number;
@@ -123,7 +126,7 @@ export class UdpTransport {
     assert(to.transport === "udp", "a datagram goes to a udp endpoint");
     if (this.#closed) return;
     if (this.#queuedBytes + bytes.length > this.#maxQueuedBytes) {
-      this.#unsent(to, new Error(`${this.#queuedBytes} octets wait already and the kernel takes no more`));
+      this.#unsent(to, new QueueFull(`${this.#queuedBytes} octets wait already and the kernel takes no more`));
       return;
     }
     this.#queue.push(this.#copy(bytes), to.port, to.ip);

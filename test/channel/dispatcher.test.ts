@@ -75,6 +75,8 @@ describe("dispatcher", () => {
     ["408, which RFC 4320 forbids", 408, 500],
     ["a provisional status", 180, 500],
     ["no status at all", 12.5, 500],
+    ["a reason with a line end", { status: 400, reason: "one\r\nTwo: header" }, 500],
+    ["a content type with a NUL", { status: 200, contentType: "text/\0" }, 500],
   ];
   for (const [name, result, status] of results)
     test(`dispatcher: a handler that returns ${name} is ${status}`, () => {
@@ -166,5 +168,30 @@ describe("dispatcher", () => {
     end();
     bench.send(1);
     expect(bench.answers[0]?.[1]).toBe(404);
+  });
+
+  test("dispatcher: what was answered for while it waited is not kept", async () => {
+    const bench = new Bench({ numWorkers: 1 });
+    const work = held();
+    bench.dispatcher.register("lab", work.handler);
+    for (let id = 1; id <= 1_000; id++) bench.send(id, "lab", `sip:lab@127.0.0.${id % 4}:5060`);
+    expect(bench.dispatcher.waiting()).toBe(999);
+    bench.advance(1_500);
+    expect(bench.answers.length).toBe(1_000);
+    expect(bench.dispatcher.waiting()).toBe(0);
+    await work.end(1);
+    expect(work.started).toEqual([1]);
+  });
+
+  test("dispatcher: a long backlog of quick handlers is worked off without depth", async () => {
+    const bench = new Bench({ numWorkers: 1 });
+    const work = held();
+    bench.dispatcher.register("slow", work.handler);
+    bench.dispatcher.register("lab", () => 200);
+    bench.send(1, "slow");
+    for (let id = 2; id <= 50_000; id++) bench.send(id);
+    await work.end(1);
+    expect(bench.answers.length).toBe(50_000);
+    expect(bench.dispatcher.running()).toBe(0);
   });
 });

@@ -118,6 +118,26 @@ test("driver: a dead peer costs the live ones nothing", async () => {
   expect(heard).toBe(rounds);
 });
 
+test("driver: a peer that needs a transport which is not open is unreachable, and the node lives on", async () => {
+  const [a, b] = await pair("sip:127.0.0.1:0", "sip:127.0.0.2:0");
+  b.channel("lab", () => 200);
+  a.add("sip:127.0.0.9:5061;transport=tls", "active");
+  const { outcome } = await a.send("lab", "sip:127.0.0.9:5061;transport=tls", "x");
+  expect(outcome.type).toBe("unreachable");
+  expect((await a.send("lab", b.uri(), "x")).outcome.type).toBe("delivered");
+});
+
+test("driver: a closed node sets no timer again, whatever answers late", async () => {
+  const program = `
+    import { createNode } from "./src/index.ts";
+    const node = await createNode({ serverAddress: "sip:127.0.0.1:0", notificationAddresses: ["sip:localhost:5999"] });
+    await node.close({ announce: false });`;
+  const child = Bun.spawn([process.execPath, "-e", program], { cwd: `${import.meta.dir}/../..`, stdout: "ignore" });
+  const timer = setTimeout(() => child.kill(), 10_000);
+  expect(await child.exited).toBe(0);
+  clearTimeout(timer);
+}, 15_000);
+
 test("driver: a leave is seen at once", async () => {
   const [a, b] = await pair("sip:127.0.0.1:0", "sip:127.0.0.2:0");
   const seen = new Promise<void>((resolve) => void a.on("peer-disabled", () => resolve()));

@@ -176,6 +176,33 @@ describe("mentions", () => {
   });
 });
 
+describe("one node, several spellings", () => {
+  test("names: a node that is listed by name and by address is one peer", () => {
+    const harness = joined();
+    harness.receive(
+      kdmq({ body: line("127.0.0.2:5060") + line("127.0.0.9:5061") + line("a.example:5061") }),
+      udp("127.0.0.2"),
+    );
+    harness.do((node, now) => node.handle({ type: "resolved", host: "a.example", addresses: ["127.0.0.9"] }, now));
+    const probes = harness.take().filter(({ to }) => to === "127.0.0.9:5061");
+    for (const probe of probes)
+      harness.receive(response(probe, "200 OK", line("127.0.0.9:5061")), udp("127.0.0.9", 5061));
+    expect(probes.length).toBe(2);
+    expect(statuses(harness)).toEqual(["sip:127.0.0.9:5061 active", "sip:127.0.0.2:5060 active"]);
+  });
+
+  test("names: a name that turns out to be a known address takes over what is known", () => {
+    const harness = new Harness({ notificationAddresses: ["sip:seed.example:5060"] });
+    harness.start();
+    harness.receive(kdmq({ body: line("127.0.0.2:5060") }), udp("127.0.0.2"));
+    const ping = harness.take().find(isRequest) as Sent;
+    harness.receive(response(ping, "200 OK", line("127.0.0.2:5060")), udp("127.0.0.2"));
+    harness.do((node, now) => node.handle({ type: "resolved", host: "seed.example", addresses: ["127.0.0.2"] }, now));
+    expect(statuses(harness)).toEqual(["sip:seed.example:5060 active"]);
+    expect(harness.events.map(({ type }) => type)).toEqual(["peer-up", "peer-removed", "peer-up"]);
+  });
+});
+
 describe("leaving and losing", () => {
   test("leave: a peer that says goodbye is disabled at once, and an older answer does not revive it", () => {
     const harness = joined({ pingIntervalMs: 5_000 });
@@ -226,6 +253,15 @@ describe("leaving and losing", () => {
     harness.do((node, now) => node.leave({ announce: true }, now));
     expect(harness.take()).toEqual([]);
     expect(harness.ofType("left").length).toBe(1);
+  });
+
+  test("lose: a 408 that somebody says for a peer is a miss like silence", () => {
+    const harness = joined({ pingIntervalMs: 5_000 });
+    harness.runUntil(5_600);
+    const ping = harness.take().find(isRequest) as Sent;
+    harness.now += 10;
+    harness.receive(response(ping, "408 Request Timeout"), udp("127.0.0.2"));
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 not_active"]);
   });
 
   test("lose: an ordinary peer is disabled by the first missed ping and removed by the second", () => {
