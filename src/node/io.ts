@@ -128,7 +128,6 @@ export type WarningCode =
   | "self-talk"
   | "list-truncated"
   | "large-message"
-  | "unverified-limit"
   | "registry-full"
   | "body-dropped"
   | "malformed"
