@@ -5,7 +5,7 @@
 import { UsageError } from "../core/errors.ts";
 import { parseDuration } from "../core/time.ts";
 import type { RpcClient } from "../rpc/client.ts";
-import type { DeliveryResult } from "../rpc/surface.ts";
+import { type DeliveryResult, MODULE_CHANNELS } from "../rpc/surface.ts";
 import type { Arguments, OptionSpec } from "./command.ts";
 import type { CliContext } from "./context.ts";
 import { EXIT } from "./exit.ts";
@@ -21,12 +21,6 @@ export const MESSAGE_OPTIONS: OptionSpec[] = [
 
 export const BODY_NOTE =
   "BODY - is standard input, octet by octet; without a BODY and without -f the message is empty.";
-
-/**
- * Channels whose messages Kamailio's own modules read: `{}` on htable crashes a Kamailio 5.6.3 (dmq.md section 12), and a
- * wrong line on notification_peer freezes it.
- */
-const OWNED_CHANNELS = new Set(["notification_peer", "htable", "usrloc", "dialog", "presence", "rtpengine"]);
 
 const TIMEOUT_MS_MAX = 3_600_000;
 const MAX_FORWARDS_MAX = 255;
@@ -97,7 +91,7 @@ function checkChannel(channel: string, force: boolean): void {
       `channel ${JSON.stringify(channel)} is none: letters, digits and -_.!~*'()&=+$,;?/ are allowed`,
     );
   }
-  if (OWNED_CHANNELS.has(channel) && !force) {
+  if (MODULE_CHANNELS.has(channel) && !force) {
     throw new UsageError(
       `channel ${channel} belongs to a module of Kamailio, and a message that it does not expect can crash it; --force sends it all the same`,
     );

@@ -9,7 +9,7 @@ export const status: CommandSpec = {
   summary: "what the daemon is, knows and counts",
   examples: [
     ["dmq status", "one line a fact"],
-    ["dmq status --json | jq .counters.pingsSent", "one of its counters"],
+    ["dmq status --json | jq .counters.notificationsSent", "one of its counters"],
   ],
   positionals: [],
   options: FORM_OPTIONS,

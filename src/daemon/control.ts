@@ -11,6 +11,7 @@ import {
   type EventRecord,
   localNode,
   type MessageEvent,
+  MODULE_CHANNELS,
   malformed,
   type NodeRow,
   nodeIsLocal,
@@ -23,18 +24,10 @@ import {
 } from "../rpc/surface.ts";
 import { monotonicNow, type RunningNode, wallTime } from "./driver.ts";
 
-/** Channels that Kamailio's modules own: a stray body there has crashed whole servers (dmq.md 11.10). */
-export const MODULE_CHANNELS: ReadonlySet<string> = new Set([
-  "notification_peer",
-  "htable",
-  "usrloc",
-  "dialog",
-  "presence",
-  "rtpengine",
-]);
-
 export interface ControlOptions {
   node: RunningNode;
+  /** The node's `notification_channel`: whatever it is called, a stray body there freezes a Kamailio 5.6.3. */
+  notificationChannel: string;
   socketPath: string;
   stateDir: string | undefined;
   /** Ends the daemon; resolves when the node has left. */
@@ -92,7 +85,7 @@ export class Control implements ControlSurface {
   }
 
   async send(request: SendRequest): Promise<DeliveryResult> {
-    guard(request);
+    this.guard(request);
     try {
       return resultOf(await this.node.send(request.channel, request.node, request.body, request));
     } catch (cause) {
@@ -102,8 +95,18 @@ export class Control implements ControlSurface {
   }
 
   async broadcast(request: BroadcastRequest): Promise<DeliveryResult[]> {
-    guard(request);
+    this.guard(request);
     return (await this.node.broadcast(request.channel, request.body, request)).map(resultOf);
+  }
+
+  /** @throws RpcFault for a channel that is not ours and was not forced open (exit code 2) */
+  private guard({ channel, force }: { channel: string; force?: boolean }): void {
+    if (force === true || (channel !== this.options.notificationChannel && !MODULE_CHANNELS.has(channel))) return;
+    throw new RpcFault(
+      403,
+      `channel ${channel} belongs to a module of Kamailio, which a wrong body can crash: --force sends all the same`,
+      { exit: 2 },
+    );
   }
 
   join(uris: string[]): void {
@@ -199,16 +202,6 @@ export class Control implements ControlSurface {
   private isKnown(uri: string): boolean {
     return this.node.nodes().some((peer) => peer.uri === uri);
   }
-}
-
-/** @throws RpcFault for a module's channel that was not forced open (exit code 2) */
-function guard(request: { channel: string; force?: boolean }): void {
-  if (request.force === true || !MODULE_CHANNELS.has(request.channel)) return;
-  throw new RpcFault(
-    403,
-    `channel ${request.channel} belongs to a module of Kamailio, which a wrong body can crash: --force sends all the same`,
-    { exit: 2 },
-  );
 }
 
 /** Runs `call`; a text that is no node's address becomes the fault that Kamailio has for it. */

@@ -56,7 +56,9 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
     return ending;
   };
   try {
-    serving = serveRpc({ path: socketPath, surface: new Control({ node, socketPath, stateDir, end }) });
+    const { notificationChannel } = config;
+    const surface = new Control({ node, notificationChannel, socketPath, stateDir, end });
+    serving = serveRpc({ path: socketPath, surface });
     await serving;
   } catch (cause) {
     await node.close({ announce: false });

@@ -87,10 +87,6 @@ export function isLiteral(address: PeerAddress): boolean {
   return canonicalIp(address.host) !== undefined;
 }
 
-export function isIpv6Address(address: PeerAddress): boolean {
-  return isIpv6(address.host);
-}
-
 /**
  * Reads the address of a node as an operator, a list line or a From header writes it.
  *

@@ -160,7 +160,8 @@ export interface NodeCounters {
   /** Responses that match no transaction of ours, or came from elsewhere than the request went. */
   strayResponses: number;
   relays: number;
-  pingsSent: number;
+  /** Joins, pings, probes, relays and leaves. */
+  notificationsSent: number;
   badLines: number;
   guardsHit: number;
 }

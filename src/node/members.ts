@@ -140,8 +140,8 @@ export class Members {
     return peer;
   }
 
-  remove(peer: Peer, now: Instant): void {
-    this.drop(peer, now);
+  remove(peer: Peer): void {
+    this.drop(peer);
     this.lost.delete(peer.key);
   }
 
@@ -343,7 +343,7 @@ export class Members {
       },
       random,
     );
-    counters.pingsSent++;
+    counters.notificationsSent++;
     const request = { id: requests.nextId(), kind, peerKey, peerUri: addressUri(target), to, startedAt: now, ...built };
     requests.submit(request, options.pingTimeoutMs, now);
   }
@@ -385,7 +385,7 @@ export class Members {
     this.pump(now);
     if (peer === undefined) return;
     if (peer.verified) peer.failCount = 0;
-    else if (peer.source === "announced") this.drop(peer, now);
+    else if (peer.source === "announced") this.drop(peer);
     else if (peer.source === "notification_address") this.pinger.scheduleRetry(peer.key, now);
   }
 
@@ -456,7 +456,7 @@ export class Members {
     if (!isLiteral(peer.address)) this.names.ask(peer.address.host);
     if (permanent) this.pinger.scheduleRetry(peer.key, now);
     if (peer.source === "announced" && !peer.verified) {
-      this.drop(peer, now);
+      this.drop(peer);
       return;
     }
     this.become(peer, nextStatus(peer.status, "failed", peer.failCount, permanent, this.context.options), now);
@@ -466,7 +466,7 @@ export class Members {
 
   private become(peer: Peer, next: NextStatus, now: Instant): void {
     if (next === "removed") {
-      this.drop(peer, now);
+      this.drop(peer);
       return;
     }
     if (peer.status === next) return;
@@ -491,7 +491,7 @@ export class Members {
     return peer;
   }
 
-  private drop(peer: Peer, _now: Instant): void {
+  private drop(peer: Peer): void {
     this.registry.remove(peer);
     this.pinger.forget(peer.key);
     if (peer.verified) this.lost.set(peer.key, peer.address);
@@ -535,7 +535,7 @@ export class Members {
     const alias = this.registry.at(endpointOf(peer.address, ip));
     if (alias === undefined || alias === peer) return true;
     if (!isLiteral(alias.address)) return false;
-    this.drop(alias, now);
+    this.drop(alias);
     this.lost.delete(alias.key);
     if (alias.source === "notification_address") peer.source = alias.source;
     this.become(peer, alias.status, now);

@@ -76,7 +76,7 @@ export class DmqNode {
     responsesReceived: 0,
     strayResponses: 0,
     relays: 0,
-    pingsSent: 0,
+    notificationsSent: 0,
     badLines: 0,
     guardsHit: 0,
   };
@@ -304,7 +304,7 @@ export class DmqNode {
   /** @returns false where no such peer is known. @throws UsageError for a malformed address */
   remove(uri: string, now: Instant): boolean {
     const peer = this.members.registry.find(addressOf(uri));
-    if (peer !== undefined) this.members.remove(peer, now);
+    if (peer !== undefined) this.members.remove(peer);
     this.settle(now);
     return peer !== undefined;
   }

@@ -8,6 +8,19 @@ export type Status = PeerInfo["status"];
 
 export const STATUSES: readonly Status[] = ["active", "not_active", "disabled"];
 
+/**
+ * Channels whose messages Kamailio's own modules read: `{}` on htable crashes a Kamailio 5.6.3 (dmq.md 11.10), and a wrong
+ * line on notification_peer freezes it (11.1).
+ */
+export const MODULE_CHANNELS: ReadonlySet<string> = new Set([
+  "notification_peer",
+  "htable",
+  "usrloc",
+  "dialog",
+  "presence",
+  "rtpengine",
+]);
+
 /** One node of the bus; the first eight fields are those of Kamailio's `dmq.list_nodes`, in its order. */
 export interface NodeRow {
   host: string;

@@ -265,7 +265,7 @@ describe("status", () => {
       { name: "b", consumers: 2, declared: false },
     ],
     peers: { active: 1, not_active: 0, disabled: 0 },
-    counters: { pingsSent: 5 },
+    counters: { notificationsSent: 5 },
   };
 
   test("is a line a fact, and JSON on one line", async () => {
@@ -274,7 +274,7 @@ describe("status", () => {
     expect(out.split("\n")).toEqual([
       ...["version\t1", "pid\t7", "uptime_s\t2", `uri\t${NODE}`, "socket\t/s", "listener\tudp:127.0.0.2:5060"],
       ...["channel a\t1 consumer, declared", "channel b\t2 consumers"],
-      ...["peers active\t1", "peers not_active\t0", "peers disabled\t0", "counter pingsSent\t5", ""],
+      ...["peers active\t1", "peers not_active\t0", "peers disabled\t0", "counter notificationsSent\t5", ""],
     ]);
     expect(JSON.parse((await run(["status", "--json"])).out)).toEqual(report);
   });

@@ -284,7 +284,7 @@ describe("commands with a daemon", () => {
     expect((await first.run(["status"])).stdout).toContain(`uri\t${first.uri}\n`);
     const status = await first.status();
     expect(status).toMatchObject({ uri: first.uri, peers: { active: 1, not_active: 0, disabled: 0 } });
-    expect(status.counters.pingsSent).toBeNumber();
+    expect(status.counters.notificationsSent).toBeNumber();
   });
 
   test("send: NODE CODE REASON MS, and the exit code is the answer's", async () => {
