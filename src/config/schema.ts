@@ -56,13 +56,33 @@ export interface DmqConfig {
   requestTimeoutMs: number;
   window: number;
   queueMessages: number;
+  initWithSingle: boolean;
+  slSend: boolean;
   leaveOnTerminate: boolean;
   channels: string[];
+  /** `NAME=CMD` each: a channel, or `peer-up`, `peer-down`, `peer-disabled`. */
+  handlers: string[];
+  /** `METHOD[,METHOD…][=CODE]` each. */
+  replicate: string[];
+  /** `ip` or `ip:port` each; empty means those of the system. */
+  dnsServers: string[];
+  /** Paths of PEM files; `undefined` where there is none. */
+  tlsCert: string | undefined;
+  tlsKey: string | undefined;
+  tlsCa: string | undefined;
+  tlsVerify: "peer" | "none";
+  tlsRequireClientCert: boolean;
   /** Path of the control socket; `undefined` means the rule of rpc/paths.ts. */
   socket: string | undefined;
   /** `undefined` means the rule of rpc/paths.ts. */
   stateDir: string | undefined;
   noSnapshot: boolean;
+  /** Path of the socket for kamcmd; `undefined`: there is none. */
+  ctl: string | undefined;
+  /** Path of the FIFO for kamctl; `undefined`: there is none. */
+  rpcFifo: string | undefined;
+  /** Directory of the reply FIFOs of kamctl; `undefined` means the system's temporary directory. */
+  rpcFifoReplyDir: string | undefined;
   logLevel: LogLevelName;
   logJson: boolean;
 }
@@ -185,6 +205,18 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     bounds: [0, 1_000_000],
     help: "a not_active peer with more timeouts than this becomes disabled",
   }),
+  boolean({
+    name: "init_with_single",
+    property: "initWithSingle",
+    default: "0",
+    help: "at first contact, handlers synchronise with the first node only, instead of with all",
+  }),
+  boolean({
+    name: "sl_send",
+    property: "slSend",
+    default: "0",
+    help: "send messages once over UDP and never again; their answers still count",
+  }),
   duration({
     name: "handler_timeout",
     property: "handlerTimeoutMs",
@@ -229,11 +261,79 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     help: "declare a channel: messages on it are answered 202 while nobody listens, instead of 404",
   }),
   text({
+    name: "on",
+    property: "handlers",
+    placeholder: "NAME=CMD",
+    repeatable: true,
+    expected: "CHANNEL=CMD, peer-up=CMD, peer-down=CMD or peer-disabled=CMD",
+    accepts: isHandler,
+    help: "run a command for each message of a channel, or when a peer comes, fails or is disabled",
+  }),
+  text({
+    name: "replicate",
+    property: "replicate",
+    placeholder: "METHOD[,METHOD][=CODE]",
+    repeatable: true,
+    expected: "SIP methods such as REGISTER,PUBLISH, perhaps with the code of the answer: REGISTER=202",
+    accepts: isReplication,
+    help: "pass requests of these methods from outside the bus on to all active nodes, and answer them with CODE (200)",
+  }),
+  text({
+    name: "dns_server",
+    property: "dnsServers",
+    placeholder: "IP[:PORT]",
+    repeatable: true,
+    expected: "an IP address, perhaps with a port: 192.0.2.53, 127.0.0.1:5353, [2001:db8::1]:53",
+    accepts: isDnsServer,
+    help: "ask these DNS servers instead of those of the system",
+  }),
+  text({
+    name: "tls_cert",
+    property: "tlsCert",
+    placeholder: "FILE",
+    expected: "the path of a PEM file",
+    accepts: isPath,
+    help: "certificate of this node with its chain, as server and as client",
+  }),
+  text({
+    name: "tls_key",
+    property: "tlsKey",
+    placeholder: "FILE",
+    expected: "the path of a PEM file",
+    accepts: isPath,
+    help: "private key of tls_cert",
+  }),
+  text({
+    name: "tls_ca",
+    property: "tlsCa",
+    placeholder: "FILE",
+    expected: "the path of a PEM file",
+    accepts: isPath,
+    help: "certificates of the authorities that vouch for the other nodes (those of the system if unset)",
+  }),
+  {
+    name: "tls_verify",
+    property: "tlsVerify",
+    type: "choice",
+    placeholder: "peer|none",
+    default: "peer",
+    repeatable: false,
+    choices: ["peer", "none"],
+    expected: "peer or none",
+    help: "whether the certificate of a node that we connect to must be valid, and for its name or address",
+  },
+  boolean({
+    name: "tls_require_client_cert",
+    property: "tlsRequireClientCert",
+    default: "0",
+    help: "refuse nodes that connect to us without a certificate that tls_ca vouches for",
+  }),
+  text({
     name: "socket",
     property: "socket",
     placeholder: "PATH",
     expected: "the path of a unix socket, at most 107 bytes",
-    accepts: (path) => isPath(path) && path.length <= 107,
+    accepts: isSocketPath,
     help: "control socket (DMQ_SOCKET, $RUNTIME_DIRECTORY/dmq.sock, $XDG_RUNTIME_DIR/dmq/dmq.sock, /run/dmq/dmq.sock)",
   }),
   text({
@@ -249,6 +349,30 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     property: "noSnapshot",
     default: "0",
     help: "keep no snapshot: a restarted node knows nobody but its notification addresses",
+  }),
+  text({
+    name: "ctl",
+    property: "ctl",
+    placeholder: "PATH",
+    expected: "the path of a unix socket, at most 107 bytes",
+    accepts: isSocketPath,
+    help: "socket that speaks Kamailio's binary RPC: kamcmd -s unixs:PATH dmq.list_nodes",
+  }),
+  text({
+    name: "rpc_fifo",
+    property: "rpcFifo",
+    placeholder: "PATH",
+    expected: "the path of a FIFO",
+    accepts: isPath,
+    help: "FIFO that speaks Kamailio's JSON-RPC: RPCFIFOPATH=PATH kamctl rpc dmq.list_nodes",
+  }),
+  text({
+    name: "rpc_fifo_reply_dir",
+    property: "rpcFifoReplyDir",
+    placeholder: "DIR",
+    expected: "the path of a directory",
+    accepts: isPath,
+    help: "where kamctl makes its reply FIFOs (the system's directory for temporary files if unset)",
   }),
   {
     name: "log_level",
@@ -411,4 +535,29 @@ function isServerSocket(text: string): boolean {
 
 function isPath(path: string): boolean {
   return path !== "" && !path.includes("\0");
+}
+
+function isSocketPath(path: string): boolean {
+  return isPath(path) && Buffer.byteLength(path) <= 107;
+}
+
+/** What comes of CMD is the daemon's to say: it knows the programs. */
+function isHandler(text: string): boolean {
+  const equals = text.indexOf("=");
+  return equals > 0 && isChannelName(text.slice(0, equals)) && text.slice(equals + 1).trim() !== "";
+}
+
+/** RFC 3261 §25.1 `Method` is a token; ACK and CANCEL belong to another request and KDMQ to the node. */
+function isReplication(text: string): boolean {
+  const [methods = "", code, ...rest] = text.split("=");
+  if (rest.length > 0 || (code !== undefined && !/^[2-6]\d\d$/.test(code)) || code === "408") return false;
+  return methods
+    .split(",")
+    .every((one) => /^[A-Z]{1,32}$/.test(one) && !["ACK", "CANCEL", "INVITE", "KDMQ"].includes(one));
+}
+
+function isDnsServer(text: string): boolean {
+  if (canonicalIp(text) !== undefined) return true;
+  const host = readHostPort(text, { needsPort: true, portMin: 1 });
+  return host !== undefined && canonicalIp(host) !== undefined;
 }

@@ -9,6 +9,11 @@ export interface Endpoint {
   /** IPv4 dotted quad, or IPv6 in RFC 5952 form without brackets. */
   readonly ip: string;
   readonly port: number;
+  /**
+   * Host of the URI that led here, where it is a name: TLS sends it as server name and holds the certificate against it
+   * (RFC 5922 §7.1). It is no part of what an endpoint is: two endpoints that differ in it are the same.
+   */
+  readonly name?: string;
 }
 
 /** RFC 3261 §18: messages over a stream are never sent again by a transaction. */

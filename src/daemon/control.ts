@@ -16,6 +16,7 @@ import {
   type NodeRow,
   nodeIsLocal,
   nodeNotFound,
+  type ReplicateRequest,
   RpcFault,
   type SendRequest,
   type Status,
@@ -119,6 +120,14 @@ export class Control implements ControlSurface {
 
   stop(): Promise<void> {
     return this.end({ announce: false });
+  }
+
+  async reload(): Promise<string[]> {
+    return [];
+  }
+
+  async replicate(_request: ReplicateRequest): Promise<DeliveryResult[]> {
+    return [];
   }
 
   private end(options: { announce: boolean }): Promise<void> {

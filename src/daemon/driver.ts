@@ -5,25 +5,21 @@
 
 import type { Handler, HandlerMode } from "../channel/channel.ts";
 import { Dispatcher } from "../channel/dispatcher.ts";
-import { canonicalIp, defaultPort, type Endpoint, formatHost, isIpv6, type Transport } from "../core/endpoint.ts";
-import { ConfigError, ProtocolError, TransportError, UsageError } from "../core/errors.ts";
+import type { Endpoint } from "../core/endpoint.ts";
+import { ProtocolError, UsageError } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
 import type { Duration, Instant } from "../core/time.ts";
-import type { PeerAddress } from "../membership/peer.ts";
 import type { Status } from "../membership/status.ts";
 import type { NodeCounters, NodeEvent, OutcomeReport, Output, PeerInfo } from "../node/io.ts";
 import { DmqNode, type NodeOptions, type SendOptions } from "../node/node.ts";
-import { parseUri } from "../sip/uri.ts";
 import { Resolver } from "../transport/resolver.ts";
-import { openStreams, type StreamTransport } from "../transport/stream.ts";
 import type { Listener, TransportSink } from "../transport/transport.ts";
-import { openUdp, QueueFull, type UdpTransport } from "../transport/udp.ts";
+import { QueueFull } from "../transport/udp.ts";
+import { openSockets, ownAddress, type SocketOptions, type Sockets } from "./sockets.ts";
 
-export interface CreateNodeOptions extends Omit<NodeOptions, "address"> {
+export interface CreateNodeOptions extends Omit<NodeOptions, "address">, SocketOptions {
   /** Our own address, `sip:IP:port[;transport=tcp]`; port 0 takes a free one. */
   serverAddress: string;
-  /** Where to listen instead, `proto:ip:port` each. Default: UDP and TCP at `serverAddress`. */
-  serverSockets?: readonly string[];
   /** Handler runs at a time, default 2. */
   numWorkers?: number;
   /** Milliseconds between the workers' looks at their queue; 0 (default) wakes them. */
@@ -47,8 +43,7 @@ type Listeners = { [K in NodeEvent["type"]]?: Set<(event: Extract<NodeEvent, { t
 /** A node that runs: the core, its sockets and its handlers. Made by `createNode`. */
 export class RunningNode {
   private readonly core: DmqNode;
-  private readonly udp: UdpTransport[];
-  private readonly streams: StreamTransport[];
+  private readonly opened: Sockets;
   private readonly resolver = new Resolver({ timeoutMs: 5_000 });
   private readonly dispatcher: Dispatcher;
   private readonly outcomes = new Map<number, (report: OutcomeReport) => void>();
@@ -61,10 +56,9 @@ export class RunningNode {
   private left: (() => void) | undefined;
 
   /** @internal Use `createNode`. */
-  constructor(core: DmqNode, udp: UdpTransport[], streams: StreamTransport[], options: CreateNodeOptions) {
+  constructor(core: DmqNode, sockets: Sockets, options: CreateNodeOptions) {
     this.core = core;
-    this.udp = udp;
-    this.streams = streams;
+    this.opened = sockets;
     this.dispatcher = new Dispatcher(
       {
         answer: (id, answer) => this.run((now) => core.answer(id, answer, now)),
@@ -194,7 +188,7 @@ export class RunningNode {
 
   /** Where the node listens. */
   sockets(): Listener[] {
-    return [...this.udp, ...this.streams].map(({ listener }) => listener).filter(({ port }) => port !== 0);
+    return this.opened.listeners();
   }
 
   // --- events ------------------------------------------------------------------------------------------------------
@@ -237,11 +231,7 @@ export class RunningNode {
     await left;
     this.closed = true;
     clearTimeout(this.timer);
-    for (const transport of this.udp) {
-      transport.flush();
-      transport.close();
-    }
-    for (const transport of this.streams) transport.shutdown();
+    this.opened.shutdown();
   }
 
   // --- the loop ----------------------------------------------------------------------------------------------------
@@ -285,7 +275,7 @@ export class RunningNode {
         this.transmit(output.to, output.flow, output.bytes, output.close);
         break;
       case "close":
-        for (const transport of this.streams) transport.close(output.flow);
+        this.opened.closeFlow(output.flow);
         break;
       case "resolve":
         this.resolve(output.host);
@@ -297,15 +287,10 @@ export class RunningNode {
   }
 
   private transmit(to: Endpoint, flow: number | undefined, bytes: Uint8Array, close: boolean | undefined): void {
-    const all: readonly (UdpTransport | StreamTransport)[] = to.transport === "udp" ? this.udp : this.streams;
-    // Anyone may name a node with a transport that is not open here (TLS): that is unsent, like any other.
-    const transports = all.filter(({ listener }) => listener.transport === to.transport);
-    const transport = transports.find(({ listener }) => fits(listener.ip, to.ip)) ?? transports[0];
-    if (transport === undefined) {
-      const cause = new TransportError("transport-send", "send to", `${to.transport}:${formatHost(to.ip)}:${to.port}`);
+    const cause = this.opened.send(to, flow, bytes, close);
+    // Anyone may name a node with a transport that is not open here: that is unsent, like any other.
+    if (cause !== undefined)
       queueMicrotask(() => this.run((now) => this.core.handle({ type: "unsent", to, cause }, now)));
-    } else if (to.transport === "udp") (transport as UdpTransport).send(to, bytes);
-    else (transport as StreamTransport).send(to, flow, bytes, close);
   }
 
   private resolve(host: string): void {
@@ -370,10 +355,6 @@ function octets(body: string | Uint8Array): Uint8Array {
   return typeof body === "string" ? new TextEncoder().encode(body) : body;
 }
 
-function fits(localIp: string, remoteIp: string): boolean {
-  return isIpv6(localIp) === isIpv6(remoteIp);
-}
-
 const SYSTEM_RANDOM: Random = systemRandom();
 
 /** The system's cryptographic source, fetched a page at a time. */
@@ -403,107 +384,22 @@ export async function createNode(
   prepare: (node: RunningNode) => void = () => {},
 ): Promise<RunningNode> {
   const address = ownAddress(options.serverAddress);
-  let node: RunningNode | undefined;
   const sink: TransportSink = {
     received: (from, flow, bytes) => deliver?.received(from, flow, bytes),
     closed: (flow, cause) => deliver?.closed(flow, cause),
     unsent: (to, cause) => deliver?.unsent(to, cause),
   };
   let deliver: TransportSink | undefined;
-  const { udp, streams } = await openSockets(address, options.serverSockets ?? [], sink);
+  const sockets = await openSockets(address, options, sink);
   try {
-    const bound = [...udp, ...streams].map(({ listener }) => listener);
-    const primary = bound.find(({ transport, port }) => transport === address.transport && port !== 0) ?? bound[0];
-    const port = address.port === 0 ? (primary?.port ?? 0) : address.port;
-    const core = new DmqNode({ ...options, address: { ...address, port } }, SYSTEM_RANDOM);
-    node = new RunningNode(core, udp, streams, options);
+    const core = new DmqNode({ ...options, address: { ...address, port: sockets.portFor(address) } }, SYSTEM_RANDOM);
+    const node = new RunningNode(core, sockets, options);
     deliver = node.sink();
     prepare(node);
     node.start();
     return node;
   } catch (cause) {
-    for (const transport of udp) transport.close();
-    for (const transport of streams) transport.shutdown();
+    sockets.shutdown();
     throw cause instanceof ProtocolError ? new UsageError(cause.message) : cause;
-  }
-}
-
-/** @throws ConfigError */
-function ownAddress(text: string): PeerAddress {
-  // Port 0 asks for any free port, which is no port of a SIP URI (RFC 3261 §19.1).
-  const isAnyPort = /:0(;|$)/.test(text);
-  const uri = parseUri(isAnyPort ? text.replace(/:0(;|$)/, "$1") : text);
-  const expected = "sip:IP:port[;transport=tcp] with an IP literal that other nodes reach";
-  if (uri instanceof ProtocolError)
-    throw new ConfigError("config-invalid-value", "server_address", text, expected, uri);
-  const transport = uri.params.get("transport")?.toLowerCase() ?? "udp";
-  const host = canonicalIp(uri.host);
-  if ((transport !== "udp" && transport !== "tcp") || host === undefined || host === "0.0.0.0" || host === "::")
-    throw new ConfigError("config-invalid-value", "server_address", text, expected);
-  return { transport, host, port: isAnyPort ? 0 : (uri.port ?? defaultPort(transport)) };
-}
-
-/** @throws ConfigError */
-function parseSocket(text: string): { transport: Transport; ip: string; port: number } {
-  const first = text.indexOf(":");
-  const last = text.lastIndexOf(":");
-  const transport = text.slice(0, first);
-  const ip = canonicalIp(text.slice(first + 1, last));
-  const port = Number(text.slice(last + 1));
-  if (
-    (transport !== "udp" && transport !== "tcp") ||
-    ip === undefined ||
-    !Number.isInteger(port) ||
-    port < 0 ||
-    port > 65_535
-  )
-    throw new ConfigError("config-invalid-value", "server_socket", text, "udp:ip:port or tcp:ip:port");
-  return { transport, ip, port };
-}
-
-async function openSockets(
-  address: PeerAddress,
-  sockets: readonly string[],
-  sink: TransportSink,
-): Promise<{ udp: UdpTransport[]; streams: StreamTransport[] }> {
-  const udp: UdpTransport[] = [];
-  const streams: StreamTransport[] = [];
-  const wanted = sockets.map(parseSocket);
-  try {
-    if (wanted.length === 0) await openBoth(address, sink, udp, streams);
-    for (const { transport, ip, port } of wanted) {
-      if (transport === "udp") udp.push(await openUdp({ ip, port }, sink));
-      else streams.push(await openStreams({ ip, port }, sink));
-    }
-    // Without a listener of its own a node still reaches peers over TCP; they answer on the same connection.
-    if (streams.length === 0) streams.push(await openStreams(undefined, sink));
-    return { udp, streams };
-  } catch (cause) {
-    for (const transport of udp) transport.close();
-    for (const transport of streams) transport.shutdown();
-    throw cause;
-  }
-}
-
-/**
- * UDP and TCP at one address: peers of both kinds are reached from the port that our Via names, which is where a Kamailio
- * answers to (it asks for no rport).
- */
-async function openBoth(
-  { transport, host: ip, port }: PeerAddress,
-  sink: TransportSink,
-  udp: UdpTransport[],
-  streams: StreamTransport[],
-): Promise<void> {
-  if (transport === "udp") {
-    const first = await openUdp({ ip, port }, sink);
-    udp.push(first);
-    const second = await openStreams({ ip, port: first.listener.port }, sink).catch(() => undefined);
-    if (second !== undefined) streams.push(second);
-  } else {
-    const first = await openStreams({ ip, port }, sink);
-    streams.push(first);
-    const second = await openUdp({ ip, port: first.listener.port }, sink).catch(() => undefined);
-    if (second !== undefined) udp.push(second);
   }
 }

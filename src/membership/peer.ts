@@ -79,7 +79,8 @@ export function addressUri(address: PeerAddress, host: string = address.host, us
 }
 
 export function endpointOf(address: PeerAddress, ip: string): Endpoint {
-  return { transport: address.transport, ip, port: address.port };
+  const named = address.transport === "tls" && canonicalIp(address.host) === undefined;
+  return { transport: address.transport, ip, port: address.port, ...(named && { name: address.host }) };
 }
 
 /** A literal needs no DNS. */

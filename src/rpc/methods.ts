@@ -123,6 +123,28 @@ export const METHODS: ReadonlyMap<string, Method> = new Map([
       },
     }),
   ],
+  [
+    "dmq.reload",
+    define({
+      help: "Reads again what can change while the daemon runs, and says what it was.",
+      run: (surface) => surface.reload(),
+    }),
+  ],
+  [
+    "dmq.replicate",
+    define({
+      optional: ["request", "timeout_ms", "request_base64"],
+      help: "Passes a SIP request on to every active node and waits for how each one ended.",
+      run: (surface, params): Promise<DeliveryResult[]> =>
+        surface.replicate({
+          octets: bodyBytes({
+            ...(params.request !== undefined && { body: params.request }),
+            ...(params.request_base64 !== undefined && { body_base64: params.request_base64 }),
+          }),
+          ...(params.timeout_ms !== undefined && { timeoutMs: params.timeout_ms }),
+        }),
+    }),
+  ],
   ["dmq.status", define({ help: "What the daemon is and counts.", run: (surface) => surface.status() })],
   ["core.version", define({ help: "The daemon's name and version.", run: (surface) => surface.version() })],
   ["core.uptime", define({ help: "Since when the daemon runs.", run: uptime })],

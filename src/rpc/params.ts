@@ -22,6 +22,8 @@ export interface Params {
   except: string[];
   uris: string[];
   method: string;
+  request: string;
+  request_base64: string;
 }
 
 export type ParamName = keyof Params;
@@ -56,6 +58,8 @@ const READERS: { [Name in ParamName]: { read: Reader<Params[Name]>; expected: st
   except: { read: words, expected: "an array of node URIs" },
   uris: { read: someWords, expected: "an array of SIP URIs" },
   method: { read: word, expected: "the name of a method" },
+  request: { read: wellFormed, expected: "a SIP request" },
+  request_base64: { read: base64, expected: "a SIP request in base64" },
 };
 
 /**

@@ -141,6 +141,12 @@ export interface BroadcastRequest extends MessageOptions {
   except: string[];
 }
 
+export interface ReplicateRequest {
+  /** The request as on the wire; its Content-Length may be missing. */
+  octets: Uint8Array;
+  timeoutMs?: number;
+}
+
 /** Every member may throw an `RpcFault` (the caller sees it as it is) or a `DmqError` (methods.ts makes a fault of it). */
 export interface ControlSurface {
   /** Peers newest first, the local node last. */
@@ -167,6 +173,20 @@ export interface ControlSurface {
   leave(): Promise<void>;
   /** As `leave`, without the announcement. */
   stop(): Promise<void>;
+  /**
+   * Reads again what can change while the daemon runs.
+   *
+   * @returns what was read again, for the operator: `tls certificates`
+   * @throws  DmqError where it cannot be used; what was in use before stays in use
+   */
+  reload(): Promise<string[]>;
+  /**
+   * Passes a SIP request on to every active node (Kamailio's `dmq_t_replicate`).
+   *
+   * @returns one result for each node, none if there is nobody
+   * @throws  RpcFault for octets that are no SIP request
+   */
+  replicate(request: ReplicateRequest): Promise<DeliveryResult[]>;
   status(): StatusReport;
   version(): string;
   live(): boolean;

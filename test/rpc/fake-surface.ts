@@ -11,6 +11,7 @@ import {
   type NodeRow,
   nodeIsLocal,
   nodeNotFound,
+  type ReplicateRequest,
   type SendRequest,
   type Status,
   type StatusReport,
@@ -113,6 +114,16 @@ export class FakeSurface implements ControlSurface {
   async stop(): Promise<void> {
     this.calls.push("stop");
     await this.onStop();
+  }
+
+  async reload(): Promise<string[]> {
+    this.calls.push("reload");
+    return ["tls certificates"];
+  }
+
+  async replicate(request: ReplicateRequest): Promise<DeliveryResult[]> {
+    this.calls.push(`replicate ${new TextDecoder().decode(request.octets)} ${request.timeoutMs ?? "-"}`);
+    return [];
   }
 
   status(): StatusReport {
