@@ -54,6 +54,11 @@ export class Hints {
     return first.value;
   }
 
+  /** Names that wait or are being probed. */
+  get size(): number {
+    return this.probing.size + this.waiting.size;
+  }
+
   probed(key: string): Hint | undefined {
     return this.probing.get(key);
   }

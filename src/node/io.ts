@@ -90,10 +90,26 @@ export interface ChannelMessage {
   request: SipRequest;
 }
 
-/** What answers a channel message. A body is dropped unless the request accepts one. */
+/** A request that a route has to decide on: it waits for `DmqNode.answer`, `take` or `serve` with its `id`. */
+export interface IncomingRequest {
+  /** Handle for the answer. */
+  id: number;
+  method: string;
+  /** Request-URI, as written. */
+  uri: string;
+  source: Endpoint;
+  /** The source IP address is that of a peer, of whatever status (Kamailio's `dmq_is_from_node`). */
+  fromNode: boolean;
+  body: Uint8Array;
+  request: SipRequest;
+}
+
+/** What answers a request. On KDMQ a body is dropped unless the request accepts one. */
 export interface Answer {
   status: number;
   reason?: string;
+  /** Added to the answer; not those that every answer has (Via, From, To, Call-ID, CSeq, Content-Type …). */
+  headers?: readonly (readonly [name: string, value: string])[];
   contentType?: string;
   body?: Uint8Array;
   retryAfterSeconds?: number;
@@ -122,6 +138,9 @@ export interface PeerInfo {
   queued: number;
 }
 
+/** `queued`: by one of `num_workers` workers. `inline`: at once, before the next datagram is looked at. */
+export type HandlerMode = "queued" | "inline";
+
 export type WarningCode =
   | "bad-line"
   | "told-disabled"
@@ -141,7 +160,12 @@ export type NodeEvent =
   | { type: "peer-down"; peer: PeerInfo }
   | { type: "peer-disabled"; peer: PeerInfo }
   | { type: "peer-removed"; peer: PeerInfo }
-  | { type: "message"; message: ChannelMessage }
+  /** First contact with the bus: `nodes` are whom to synchronise with. Again after everybody was lost. */
+  | { type: "joined"; nodes: string[] }
+  /** `mode` is there where the route that took the request decided how its handler is run. */
+  | { type: "message"; message: ChannelMessage; mode?: HandlerMode }
+  /** Only where a route is set. */
+  | { type: "request"; request: IncomingRequest }
   | { type: "outcome"; report: OutcomeReport }
   | { type: "warning"; code: WarningCode; text: string; peer?: string }
   /** `leave()` is through: nothing in flight any more, the driver may close the sockets. */
@@ -159,6 +183,10 @@ export interface NodeCounters {
   responsesReceived: number;
   /** Responses that match no transaction of ours, or came from elsewhere than the request went. */
   strayResponses: number;
+  /** Copies of requests from outside the bus that were sent to nodes. */
+  replicasSent: number;
+  /** Requests that were not replicated because they came from a node. */
+  loopsPrevented: number;
   relays: number;
   /** Joins, pings, probes, relays and leaves. */
   notificationsSent: number;

@@ -23,6 +23,7 @@ import {
 import { Pinger } from "../membership/pinger.ts";
 import { PeerRegistry } from "../membership/registry.ts";
 import { type NextStatus, nextStatus, type Status } from "../membership/status.ts";
+import { FirstContact } from "./contact.ts";
 import type { NodeCounters } from "./io.ts";
 import { buildKdmq } from "./kdmq.ts";
 import { Names } from "./names.ts";
@@ -63,6 +64,7 @@ export class Members {
   private readonly hints: Hints;
   private readonly pinger: Pinger;
   private readonly names: Names;
+  private readonly contact: FirstContact;
   private readonly lost = new Map<string, PeerAddress>();
   /** `multi_notify` contacts that are names. */
   private readonly seedNames: PeerAddress[] = [];
@@ -77,6 +79,7 @@ export class Members {
     this.hints = new Hints(context.options.pingIntervalMs);
     this.pinger = new Pinger(context.options.pingIntervalMs, context.random);
     this.names = new Names(context.outbox);
+    this.contact = new FirstContact(context.options.initWithSingle);
   }
 
   // --- joining -----------------------------------------------------------------------------------------------------
@@ -429,6 +432,15 @@ export class Members {
     this.lost.delete(peer.key);
     this.pinger.answered(peer.key);
     this.become(peer, nextStatus(peer.status, "answered", 0, false, this.context.options), now);
+    this.contact.answered(peer.uri, now);
+  }
+
+  /** Says once for each first contact with the bus whom to synchronise with. */
+  settle(now: Instant): void {
+    if (!this.contact.isSettling()) return;
+    const active = (): string[] => [...this.registry.all()].filter(isActive).map(({ uri }) => uri);
+    const nodes = this.contact.check(this.hints.size + this.countUnproven() > 0, active, now);
+    if (nodes !== undefined) this.context.outbox.event({ type: "joined", nodes });
   }
 
   /** A notification of ours ended without an answer. */
@@ -472,6 +484,7 @@ export class Members {
     if (peer.status === next) return;
     peer.status = next;
     peer.statusSince = now;
+    if (next !== "active" && this.registry.countActive() === 0) this.contact.lost();
     const type = next === "active" ? "peer-up" : next === "not_active" ? "peer-down" : "peer-disabled";
     this.context.outbox.event({ type, peer: peerInfo(peer, this.context.requests) });
   }
@@ -494,6 +507,7 @@ export class Members {
   private drop(peer: Peer): void {
     this.registry.remove(peer);
     this.pinger.forget(peer.key);
+    if (this.registry.countActive() === 0) this.contact.lost();
     if (peer.verified) this.lost.set(peer.key, peer.address);
     if (this.lost.size > LOST_MAX) this.lost.delete(this.lost.keys().next().value as string);
     this.context.outbox.event({ type: "peer-removed", peer: peerInfo(peer, this.context.requests) });
@@ -611,7 +625,10 @@ export class Members {
   }
 
   nextTimeout(): Instant | undefined {
-    return this.pinger.nextTimeout();
+    const ping = this.pinger.nextTimeout();
+    const contact = this.contact.nextTimeout();
+    if (ping === undefined || contact === undefined) return ping ?? contact;
+    return Math.min(ping, contact);
   }
 
   // --- leaving -----------------------------------------------------------------------------------------------------
@@ -636,6 +653,10 @@ export class Members {
     this.status = "disabled";
     for (const peer of this.registry.all()) if (peer.verified) this.notify(peer, "leave", 1, now);
   }
+}
+
+function isActive({ status }: Peer): boolean {
+  return status === "active";
 }
 
 function rotated<T>(items: readonly T[], turn: number): T[] {

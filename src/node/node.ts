@@ -4,10 +4,9 @@
  *
  * One call, then `poll()` to `undefined`, then a timer for `nextTimeout()`. Nothing that a remote sends throws.
  */
-import { DeadlineQueue } from "../core/deadline-queue.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { ProtocolError, UsageError } from "../core/errors.ts";
-import { type Random, token } from "../core/random.ts";
+import type { Random } from "../core/random.ts";
 import type { Duration, Instant } from "../core/time.ts";
 import { addressUri, type Peer, type PeerAddress, parseAddress } from "../membership/peer.ts";
 import type { Status } from "../membership/status.ts";
@@ -15,19 +14,28 @@ import { Framer } from "../sip/framer.ts";
 import type { SipMessage, SipRequest, SipResponse } from "../sip/message.ts";
 import { parseNameAddr } from "../sip/name-addr.ts";
 import { checkRequest, checkResponse, cseqOf, type Malformed, parseMessage } from "../sip/parse.ts";
-import { isHeaderSafe, ResponseWriter, reasonPhrase } from "../sip/serialize.ts";
 import { parseUri } from "../sip/uri.ts";
-import { responseDestination, topVia, viaCount } from "../sip/via.ts";
-import { hasMagicCookie, serverKey } from "../transaction/key.ts";
-import { isAnswerStatus } from "../transaction/server.ts";
-import { ServerTransactions } from "../transaction/table.ts";
-import type { Answer, ChannelMessage, Flow, Input, NodeCounters, Outcome, Output, PeerInfo } from "./io.ts";
+import { topVia, viaCount } from "../sip/via.ts";
+import type {
+  Answer,
+  ChannelMessage,
+  Flow,
+  HandlerMode,
+  IncomingRequest,
+  Input,
+  NodeCounters,
+  Outcome,
+  Output,
+  PeerInfo,
+} from "./io.ts";
 import { buildKdmq, checkChannel, checkHeaderText } from "./kdmq.ts";
 import { Members } from "./members.ts";
 import { type NodeOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { Outbox } from "./outbox.ts";
 import { peerInfo } from "./peer-info.ts";
-import { type EndedRequest, type OutgoingRequest, Requests } from "./requests.ts";
+import { type Original, originalOf, readOriginal, replicaFor } from "./replica.ts";
+import { type EndedRequest, isNotification, type OutgoingRequest, Requests } from "./requests.ts";
+import { type Pending, Serving } from "./serving.ts";
 import { Warnings } from "./warnings.ts";
 
 export type { NodeOptions } from "./options.ts";
@@ -43,26 +51,29 @@ export interface SendOptions {
   accept?: string;
 }
 
-/** Server transactions that are remembered; beyond, the oldest completed one is forgotten. */
-const SERVER_TRANSACTIONS_MAX = 65_536;
+export interface ReplicateOptions {
+  /** Send even if the request came from a node: who has asked `isFromNode` need not ask twice. */
+  skipLoopTest?: boolean;
+  /** Instead of `requestTimeoutMs`. */
+  timeoutMs?: Duration;
+}
+
+/** A request that was sent to a peer, and the number under which its `outcome` comes. */
+export interface Addressed {
+  request: number;
+  peer: string;
+}
+
 /** UDP payload over IPv4: 65,535 − 20 − 8. */
 const DATAGRAM_BYTES_MAX = 65_507;
-/** Leaves room for the headers that an answer copies from an ordinary request. */
-const ANSWER_BODY_BYTES_MAX = 60_000;
 /** A Kamailio with default buffers loses what is larger (dmq.md section 4). */
 const LARGE_BYTES = { udp: 32_767, tcp: 16_384, tls: 16_384 } as const;
-/** A request over UDP is repeated for 64·T1: what has no answer by then needs none. */
-const PENDING_MS = 32_000;
 /** What a leave waits for at most: answers to it, and handlers. */
 const LEAVE_MS = 1_500;
 const ALLOW = "KDMQ, OPTIONS";
 
-interface Pending {
-  request: SipRequest;
-  source: Endpoint;
-  flow: Flow;
-  transaction: number;
-}
+/** Which requests a route sees: none, those that are not KDMQ, or KDMQ too. */
+export type Routing = "none" | "others" | "all";
 
 export class DmqNode {
   readonly counters: NodeCounters = {
@@ -75,6 +86,8 @@ export class DmqNode {
     retransmissionsSent: 0,
     responsesReceived: 0,
     strayResponses: 0,
+    replicasSent: 0,
+    loopsPrevented: 0,
     relays: 0,
     notificationsSent: 0,
     badLines: 0,
@@ -86,12 +99,9 @@ export class DmqNode {
   private readonly warnings = new Warnings(this.outbox);
   private readonly requests: Requests;
   private readonly members: Members;
-  private readonly servers = new ServerTransactions(SERVER_TRANSACTIONS_MAX);
-  private readonly writer = new ResponseWriter();
+  private readonly serving: Serving;
   private readonly framers = new Map<Flow, Framer>();
-  private readonly pending = new Map<number, Pending>();
-  private readonly pendingUntil = new DeadlineQueue<number>();
-  private readonly toTag: string;
+  private routing: Routing = "none";
   private leaveDeadline: Instant | undefined;
   private gone = false;
 
@@ -100,15 +110,9 @@ export class DmqNode {
     this.options = resolveOptions(options);
     this.random = random;
     this.requests = new Requests(this.options);
-    this.toTag = token(random, 2);
-    this.members = new Members({
-      options: this.options,
-      requests: this.requests,
-      outbox: this.outbox,
-      random,
-      warnings: this.warnings,
-      counters: this.counters,
-    });
+    const { outbox, warnings, counters, requests } = this;
+    this.serving = new Serving({ options: this.options, outbox, random, warnings, counters });
+    this.members = new Members({ options: this.options, requests, outbox, random, warnings, counters });
   }
 
   /** Joins: sends to the notification addresses, or asks for their addresses first. The sockets must be open already. */
@@ -140,10 +144,8 @@ export class DmqNode {
 
   handleTimeout(now: Instant): void {
     this.requests.handleTimeout(now);
-    this.servers.handleTimeout(now);
+    this.serving.handleTimeout(now);
     this.members.handleTimeout(now);
-    for (let id = this.pendingUntil.take(now); id !== undefined; id = this.pendingUntil.take(now))
-      this.pending.delete(id);
     this.settle(now);
   }
 
@@ -153,12 +155,7 @@ export class DmqNode {
 
   nextTimeout(): Instant | undefined {
     let next = this.gone ? undefined : this.leaveDeadline;
-    for (const at of [
-      this.requests.nextTimeout(),
-      this.servers.nextTimeout(),
-      this.members.nextTimeout(),
-      this.pendingUntil.next(),
-    ])
+    for (const at of [this.requests.nextTimeout(), this.serving.nextTimeout(), this.members.nextTimeout()])
       if (at !== undefined && (next === undefined || at < next)) next = at;
     return next;
   }
@@ -191,10 +188,10 @@ export class DmqNode {
     body: Uint8Array,
     options: SendOptions & { except?: readonly string[] },
     now: Instant,
-  ): { request: number; peer: string }[] {
+  ): Addressed[] {
     checkMessage(channel, options);
     const except = new Set((options.except ?? []).map((uri) => this.find(uri)));
-    const addressed: { request: number; peer: string }[] = [];
+    const addressed: Addressed[] = [];
     for (const peer of this.members.registry.all()) {
       if (peer.status !== "active" || except.has(peer)) continue;
       addressed.push({ request: this.submit(channel, peer, body, options, now, false), peer: peer.uri });
@@ -210,6 +207,53 @@ export class DmqNode {
     return cancelled;
   }
 
+  /**
+   * Passes a request from outside the bus on to every active peer (Kamailio's `dmq_t_replicate`, dmq.md section 10). Nothing
+   * of it is changed but the Via that is added; the answers end here.
+   *
+   * @param request  as it came in, or octets that an operator gave
+   * @returns        one number for each peer that was addressed; nothing if there is none, or if the request came from a
+   *                 node and `skipLoopTest` is not set
+   * @throws UsageError for octets that are no request, and for INVITE, ACK, CANCEL and KDMQ
+   */
+  replicate(request: IncomingRequest | Uint8Array, options: ReplicateOptions, now: Instant): Addressed[] {
+    const original =
+      request instanceof Uint8Array ? readOriginal(request) : originalOf(request.request, request.source);
+    const isLoop = !(request instanceof Uint8Array) && this.isFromNode(request.source.ip);
+    if (isLoop && options.skipLoopTest !== true) {
+      this.counters.loopsPrevented++;
+      return [];
+    }
+    const addressed: Addressed[] = [];
+    for (const peer of this.members.registry.all()) {
+      if (peer.status !== "active") continue;
+      const id = this.submitReplica(original, peer, addressed.length, options, now);
+      addressed.push({ request: id, peer: peer.uri });
+    }
+    this.settle(now);
+    return addressed;
+  }
+
+  private submitReplica(
+    original: Original,
+    peer: Peer,
+    index: number,
+    options: ReplicateOptions,
+    now: Instant,
+  ): number {
+    const id = this.requests.nextId();
+    const obstacle = this.obstacleTo(peer);
+    if (obstacle !== undefined || peer.endpoint === undefined) return this.refuse(id, peer, obstacle);
+    const { transport } = peer.endpoint;
+    const built = replicaFor(original, this.options.address, transport, index, this.random);
+    const reason = tooLarge(transport, built.bytes.length);
+    if (reason !== undefined) return this.refuse(id, peer, { type: "unreachable", reason });
+    this.counters.replicasSent++;
+    const { method, vias } = original;
+    this.launch(id, "replica", peer, peer.endpoint, { ...built, method, vias }, options.timeoutMs, now);
+    return id;
+  }
+
   private submit(
     channel: string,
     peer: Peer,
@@ -219,22 +263,15 @@ export class DmqNode {
     refuseLarge: boolean,
   ): number {
     const id = this.requests.nextId();
-    const report = (outcome: Outcome): number => {
-      this.outbox.event({
-        type: "outcome",
-        report: { request: id, peer: peer.uri, outcome, elapsedMs: 0, attempts: 0 },
-      });
-      return id;
-    };
-    if (this.leaveDeadline !== undefined) return report({ type: "cancelled" });
-    if (peer.endpoint === undefined)
-      return report({ type: "unreachable", reason: `${peer.address.host} does not resolve` });
+    const obstacle = this.obstacleTo(peer);
+    if (obstacle !== undefined || peer.endpoint === undefined) return this.refuse(id, peer, obstacle);
+    const { transport } = peer.endpoint;
     const built = buildKdmq(
       {
         channel,
         local: this.options.address,
         target: peer.address,
-        transport: peer.endpoint.transport,
+        transport,
         maxForwards: options.maxForwards ?? 1,
         contentType: options.contentType ?? "text/plain",
         userAgent: this.options.userAgent,
@@ -243,23 +280,38 @@ export class DmqNode {
       },
       this.random,
     );
-    const size = built.bytes.length;
-    if (peer.endpoint.transport === "udp" && size > DATAGRAM_BYTES_MAX) {
-      const reason = `message of ${size} octets with headers does not fit a datagram (${DATAGRAM_BYTES_MAX}): address the node with ;transport=tcp, or send less`;
-      if (refuseLarge) throw new UsageError(reason);
-      return report({ type: "unreachable", reason });
-    }
-    this.warnLarge(peer, size, now);
-    const request = {
-      id,
-      kind: "message" as const,
-      peerKey: peer.key,
-      peerUri: peer.uri,
-      to: peer.endpoint,
-      startedAt: now,
-      ...built,
-    };
-    this.requests.submit(request, options.timeoutMs ?? this.options.requestTimeoutMs, now);
+    const reason = tooLarge(transport, built.bytes.length);
+    if (reason !== undefined && refuseLarge) throw new UsageError(reason);
+    if (reason !== undefined) return this.refuse(id, peer, { type: "unreachable", reason });
+    this.warnLarge(peer, built.bytes.length, now);
+    const once = this.options.slSend && transport === "udp";
+    this.launch(id, "message", peer, peer.endpoint, { ...built, once }, options.timeoutMs, now);
+    return id;
+  }
+
+  private launch(
+    id: number,
+    kind: "message" | "replica",
+    peer: Peer,
+    to: Endpoint,
+    what: Pick<OutgoingRequest, "branch" | "bytes" | "method" | "vias" | "once">,
+    timeoutMs: Duration | undefined,
+    now: Instant,
+  ): void {
+    const request = { id, kind, peerKey: peer.key, peerUri: peer.uri, to, startedAt: now, ...what };
+    this.requests.submit(request, timeoutMs ?? this.options.requestTimeoutMs, now);
+  }
+
+  /** Why nothing can be sent to this peer now. */
+  private obstacleTo(peer: Peer): Outcome | undefined {
+    if (this.leaveDeadline !== undefined) return { type: "cancelled" };
+    if (peer.endpoint !== undefined) return undefined;
+    return { type: "unreachable", reason: `${peer.address.host} does not resolve` };
+  }
+
+  private refuse(id: number, peer: Peer, outcome: Outcome = { type: "cancelled" }): number {
+    const report = { request: id, peer: peer.uri, outcome, elapsedMs: 0, attempts: 0 };
+    this.outbox.event({ type: "outcome", report });
     return id;
   }
 
@@ -287,7 +339,7 @@ export class DmqNode {
     return [...this.members.registry.all()].map((peer) => peerInfo(peer, this.requests)).reverse();
   }
 
-  /** True if any peer, of whatever status, has this IP address (Kamailio's `dmq_is_from_node`). */
+  /** True if any peer, of whatever status, has this IP address (Kamailio's `dmq_is_from_node`, dmq.md section 10). */
   isFromNode(ip: string): boolean {
     return this.members.registry.hasIp(ip);
   }
@@ -341,51 +393,46 @@ export class DmqNode {
   // --- answering ---------------------------------------------------------------------------------------------------
 
   /**
-   * Answers a channel message; a second answer, or one after 32 s, is ignored.
+   * Answers a channel message or a routed request; a second answer, or one after 32 s, is ignored.
    *
-   * @throws UsageError for a status that is not final, or 408, which RFC 4320 forbids
+   * @throws UsageError for a status that is not final, or 408, which RFC 4320 forbids, and for text that breaks its line
    */
   answer(id: number, answer: Answer, now: Instant): void {
-    if (answer.status < 200 || !isAnswerStatus(answer.status))
-      throw new UsageError(`a message cannot be answered with ${answer.status}: expected 200 to 699, and not 408`);
-    if (!isHeaderSafe(answer.reason ?? "") || !isHeaderSafe(answer.contentType ?? ""))
-      throw new UsageError("the reason or content type of an answer holds control characters");
-    const pending = this.pending.get(id);
-    if (pending === undefined) return;
-    this.pending.delete(id);
-    this.pendingUntil.delete(id);
-    const { body, ...bare } = answer;
-    const wanted = body !== undefined && pending.request.headers.has("Accept");
-    if (body !== undefined && body.length > 0 && !wanted) {
-      this.counters.guardsHit++;
-      this.warnings.warn("body-dropped", "the answer's body was left out: the request has no Accept header", now);
-    }
-    const isTooLarge = wanted && pending.source.transport === "udp" && body.length > ANSWER_BODY_BYTES_MAX;
-    if (isTooLarge) this.respond(pending, { status: 500, reason: "Answer Too Large For A Datagram" }, now);
-    else this.respond(pending, wanted ? answer : bare, now);
+    this.serving.answer(id, answer, now);
     this.settle(now);
   }
 
-  private respond(to: Pending, answer: Answer & { headers?: [string, string][] }, now: Instant): void {
-    const via = topVia(to.request);
-    if (via === undefined || via instanceof ProtocolError) return;
-    const headers = answer.headers ?? [];
-    headers.push(["Server", this.options.userAgent]);
-    if (answer.retryAfterSeconds !== undefined) headers.push(["Retry-After", String(answer.retryAfterSeconds)]);
-    // The buffer is used again only while nobody waits for what stands in it.
-    const writer = this.outbox.isEmpty() ? this.writer : new ResponseWriter();
-    const octets = writer.write(to.request, to.source, {
-      status: answer.status,
-      reason: answer.reason ?? reasonPhrase(answer.status),
-      toTag: this.toTag,
-      headers,
-      ...(answer.body === undefined || answer.body.length === 0
-        ? {}
-        : { body: answer.body, contentType: answer.contentType ?? "text/plain" }),
-    });
-    const destination = responseDestination(via, to.source);
-    const kept = this.servers.respond(to.transaction, answer.status, octets, destination, to.flow, now);
-    if (kept) this.outbox.push({ type: "transmit", to: destination, flow: to.flow, bytes: octets });
+  /**
+   * Decides who sees requests first: `others` gives those that are not KDMQ to the route, `all` gives it KDMQ as well. ACK,
+   * CANCEL, malformed requests and retransmissions never get there.
+   */
+  route(routing: Routing): void {
+    this.routing = routing;
+  }
+
+  /**
+   * The route gives a KDMQ request to its channel (Kamailio's `dmq_handle_message` and `dmq_process_message`).
+   *
+   * @returns false if the request has been answered, or given away, before
+   * @throws UsageError if it is no KDMQ request
+   */
+  take(id: number, mode: HandlerMode, now: Instant): boolean {
+    const pending = this.serving.take(id);
+    if (pending === undefined) return false;
+    if (pending.request.method !== "KDMQ") {
+      this.serving.hold(pending, now);
+      throw new UsageError(`a ${pending.request.method} request has no channel: expected KDMQ`);
+    }
+    this.onKdmq(pending, now, mode);
+    this.settle(now);
+    return true;
+  }
+
+  /** The route does not want the request: what happens to it without a route happens now. */
+  serve(id: number, now: Instant): void {
+    const pending = this.serving.take(id);
+    if (pending !== undefined) this.serveRequest(pending, now);
+    this.settle(now);
   }
 
   // --- octets that come in -----------------------------------------------------------------------------------------
@@ -443,8 +490,8 @@ export class DmqNode {
     this.counters.malformed++;
     this.warnings.warn("malformed", `${source.ip}:${source.port}: ${error.message} (${error.section})`, now);
     if (request === undefined || request.method === "ACK") return;
-    const pending = this.admit(request, source, flow, now);
-    if (pending !== undefined) this.respond(pending, { status: error.statusHint }, now);
+    const pending = this.serving.admit(request, source, flow, now);
+    if (pending !== undefined) this.serving.respond(pending, { status: error.statusHint }, now);
   }
 
   private onRequest(request: SipRequest, source: Endpoint, flow: Flow, now: Instant): void {
@@ -454,38 +501,50 @@ export class DmqNode {
       this.onMalformed(error, request, source, flow, now);
       return;
     }
-    const pending = this.admit(request, source, flow, now);
+    const pending = this.serving.admit(request, source, flow, now);
     if (pending === undefined) return;
-    if (request.method === "KDMQ") this.onKdmq(pending, now);
-    else if (request.method === "OPTIONS") this.respond(pending, { status: 200, headers: [["Allow", ALLOW]] }, now);
-    else if (request.method === "CANCEL") this.respond(pending, { status: 481 }, now);
-    else this.respond(pending, { status: 405, headers: [["Allow", ALLOW]] }, now);
+    if (this.isRouted(request)) this.onRouted(pending, now);
+    else this.serveRequest(pending, now);
   }
 
-  /** The server transaction of a request; `undefined` for a retransmission, which is answered as before. */
-  private admit(request: SipRequest, source: Endpoint, flow: Flow, now: Instant): Pending | undefined {
-    const via = topVia(request);
-    if (via === undefined || via instanceof ProtocolError) return undefined;
-    const seen = this.servers.receive(transactionKey(request, via), source, flow, now);
-    if (seen.verdict === "new") return { request, source, flow, transaction: seen.id };
-    this.counters.retransmissionsReceived++;
-    if (seen.answer !== undefined) this.outbox.push({ type: "transmit", ...seen.answer });
-    return undefined;
+  private isRouted({ method }: SipRequest): boolean {
+    if (this.routing === "none" || method === "CANCEL") return false;
+    return this.routing === "all" || method !== "KDMQ";
   }
 
-  private onKdmq(pending: Pending, now: Instant): void {
+  private onRouted(pending: Pending, now: Instant): void {
+    const { request, source, transaction } = pending;
+    if (this.isOverloaded(pending, `${request.method} request`, now)) return;
+    const { method, uri, body } = request;
+    const fromNode = this.isFromNode(source.ip);
+    this.outbox.event({
+      type: "request",
+      request: { id: transaction, method, uri, source, fromNode, body, request },
+    });
+  }
+
+  /** What happens to a request that no route takes. */
+  private serveRequest(pending: Pending, now: Instant): void {
+    const { method } = pending.request;
+    if (method === "KDMQ") this.onKdmq(pending, now);
+    else if (method === "OPTIONS") this.serving.respond(pending, { status: 200, headers: [["Allow", ALLOW]] }, now);
+    else if (method === "CANCEL") this.serving.respond(pending, { status: 481 }, now);
+    else this.serving.respond(pending, { status: 405, headers: [["Allow", ALLOW]] }, now);
+  }
+
+  private onKdmq(pending: Pending, now: Instant, mode?: HandlerMode): void {
     const { request } = pending;
     const required = request.headers.get("Require");
     if (required !== undefined) {
       // RFC 3261 §8.2.2.3: no extension of SIP is understood here.
-      this.respond(pending, { status: 420, headers: [["Unsupported", required]] }, now);
+      this.serving.respond(pending, { status: 420, headers: [["Unsupported", required]] }, now);
       return;
     }
     const uri = parseUri(request.uri);
     const channel = uri instanceof ProtocolError ? undefined : uri.user;
-    if (channel === undefined) this.respond(pending, NOT_FOUND, now);
+    if (channel === undefined) this.serving.respond(pending, NOT_FOUND, now);
     else if (channel === this.options.notificationChannel) this.onNotification(pending, now);
-    else this.onChannelMessage(pending, channel, now);
+    else this.onChannelMessage(pending, channel, now, mode);
   }
 
   private onNotification(pending: Pending, now: Instant): void {
@@ -505,23 +564,26 @@ export class DmqNode {
     const sender = from === undefined ? undefined : this.members.registry.find(from);
     // The sender's own line is part of the answer: a Kamailio looks for itself in it.
     const body = this.members.listFor(undefined, source.ip, now, sender?.userAgent);
-    this.respond(pending, { status: 200, contentType: "text/plain", body }, now);
+    this.serving.respond(pending, { status: 200, contentType: "text/plain", body }, now);
   }
 
-  private onChannelMessage(pending: Pending, channel: string, now: Instant): void {
+  private onChannelMessage(pending: Pending, channel: string, now: Instant, mode?: HandlerMode): void {
     this.counters.messagesReceived++;
-    if (this.leaveDeadline !== undefined || this.pending.size >= this.options.pendingMessages) {
-      this.warnings.warn(
-        "overload",
-        `message on ${channel} refused: leaving, or ${this.pending.size} wait for a handler`,
-        now,
-      );
-      this.respond(pending, { status: 503, retryAfterSeconds: 2 }, now);
-      return;
+    if (this.isOverloaded(pending, `message on ${channel}`, now)) return;
+    const message = this.messageOf(pending, channel);
+    this.outbox.event({ type: "message", message, ...(mode !== undefined && { mode }) });
+  }
+
+  /** Keeps a request for its handler or route, or answers 503 where there is no room for it. */
+  private isOverloaded(pending: Pending, what: string, now: Instant): boolean {
+    const { waiting } = this.serving;
+    if (this.leaveDeadline === undefined && waiting < this.options.pendingMessages) {
+      this.serving.hold(pending, now);
+      return false;
     }
-    this.pending.set(pending.transaction, pending);
-    this.pendingUntil.set(pending.transaction, now + PENDING_MS);
-    this.outbox.event({ type: "message", message: this.messageOf(pending, channel) });
+    this.warnings.warn("overload", `${what} refused: leaving, or ${waiting} wait for a handler`, now);
+    this.serving.respond(pending, { status: 503, retryAfterSeconds: 2 }, now);
+    return true;
   }
 
   private messageOf(pending: Pending, channel: string): ChannelMessage {
@@ -551,13 +613,13 @@ export class DmqNode {
     const via = topVia(response);
     const cseq = cseqOf(response);
     const sane = via !== undefined && !(via instanceof ProtocolError) && via.branch !== undefined && cseq !== undefined;
-    // One Via: a second one means that somebody forwarded it, and we never asked anyone to (RFC 3261 §8.1.3.3).
-    if (!sane || viaCount(response) !== 1 || checkResponse(response) !== undefined) {
+    if (!sane || checkResponse(response) !== undefined) {
       this.counters.strayResponses++;
       return;
     }
     const { status } = response;
-    const found = this.requests.receive({ branch: via.branch as string, method: cseq.method, status, from }, now);
+    const vias = viaCount(response);
+    const found = this.requests.receive({ branch: via.branch as string, method: cseq.method, status, vias, from }, now);
     if (found === undefined) this.counters.strayResponses++;
     else if (found !== "absorbed") this.onFinal(found.request, found.attempts, response, from, now);
   }
@@ -569,7 +631,7 @@ export class DmqNode {
     from: Endpoint,
     now: Instant,
   ): void {
-    if (request.kind === "message") this.report(request, outcomeOf(response), attempts, now);
+    if (!isNotification(request)) this.report(request, outcomeOf(response), attempts, now);
     else {
       const { status, body, headers } = response;
       this.members.answered(
@@ -596,13 +658,14 @@ export class DmqNode {
       this.onEnded(over, now);
     for (let next = this.requests.pollTransmit(); next !== undefined; next = this.requests.pollTransmit())
       this.outbox.push({ type: "transmit", to: next.to, bytes: next.bytes });
+    this.members.settle(now);
     this.counters.requestsSent = this.requests.sent;
     this.counters.retransmissionsSent = this.requests.retransmissions;
     this.finishLeave(now);
   }
 
   private onEnded({ request, end, attempts }: EndedRequest, now: Instant): void {
-    if (request.kind !== "message") {
+    if (isNotification(request)) {
       this.members.ended(request, end, now);
       return;
     }
@@ -612,7 +675,7 @@ export class DmqNode {
 
   private finishLeave(now: Instant): void {
     if (this.leaveDeadline === undefined || this.gone) return;
-    if (now < this.leaveDeadline && (this.requests.size > 0 || this.pending.size > 0)) return;
+    if (now < this.leaveDeadline && (this.requests.size > 0 || this.serving.waiting > 0)) return;
     this.gone = true;
     this.requests.cancelAll(now);
     this.outbox.event({ type: "left" });
@@ -656,25 +719,10 @@ function fromAddress(request: SipRequest): PeerAddress | undefined {
   return address instanceof ProtocolError ? undefined : address;
 }
 
-function transactionKey(
-  request: SipRequest,
-  via: { branch: string | undefined; host: string; port: number | undefined },
-): string {
-  const { headers, method, uri } = request;
-  const { branch, host, port } = via;
-  if (hasMagicCookie(branch)) return serverKey({ branch, host, port, method });
-  return serverKey({
-    branch,
-    host,
-    port,
-    method,
-    requestUri: uri,
-    toTag: headers.get("To"),
-    fromTag: headers.get("From"),
-    callId: headers.get("Call-ID"),
-    cseq: headers.get("CSeq"),
-    topVia: headers.get("Via"),
-  });
+/** @returns why a message of this size cannot go out, `undefined` if it can */
+function tooLarge(transport: Endpoint["transport"], size: number): string | undefined {
+  if (transport !== "udp" || size <= DATAGRAM_BYTES_MAX) return undefined;
+  return `message of ${size} octets with headers does not fit a datagram (${DATAGRAM_BYTES_MAX}): address the node with ;transport=tcp, or send less`;
 }
 
 function outcomeOf(response: SipResponse): Outcome {

@@ -17,6 +17,13 @@ export interface NodeOptions extends Partial<FailureRules> {
   pingIntervalMs?: Duration;
   /** Milliseconds until a request without a final response is a timeout, default 32,000 (RFC 3261 Timer F, 64·T1). */
   requestTimeoutMs?: Duration;
+  /** At first contact handlers synchronise with the node that answered first, not with all. Default false. */
+  initWithSingle?: boolean;
+  /**
+   * Messages go out once over UDP and are never repeated (Kamailio's `sl_send`): less traffic where a loss does not matter.
+   * Their answers count as ever, so that a lost one is a `timeout`. Notifications are repeated all the same.
+   */
+  slSend?: boolean;
   /** Messages in flight to one peer, default 256. */
   window?: number;
   /** Messages that wait for one peer behind its window, default 10,000; beyond: `overloaded` at once. */
@@ -38,6 +45,8 @@ export interface ResolvedOptions extends FailureRules {
   multiNotify: boolean;
   pingIntervalMs: Duration;
   requestTimeoutMs: Duration;
+  initWithSingle: boolean;
+  slSend: boolean;
   /** A ping is given up before the next one is due, so that a failed peer is known within two intervals. */
   pingTimeoutMs: Duration;
   window: number;
@@ -61,6 +70,8 @@ export function resolveOptions(options: NodeOptions): ResolvedOptions {
     notificationAddresses: [],
     notificationChannel: "notification_peer",
     multiNotify: false,
+    initWithSingle: false,
+    slSend: false,
     window: 256,
     queueMessages: 10_000,
     queueBytes: 64 * 1024 * 1024,

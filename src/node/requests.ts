@@ -9,7 +9,7 @@ import type { Endpoint } from "../core/endpoint.ts";
 import type { Duration, Instant } from "../core/time.ts";
 import { ClientTransactions } from "../transaction/table.ts";
 
-export type RequestKind = "message" | "ping" | "join" | "probe" | "relay" | "leave";
+export type RequestKind = "message" | "replica" | "ping" | "join" | "probe" | "relay" | "leave";
 
 export interface OutgoingRequest {
   readonly id: number;
@@ -20,6 +20,12 @@ export interface OutgoingRequest {
   readonly to: Endpoint;
   readonly branch: string;
   readonly bytes: Uint8Array;
+  /** `KDMQ` unless it is said. */
+  readonly method?: string;
+  /** Via values in it, 1 unless it is said: a response with another number went a way that we did not send it. */
+  readonly vias?: number;
+  /** Never repeated. */
+  readonly once?: boolean;
   readonly startedAt: Instant;
   readonly deadline: Instant;
   sent: boolean;
@@ -76,7 +82,7 @@ export class Requests {
 
   submit(request: Omit<OutgoingRequest, "sent" | "deadline">, timeoutMs: Duration, now: Instant): void {
     const entry: OutgoingRequest = { ...request, sent: false, deadline: now + timeoutMs };
-    if (entry.kind !== "message") {
+    if (isNotification(entry)) {
       this.live.set(entry.id, entry);
       this.launch(entry, now);
       return;
@@ -101,9 +107,12 @@ export class Requests {
 
   /** A response came in. Returns the request when it is over by it. */
   receive(
-    response: { branch: string; method: string; status: number; from: Endpoint },
+    response: { branch: string; method: string; status: number; vias: number; from: Endpoint },
     now: Instant,
   ): { request: OutgoingRequest; attempts: number } | "absorbed" | undefined {
+    const waiting = this.live.get(this.transactions.find(response.branch) ?? 0);
+    // RFC 3261 §8.1.3.3: what we sent with so many Vias comes back with so many.
+    if (waiting !== undefined && (waiting.vias ?? 1) !== response.vias) return undefined;
     const match = this.transactions.receive(response, now);
     if (match === undefined) return undefined;
     if (match.verdict !== "final") return "absorbed";
@@ -189,12 +198,13 @@ export class Requests {
 
   private launch(request: OutgoingRequest, now: Instant): void {
     request.sent = true;
-    if (request.kind !== "message") this.pinging.set(request.peerKey, (this.pinging.get(request.peerKey) ?? 0) + 1);
+    if (isNotification(request)) this.pinging.set(request.peerKey, (this.pinging.get(request.peerKey) ?? 0) + 1);
     this.transactions.start(
       {
         id: request.id,
         branch: request.branch,
-        method: "KDMQ",
+        method: request.method ?? "KDMQ",
+        once: request.once === true,
         to: request.to,
         bytes: request.bytes,
         timeoutMs: request.deadline - now,
@@ -213,8 +223,8 @@ export class Requests {
     const request = this.live.get(id);
     if (request === undefined) return undefined;
     this.live.delete(id);
-    if (request.kind === "message") this.leaveLane(request, now);
-    else this.settlePing(request.peerKey);
+    if (isNotification(request)) this.settlePing(request.peerKey);
+    else this.leaveLane(request, now);
     return request;
   }
 
@@ -243,4 +253,9 @@ export class Requests {
     }
     if (lane.inFlight === 0 && lane.queue.length === 0) this.lanes.delete(request.peerKey);
   }
+}
+
+/** What belongs to the membership, and does not wait in the queue. */
+export function isNotification({ kind }: { readonly kind: RequestKind }): boolean {
+  return kind !== "message" && kind !== "replica";
 }

@@ -398,6 +398,10 @@ function describeEvent(event: NodeEvent): string {
       return `warning ${event.code}: ${event.text}`;
     case "left":
       return "left";
+    case "joined":
+      return `joined ${event.nodes.join(" ")}`;
+    case "request":
+      return `request ${event.request.method} from ${event.request.source.ip}`;
     default:
       return `${event.type} ${event.peer.uri}`;
   }

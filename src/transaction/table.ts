@@ -25,6 +25,8 @@ export interface ClientRequest {
   to: Endpoint;
   /** Kept until the final response and sent again as they are: they belong to the table from now on. */
   bytes: Uint8Array;
+  /** Sent once, on every transport: no Timer E. */
+  once?: boolean;
   /** Instead of 64·T1. What has no time left (0 or less) is not sent: it ends with the next timeout. */
   timeoutMs?: number;
 }
@@ -48,6 +50,7 @@ interface ClientTransaction {
   readonly method: string;
   readonly to: Endpoint;
   readonly toKey: string;
+  readonly once: boolean;
   readonly startedAt: Instant;
   /** When Timer F fires. */
   readonly endsAt: Instant;
@@ -93,6 +96,7 @@ export class ClientTransactions {
       method,
       to,
       toKey: endpointKey(to),
+      once: request.once === true,
       startedAt: now,
       endsAt: now + lifeMs,
       bytes,
@@ -199,12 +203,17 @@ export class ClientTransactions {
 
   /** Transmissions that were polled; 0 for a number that is not known, or that ended before the last input. */
   attempts(id: number): number {
-    return this.find(id)?.sent ?? 0;
+    return this.known(id)?.sent ?? 0;
+  }
+
+  /** The number of the transaction with this branch, also of one that has had its final response. */
+  find(branch: string): number | undefined {
+    return this.byBranch.get(branch)?.id;
   }
 
   /** When the transaction was started; `undefined` for a number that is not known, or that ended before the last input. */
   startedAt(id: number): Instant | undefined {
-    return this.find(id)?.startedAt;
+    return this.known(id)?.startedAt;
   }
 
   /** Transactions that are not terminated. */
@@ -212,7 +221,7 @@ export class ClientTransactions {
     return this.byId.size;
   }
 
-  private find(id: number): ClientTransaction | undefined {
+  private known(id: number): ClientTransaction | undefined {
     return this.byId.get(id) ?? this.ended.get(id);
   }
 
@@ -230,7 +239,7 @@ export class ClientTransactions {
   private transmit(transaction: ClientTransaction, now: Instant): void {
     const { to, state, sent, endsAt } = transaction;
     assert(state === "trying" || state === "proceeding", "only a request without a final response is sent");
-    const interval = timerE(this.settings, to.transport, sent + 1, state);
+    const interval = transaction.once ? undefined : timerE(this.settings, to.transport, sent + 1, state);
     this.deadlines.set(transaction, interval === undefined ? endsAt : Math.min(now + interval, endsAt));
     if (transaction.queued) return;
     transaction.queued = true;

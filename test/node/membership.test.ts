@@ -199,7 +199,7 @@ describe("one node, several spellings", () => {
     harness.receive(response(ping, "200 OK", line("127.0.0.2:5060")), udp("127.0.0.2"));
     harness.do((node, now) => node.handle({ type: "resolved", host: "seed.example", addresses: ["127.0.0.2"] }, now));
     expect(statuses(harness)).toEqual(["sip:seed.example:5060 active"]);
-    expect(harness.events.map(({ type }) => type)).toEqual(["peer-up", "peer-removed", "peer-up"]);
+    expect(harness.events.map(({ type }) => type)).toEqual(["peer-up", "joined", "peer-removed", "peer-up"]);
   });
 });
 
@@ -270,6 +270,6 @@ describe("leaving and losing", () => {
     const ping = harness.take().find(isRequest) as Sent;
     harness.receive(response(ping, "200 OK", line("127.0.0.2:5060")), udp("127.0.0.2"));
     harness.runUntil(60_000);
-    expect(harness.events.map(({ type }) => type)).toEqual(["peer-up", "peer-disabled", "peer-removed"]);
+    expect(harness.events.map(({ type }) => type)).toEqual(["peer-up", "joined", "peer-disabled", "peer-removed"]);
   });
 });
