@@ -2,7 +2,8 @@
  * The library: a DMQ node inside another program. This list is the public surface, name by name; docs/LIBRARY.md shows it
  * at work.
  */
-export type { Handler, HandlerMode, HandlerResult } from "./channel/channel.ts";
+export type { Handler, HandlerResult } from "./channel/channel.ts";
+export type { Route, RouteOptions } from "./channel/router.ts";
 export type { Endpoint, Transport } from "./core/endpoint.ts";
 export {
   ConfigError,
@@ -18,6 +19,8 @@ export { type CreateNodeOptions, createNode, type RunningNode } from "./daemon/d
 export type {
   Answer,
   ChannelMessage,
+  HandlerMode,
+  IncomingRequest,
   NodeCounters,
   NodeEvent,
   Outcome,
@@ -26,4 +29,4 @@ export type {
   Status,
   WarningCode,
 } from "./node/io.ts";
-export type { SendOptions } from "./node/node.ts";
+export type { ReplicateOptions, SendOptions } from "./node/node.ts";

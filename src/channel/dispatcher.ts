@@ -8,13 +8,16 @@
 import { DeadlineQueue } from "../core/deadline-queue.ts";
 import { UsageError } from "../core/errors.ts";
 import type { Duration, Instant } from "../core/time.ts";
-import type { Answer, ChannelMessage } from "../node/io.ts";
-import { answerOf, type Handler, type HandlerMode, type HandlerResult } from "./channel.ts";
+import type { Answer, ChannelMessage, HandlerMode } from "../node/io.ts";
+import { answerOf, type Handler, type HandlerResult } from "./channel.ts";
 
 export interface DispatcherOptions {
   /** Handler runs at a time, default 2. */
   numWorkers?: number;
-  /** 0: workers are woken; above: they look at their lines at this interval (Kamailio's `worker_usleep`, in ms). */
+  /**
+   * 0: workers are woken. Above (Kamailio's `worker_usleep`, in ms): a worker with nothing to do looks at the lines at
+   * multiples of this interval from the start; one that ends a run looks at once, and sleeps if there is nothing.
+   */
   workerSleepMs?: Duration;
   /** Milliseconds from arrival to the 503 that answers for a late handler, default 1,500. */
   handlerTimeoutMs?: Duration;
@@ -53,10 +56,14 @@ export class Dispatcher {
   /** The line that a message waits in, until it is run or answered for. */
   private readonly waitingIn = new Map<number, Line>();
   private readonly late = new DeadlineQueue<number>();
+  /** What tells a handler that is running that nobody waits for it any more. */
+  private readonly controllers = new Map<number, AbortController>();
   private readonly host: DispatcherHost;
   private readonly numWorkers: number;
   private readonly workerSleepMs: Duration;
   private readonly handlerTimeoutMs: Duration;
+  /** Looks are at this instant and whole intervals after it. */
+  private readonly firstLook: Instant;
   private nextLook: Instant | undefined;
   private busy = 0;
   private working = false;
@@ -66,6 +73,7 @@ export class Dispatcher {
     this.numWorkers = options.numWorkers ?? 2;
     this.workerSleepMs = options.workerSleepMs ?? 0;
     this.handlerTimeoutMs = options.handlerTimeoutMs ?? 1_500;
+    this.firstLook = host.now();
   }
 
   /** Makes a channel known: without a handler its messages are answered 202. */
@@ -99,8 +107,12 @@ export class Dispatcher {
     }));
   }
 
-  /** Takes a message; exactly one answer comes of it. */
-  receive(message: ChannelMessage): void {
+  /**
+   * Takes a message; exactly one answer comes of it.
+   *
+   * @param mode  where a route decided it, instead of the channel's own
+   */
+  receive(message: ChannelMessage, mode?: HandlerMode): void {
     const channel = this.channels.get(message.channel);
     if (channel === undefined) {
       this.host.answer(message.id, { status: 404, reason: "Not Found Peer ID" });
@@ -111,7 +123,7 @@ export class Dispatcher {
       return;
     }
     this.late.set(message.id, this.host.now() + this.handlerTimeoutMs);
-    if (channel.mode === "inline") this.run(message, undefined);
+    if ((mode ?? channel.mode) === "inline") this.run(message, undefined);
     else this.enqueue(message);
     this.host.changed();
   }
@@ -120,6 +132,7 @@ export class Dispatcher {
     for (let id = this.late.take(now); id !== undefined; id = this.late.take(now)) {
       this.withdraw(id);
       this.host.answer(id, { status: 503, reason: "Handler Too Late", retryAfterSeconds: RETRY_AFTER_SECONDS });
+      this.controllers.get(id)?.abort(new Error("handler_timeout is over"));
     }
     if (this.nextLook !== undefined && now >= this.nextLook) {
       this.nextLook = undefined;
@@ -132,6 +145,11 @@ export class Dispatcher {
     const late = this.late.next();
     if (late === undefined || this.nextLook === undefined) return late ?? this.nextLook;
     return Math.min(late, this.nextLook);
+  }
+
+  /** Tells every handler that is running that nobody waits for it any more: the node has left. */
+  abandon(): void {
+    for (const controller of [...this.controllers.values()]) controller.abort(new Error("the node has left"));
   }
 
   /** Handler runs under way. */
@@ -182,25 +200,28 @@ export class Dispatcher {
   }
 
   private planLook(now: Instant): void {
-    if (this.ready.length > 0 && this.nextLook === undefined) this.nextLook = now + this.workerSleepMs;
+    // Where every worker is busy nobody sleeps: the one that ends looks at once.
+    if (this.ready.length === 0 || this.nextLook !== undefined || this.busy === this.numWorkers) return;
+    const looks = Math.floor((now - this.firstLook) / this.workerSleepMs);
+    this.nextLook = this.firstLook + (looks + 1) * this.workerSleepMs;
   }
 
-  private work(): void {
+  /** @param workers  so many of those that are free begin a run each; one whose run ends at once begins the next */
+  private work(workers = this.numWorkers): void {
     // A handler that ends at once comes back here: the loop that is running goes on, however long the backlog is.
     if (this.working) return;
     this.working = true;
+    const busyMax = Math.min(this.busy + workers, this.numWorkers);
     try {
-      for (let line = this.next(); line !== undefined; line = this.next()) {
+      while (this.busy < busyMax) {
+        const line = this.ready.shift();
+        if (line === undefined) break;
         const message = line.waiting.shift();
         if (message !== undefined) this.run(message, line);
       }
     } finally {
       this.working = false;
     }
-  }
-
-  private next(): Line | undefined {
-    return this.busy < this.numWorkers ? this.ready.shift() : undefined;
   }
 
   private run(message: ChannelMessage, line: Line | undefined): void {
@@ -210,9 +231,14 @@ export class Dispatcher {
       this.busy++;
     }
     this.waitingIn.delete(message.id);
+    const controller = new AbortController();
+    this.controllers.set(message.id, controller);
     let result: HandlerResult | Promise<HandlerResult>;
     try {
-      result = handler === undefined ? { status: 202, reason: "Accepted DMQ" } : handler(message);
+      result =
+        handler === undefined
+          ? { status: 202, reason: "Accepted DMQ" }
+          : handler(message, { signal: controller.signal });
     } catch (cause) {
       this.fail(message, line, cause);
       return;
@@ -229,24 +255,29 @@ export class Dispatcher {
     try {
       if (this.late.delete(message.id)) this.host.answer(message.id, answerOf(result));
     } finally {
-      this.finish(line);
+      this.finish(message, line);
     }
   }
 
   private fail(message: ChannelMessage, line: Line | undefined, cause: unknown): void {
     this.host.failed(message.channel, cause);
     if (this.late.delete(message.id)) this.host.answer(message.id, { status: 500, reason: "Handler Failed" });
-    this.finish(line);
+    this.finish(message, line);
   }
 
-  private finish(line: Line | undefined): void {
+  private finish(message: ChannelMessage, line: Line | undefined): void {
+    this.controllers.delete(message.id);
     if (line === undefined) return;
     this.busy--;
     line.running = false;
     if (line.waiting.length > 0) this.ready.push(line);
     else this.lines.delete(line.key);
-    if (this.workerSleepMs === 0) this.work();
-    else this.planLook(this.host.now());
+    if (this.workerSleepMs === 0) {
+      this.work();
+    } else {
+      this.work(1);
+      this.planLook(this.host.now());
+    }
     this.host.changed();
   }
 }

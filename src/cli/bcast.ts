@@ -1,9 +1,17 @@
-import { UsageError } from "../core/errors.ts";
 import type { DeliveryResult } from "../rpc/surface.ts";
 import { type CommandSpec, FORM_OPTIONS } from "./command.ts";
-import type { CliContext } from "./context.ts";
-import { exitOfBroadcast, parseRequirement, type Requirement } from "./exit.ts";
-import { BODY_NOTE, checkUri, deliver, MESSAGE_OPTIONS, readMessage, silent, writeDeliveries } from "./message.ts";
+import { exitOfBroadcast } from "./exit.ts";
+import {
+  BODY_NOTE,
+  checkUri,
+  deliver,
+  MESSAGE_OPTIONS,
+  readMessage,
+  readRequirement,
+  sayNobody,
+  silent,
+  writeDeliveries,
+} from "./message.ts";
 import { connectDaemon } from "./socket.ts";
 
 export const bcast: CommandSpec = {
@@ -41,14 +49,3 @@ export const bcast: CommandSpec = {
     return exitOfBroadcast(results, requirement);
   },
 };
-
-function readRequirement(text: string): Requirement {
-  const requirement = parseRequirement(text);
-  if (requirement !== undefined) return requirement;
-  throw new UsageError(`--require ${JSON.stringify(text)}: expected all, any, a number from 1, or 1% to 100%`);
-}
-
-function sayNobody(context: CliContext, excepted: number): void {
-  const but = excepted > 0 ? " besides those left out" : "";
-  context.stderr(`dmq: there is no active node to address${but}; dmq list shows the nodes\n`);
-}

@@ -5,6 +5,10 @@ export const COMMANDS: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
   ["serve", { summary: "run the node in the foreground", load: async () => (await import("./serve.ts")).serve }],
   ["send", { summary: "send a message to one node", load: async () => (await import("./send.ts")).send }],
   ["bcast", { summary: "send a message to every active node", load: async () => (await import("./bcast.ts")).bcast }],
+  [
+    "replicate",
+    { summary: "pass a SIP request on to every node", load: async () => (await import("./replicate.ts")).replicate },
+  ],
   ["listen", { summary: "print messages as they come", load: async () => (await import("./listen.ts")).listen }],
   ["list", { summary: "the nodes of the bus", load: async () => (await import("./list.ts")).list }],
   ["add", { summary: "add a node", load: async () => (await import("./add.ts")).add }],

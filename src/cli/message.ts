@@ -8,7 +8,7 @@ import type { RpcClient } from "../rpc/client.ts";
 import { type DeliveryResult, MODULE_CHANNELS } from "../rpc/surface.ts";
 import type { Arguments, OptionSpec } from "./command.ts";
 import type { CliContext } from "./context.ts";
-import { EXIT } from "./exit.ts";
+import { EXIT, parseRequirement, type Requirement } from "./exit.ts";
 import { type Cell, formOf, printable, writeResult } from "./output.ts";
 
 export const MESSAGE_OPTIONS: OptionSpec[] = [
@@ -67,7 +67,11 @@ export async function readMessage(
  *
  * @returns `undefined` if the daemon did not say in time how it ended
  */
-export async function deliver<T>(client: RpcClient, method: string, params: MessageParams): Promise<T | undefined> {
+export async function deliver<T>(
+  client: RpcClient,
+  method: string,
+  params: { timeout_ms?: number },
+): Promise<T | undefined> {
   if (params.timeout_ms === undefined) return client.call<T>(method, params);
   const signal = AbortSignal.timeout(params.timeout_ms + GRACE_MS);
   try {
@@ -82,6 +86,19 @@ export async function deliver<T>(client: RpcClient, method: string, params: Mess
 export function silent(context: CliContext): number {
   context.stderr("dmq: the daemon did not say in time how it ended\n");
   return EXIT.timeout;
+}
+
+/** @throws UsageError where `--require` is none of its forms */
+export function readRequirement(text: string): Requirement {
+  const requirement = parseRequirement(text);
+  if (requirement !== undefined) return requirement;
+  throw new UsageError(`--require ${JSON.stringify(text)}: expected all, any, a number from 1, or 1% to 100%`);
+}
+
+/** @param excepted  nodes that `--except` left out */
+export function sayNobody(context: CliContext, excepted: number): void {
+  const but = excepted > 0 ? " besides those left out" : "";
+  context.stderr(`dmq: there is no active node to address${but}; dmq list shows the nodes\n`);
 }
 
 function checkChannel(channel: string, force: boolean): void {
@@ -111,7 +128,7 @@ function readContentType(text: string): string {
   throw new UsageError(`--content-type ${JSON.stringify(text)} is no media type such as text/plain`);
 }
 
-function readTimeout(text: string | undefined): number | undefined {
+export function readTimeout(text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   const ms = parseDuration(text);
   if (ms === undefined || ms < 1 || ms > TIMEOUT_MS_MAX) {
@@ -130,7 +147,11 @@ async function readBody(context: CliContext, word: string | undefined, file: str
   if (word !== undefined && file !== undefined)
     throw new UsageError("two bodies: an argument and -f exclude each other");
   if (word === "-" || file === "-") return context.stdin();
-  if (file === undefined) return new TextEncoder().encode(word ?? "");
+  return file === undefined ? new TextEncoder().encode(word ?? "") : readFile(context, file);
+}
+
+/** @throws UsageError if the file cannot be read */
+export async function readFile(context: CliContext, file: string): Promise<Uint8Array> {
   try {
     return await context.readFile(file);
   } catch (cause) {

@@ -126,8 +126,8 @@ export class Control implements ControlSurface {
     return [];
   }
 
-  async replicate(_request: ReplicateRequest): Promise<DeliveryResult[]> {
-    return [];
+  async replicate({ octets, timeoutMs }: ReplicateRequest): Promise<DeliveryResult[]> {
+    return (await this.node.replicate(octets, timeoutMs === undefined ? {} : { timeoutMs })).map(resultOf);
   }
 
   private end(options: { announce: boolean }): Promise<void> {

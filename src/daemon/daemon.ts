@@ -10,6 +10,7 @@ import { controlSocketPath, stateDirectory } from "../rpc/paths.ts";
 import { type RpcServer, serveRpc } from "../rpc/server.ts";
 import { Control } from "./control.ts";
 import { createNode, type RunningNode } from "./driver.ts";
+import { readReplication, replicateRequests } from "./replication.ts";
 import { Snapshot } from "./snapshot.ts";
 
 export interface Daemon {
@@ -33,11 +34,14 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
   const stateDir = config.noSnapshot ? undefined : (config.stateDir ?? stateDirectory(process.env));
   const snapshot =
     stateDir === undefined ? undefined : new Snapshot(stateDir, config.serverAddress ?? DEFAULT_SERVER_ADDRESS, log);
+  const replication = readReplication(config.replicate);
+  const allow = [...replication.keys()];
   const node = await createNode(
-    { ...config, snapshot: snapshot?.read() ?? [], userAgent: `dmq/${VERSION}` },
+    { ...config, snapshot: snapshot?.read() ?? [], userAgent: `dmq/${VERSION}`, allow },
     (fresh) => {
       report(fresh, log);
       for (const channel of config.channels) fresh.declare(channel);
+      replicateRequests(fresh, replication, log);
       keepSnapshot(fresh, snapshot);
     },
   );
@@ -81,6 +85,7 @@ function report(node: RunningNode, log: Logger): void {
   node.on("peer-down", ({ peer }) => log.warn(`peer ${peer.uri} is not active`, { fail_count: peer.failCount }));
   node.on("peer-disabled", ({ peer }) => log.warn(`peer ${peer.uri} is disabled`, { fail_count: peer.failCount }));
   node.on("peer-removed", ({ peer }) => log.info(`peer ${peer.uri} is forgotten`, { status: peer.status }));
+  node.on("joined", ({ nodes }) => log.info("the bus is met", { nodes: nodes.join(" ") }));
   node.on("warning", ({ code, text }) => log.warn(text, { code }));
 }
 

@@ -3,15 +3,24 @@
  * `createNode` is what the library offers; the daemon adds a control socket to it and nothing else.
  */
 
-import type { Handler, HandlerMode } from "../channel/channel.ts";
+import type { Handler } from "../channel/channel.ts";
 import { Dispatcher } from "../channel/dispatcher.ts";
+import { type Route, type RouteOptions, Router } from "../channel/router.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { ProtocolError, UsageError } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
 import type { Duration, Instant } from "../core/time.ts";
 import type { Status } from "../membership/status.ts";
-import type { NodeCounters, NodeEvent, OutcomeReport, Output, PeerInfo } from "../node/io.ts";
-import { DmqNode, type NodeOptions, type SendOptions } from "../node/node.ts";
+import type {
+  HandlerMode,
+  IncomingRequest,
+  NodeCounters,
+  NodeEvent,
+  OutcomeReport,
+  Output,
+  PeerInfo,
+} from "../node/io.ts";
+import { type Addressed, DmqNode, type NodeOptions, type ReplicateOptions, type SendOptions } from "../node/node.ts";
 import { Resolver } from "../transport/resolver.ts";
 import type { Listener, TransportSink } from "../transport/transport.ts";
 import { QueueFull } from "../transport/udp.ts";
@@ -24,9 +33,11 @@ export interface CreateNodeOptions extends Omit<NodeOptions, "address">, SocketO
   numWorkers?: number;
   /** Milliseconds between the workers' looks at their queue; 0 (default) wakes them. */
   workerSleepMs?: Duration;
-  /** Milliseconds until a late handler's message is answered 503, default 1,500. */
+  /** Milliseconds until what a late handler or route has not answered is answered 503, default 1,500. */
   handlerTimeoutMs?: Duration;
 }
+
+const HANDLER_TIMEOUT_MS: Duration = 1_500;
 
 /** The clock of this process: milliseconds that never run back. */
 export function monotonicNow(): Instant {
@@ -46,6 +57,9 @@ export class RunningNode {
   private readonly opened: Sockets;
   private readonly resolver = new Resolver({ timeoutMs: 5_000 });
   private readonly dispatcher: Dispatcher;
+  private readonly router: Router;
+  /** Whom to synchronise with, once the bus was met. */
+  private met: string[] | undefined;
   private readonly outcomes = new Map<number, (report: OutcomeReport) => void>();
   private readonly listeners: Listeners = {};
   private timer: ReturnType<typeof setTimeout> | undefined;
@@ -63,10 +77,21 @@ export class RunningNode {
       {
         answer: (id, answer) => this.run((now) => core.answer(id, answer, now)),
         now: monotonicNow,
-        failed: (channel, cause) => this.handlerFailed(channel, cause),
+        failed: (channel, cause) => this.emitFailure(`handler of channel ${channel}`, cause),
         changed: () => this.arm(),
       },
       options,
+    );
+    this.router = new Router(
+      {
+        answer: (id, answer) => this.run((now) => core.answer(id, answer, now)),
+        serve: (id) => this.run((now) => core.serve(id, now)),
+        take: (id, mode) => this.run((now) => core.take(id, mode, now)),
+        now: monotonicNow,
+        failed: (cause) => this.emitFailure("the route", cause),
+        changed: () => this.arm(),
+      },
+      options.handlerTimeoutMs ?? HANDLER_TIMEOUT_MS,
     );
   }
 
@@ -88,11 +113,26 @@ export class RunningNode {
    * @param handler       returns nothing (200), a status code, or `{ status, reason, contentType, body }`; or a promise of
    *                      that. A throw is 500, silence beyond `handlerTimeoutMs` is 503 with Retry-After
    * @param options.mode  `queued` (default): on one of `numWorkers` workers, in order for one sender. `inline`: at once
+   * @param options.init  called at the first contact with the bus, and again after all peers were lost: `nodes` are the
+   *                      active ones, or with `initWithSingle` the one that answered first. The place to ask for a
+   *                      synchronisation (`init_callback` in Kamailio). At once if the bus has been met already
    * @returns             the function that takes the handler away
    * @throws UsageError   if the channel has a handler already
    */
-  channel(name: string, handler: Handler, options: { mode?: HandlerMode } = {}): () => void {
-    return this.dispatcher.register(name, handler, options.mode ?? "queued");
+  channel(
+    name: string,
+    handler: Handler,
+    options: { mode?: HandlerMode; init?: (nodes: readonly string[]) => void } = {},
+  ): () => void {
+    const unregister = this.dispatcher.register(name, handler, options.mode ?? "queued");
+    const { init } = options;
+    if (init === undefined) return unregister;
+    const silence = this.on("joined", ({ nodes }) => init(nodes));
+    if (this.met !== undefined) init(this.met);
+    return () => {
+      silence();
+      unregister();
+    };
   }
 
   channels(): { name: string; declared: boolean; consumed: boolean }[] {
@@ -130,8 +170,18 @@ export class RunningNode {
     body: string | Uint8Array,
     options: SendOptions & { except?: readonly string[]; onResponse?: (report: OutcomeReport) => void } = {},
   ): Promise<OutcomeReport[]> {
-    const addressed = this.run((now) => this.core.broadcast(channel, octets(body), options, now), false);
-    const reports = addressed.map(({ request }) => this.outcome(request, options.onResponse));
+    const { onResponse } = options;
+    return this.gather(
+      () => this.run((now) => this.core.broadcast(channel, octets(body), options, now), false),
+      onResponse,
+    );
+  }
+
+  private gather(
+    send: () => Addressed[],
+    onResponse: ((report: OutcomeReport) => void) | undefined,
+  ): Promise<OutcomeReport[]> {
+    const reports = send().map(({ request }) => this.outcome(request, onResponse));
     this.drain();
     return Promise.all(reports);
   }
@@ -143,6 +193,60 @@ export class RunningNode {
         if (onResponse !== undefined) aside(() => onResponse(report));
       });
     });
+  }
+
+  // --- routing -----------------------------------------------------------------------------------------------------
+
+  /**
+   * Sets the route: a function that sees each SIP request that is no KDMQ, and with `kdmq` those too, before the node does.
+   * Retransmissions, ACK, CANCEL and malformed requests do not get there.
+   *
+   * @param route  returns nothing to leave the request to the node (KDMQ is handled, OPTIONS is 200, anything else 405), a
+   *               status code or an answer to end it; or a promise of that. A throw is 500, silence beyond
+   *               `handlerTimeoutMs` is 503 with Retry-After
+   * @returns      the function that takes the route away
+   * @throws UsageError if there is a route already
+   */
+  onRequest(route: Route, options: RouteOptions = {}): () => void {
+    const unset = this.router.set(route);
+    this.core.route(options.kdmq === true ? "all" : "others");
+    return () => {
+      unset();
+      this.core.route("none");
+    };
+  }
+
+  /**
+   * In a route: gives a KDMQ request to its channel's handler, on one of the `numWorkers` workers (`dmq_handle_message`).
+   * The handler's answer is the request's; what the route returns does not count any more.
+   *
+   * @param options.continue  the route goes on with the request, to replicate it say; without it the request is ended
+   * @throws UsageError for a method other than KDMQ, or a request that was given away before
+   */
+  handle(request: IncomingRequest, options: { continue?: boolean } = {}): void {
+    this.router.take(request, "queued", options.continue === true);
+  }
+
+  /** As `handle`, but the handler runs at once, before the next datagram is looked at (`dmq_process_message`). */
+  process(request: IncomingRequest, options: { continue?: boolean } = {}): void {
+    this.router.take(request, "inline", options.continue === true);
+  }
+
+  /**
+   * Passes a request from outside the bus on to every active peer, unchanged but for our Via on top (`dmq_t_replicate`).
+   *
+   * @param request               what a route was given, or the octets of a SIP request (Via and Content-Length may be missing)
+   * @param options.skipLoopTest  also if it came from the address of a node; without it such a request goes nowhere
+   * @returns one report for each peer; empty if there is nobody, or the request came from a node
+   * @throws UsageError for octets that are no SIP request, for INVITE, ACK, CANCEL, KDMQ, and for a request that the route
+   *         has ended
+   */
+  replicate(
+    request: IncomingRequest | Uint8Array,
+    options: ReplicateOptions & { onResponse?: (report: OutcomeReport) => void } = {},
+  ): Promise<OutcomeReport[]> {
+    if (!(request instanceof Uint8Array)) this.router.checkOpen(request);
+    return this.gather(() => this.run((now) => this.core.replicate(request, options, now), false), options.onResponse);
   }
 
   // --- membership --------------------------------------------------------------------------------------------------
@@ -161,9 +265,9 @@ export class RunningNode {
     return this.core.counters;
   }
 
-  /** True if a peer has this IP address (`dmq_is_from_node`). */
-  isFromNode(ip: string): boolean {
-    return this.core.isFromNode(ip);
+  /** True if a peer, of whatever status, has the IP address that a request came from (`dmq_is_from_node`). */
+  isFromNode(from: IncomingRequest | string): boolean {
+    return this.core.isFromNode(typeof from === "string" ? from : from.source.ip);
   }
 
   /** @throws UsageError for a malformed address, or a node that is known already */
@@ -207,8 +311,8 @@ export class RunningNode {
     if (set !== undefined) for (const listener of [...set]) aside(() => listener(event));
   }
 
-  private handlerFailed(channel: string, cause: unknown): void {
-    const text = `handler of channel ${channel} failed: ${cause instanceof Error ? cause.message : String(cause)}`;
+  private emitFailure(what: string, cause: unknown): void {
+    const text = `${what} failed: ${cause instanceof Error ? cause.message : String(cause)}`;
     this.emit({ type: "warning", code: "handler-failed", text });
   }
 
@@ -229,6 +333,7 @@ export class RunningNode {
     });
     this.run((now) => this.core.leave(options, now));
     await left;
+    this.dispatcher.abandon();
     this.closed = true;
     clearTimeout(this.timer);
     this.opened.shutdown();
@@ -304,7 +409,15 @@ export class RunningNode {
     switch (event.type) {
       case "message":
         this.emit(event);
-        this.dispatcher.receive(event.message);
+        this.dispatcher.receive(event.message, event.mode);
+        break;
+      case "request":
+        this.emit(event);
+        this.router.receive(event.request);
+        break;
+      case "joined":
+        this.met = event.nodes;
+        this.emit(event);
         break;
       case "outcome":
         this.outcomes.get(event.report.request)?.(event.report);
@@ -322,9 +435,7 @@ export class RunningNode {
   /** One timer for everything; an early one is harmless, so it is moved only when something is due before it. */
   private arm(): void {
     if (this.closed) return;
-    const core = this.core.nextTimeout();
-    const handlers = this.dispatcher.nextTimeout();
-    const next = core === undefined || (handlers !== undefined && handlers < core) ? handlers : core;
+    const next = earliest(this.core.nextTimeout(), this.dispatcher.nextTimeout(), this.router.nextTimeout());
     if (next === undefined || (this.timerAt !== undefined && this.timerAt <= next)) return;
     clearTimeout(this.timer);
     this.timerAt = next;
@@ -335,6 +446,7 @@ export class RunningNode {
     this.timerAt = undefined;
     this.run((now) => {
       this.dispatcher.handleTimeout(now);
+      this.router.handleTimeout(now);
       this.core.handleTimeout(now);
     });
   }
@@ -349,6 +461,12 @@ function aside(call: () => void): void {
       throw cause;
     });
   }
+}
+
+function earliest(...instants: (Instant | undefined)[]): Instant | undefined {
+  let first: Instant | undefined;
+  for (const at of instants) if (at !== undefined && (first === undefined || at < first)) first = at;
+  return first;
 }
 
 function octets(body: string | Uint8Array): Uint8Array {

@@ -70,7 +70,6 @@ const DATAGRAM_BYTES_MAX = 65_507;
 const LARGE_BYTES = { udp: 32_767, tcp: 16_384, tls: 16_384 } as const;
 /** What a leave waits for at most: answers to it, and handlers. */
 const LEAVE_MS = 1_500;
-const ALLOW = "KDMQ, OPTIONS";
 
 /** Which requests a route sees: none, those that are not KDMQ, or KDMQ too. */
 export type Routing = "none" | "others" | "all";
@@ -526,10 +525,11 @@ export class DmqNode {
   /** What happens to a request that no route takes. */
   private serveRequest(pending: Pending, now: Instant): void {
     const { method } = pending.request;
+    const allow = ["KDMQ", "OPTIONS", ...this.options.allow].join(", ");
     if (method === "KDMQ") this.onKdmq(pending, now);
-    else if (method === "OPTIONS") this.serving.respond(pending, { status: 200, headers: [["Allow", ALLOW]] }, now);
+    else if (method === "OPTIONS") this.serving.respond(pending, { status: 200, headers: [["Allow", allow]] }, now);
     else if (method === "CANCEL") this.serving.respond(pending, { status: 481 }, now);
-    else this.serving.respond(pending, { status: 405, headers: [["Allow", ALLOW]] }, now);
+    else this.serving.respond(pending, { status: 405, headers: [["Allow", allow]] }, now);
   }
 
   private onKdmq(pending: Pending, now: Instant, mode?: HandlerMode): void {

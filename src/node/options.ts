@@ -32,6 +32,8 @@ export interface NodeOptions extends Partial<FailureRules> {
   queueBytes?: number;
   /** Messages that wait for a handler's answer, default 10,000; beyond: 503 with Retry-After. */
   pendingMessages?: number;
+  /** Methods that the route takes, for the Allow header beside KDMQ and OPTIONS. */
+  allow?: readonly string[];
   /** Value of User-Agent and Server, default `dmq`. */
   userAgent?: string;
   /** Peers known before a restart: probed at the start like names that others mention. */
@@ -53,6 +55,7 @@ export interface ResolvedOptions extends FailureRules {
   queueMessages: number;
   queueBytes: number;
   pendingMessages: number;
+  allow: readonly string[];
   userAgent: string;
   snapshot: readonly string[];
 }
@@ -76,6 +79,7 @@ export function resolveOptions(options: NodeOptions): ResolvedOptions {
     queueMessages: 10_000,
     queueBytes: 64 * 1024 * 1024,
     pendingMessages: 10_000,
+    allow: [],
     userAgent: "dmq",
     snapshot: [],
     ...options,

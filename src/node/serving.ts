@@ -113,7 +113,8 @@ export class Serving {
    * @throws UsageError for a status that is not final, or 408, which RFC 4320 forbids, and for text that breaks its line
    */
   answer(id: number, answer: Answer, now: Instant): void {
-    checkAnswer(answer);
+    const fault = answerFault(answer);
+    if (fault !== undefined) throw new UsageError(fault);
     const pending = this.take(id);
     if (pending === undefined) return;
     const { body, ...bare } = answer;
@@ -158,16 +159,22 @@ function mayHaveBody(request: SipRequest): boolean {
   return request.method !== "KDMQ" || request.headers.has("Accept");
 }
 
-function checkAnswer(answer: Answer): void {
-  if (answer.status < 200 || !isAnswerStatus(answer.status))
-    throw new UsageError(`a request cannot be answered with ${answer.status}: expected 200 to 699, and not 408`);
-  if (!isHeaderSafe(answer.reason ?? "") || !isHeaderSafe(answer.contentType ?? ""))
-    throw new UsageError("the reason or content type of an answer holds control characters");
-  for (const [name, value] of answer.headers ?? []) {
+/**
+ * @returns what forbids to send this answer, `undefined` if nothing does: a status that is not final, or 408 (RFC 4320
+ *          §4.1); text that would break out of its line; a header that every answer has already
+ */
+export function answerFault(answer: Answer): string | undefined {
+  const { status, reason = "", contentType = "", headers = [] } = answer;
+  if (status < 200 || !isAnswerStatus(status))
+    return `a request cannot be answered with ${status}: expected 200 to 699, and not 408`;
+  if (!isHeaderSafe(reason) || !isHeaderSafe(contentType))
+    return "the reason or content type of an answer holds control characters";
+  for (const [name, value] of headers) {
     if (!isToken(name) || OWN_HEADERS.has(name.toLowerCase()))
-      throw new UsageError(`header ${JSON.stringify(name)} cannot be added to an answer`);
-    if (!isHeaderSafe(value)) throw new UsageError(`the value of header ${name} holds control characters`);
+      return `header ${JSON.stringify(name)} cannot be added to an answer`;
+    if (!isHeaderSafe(value)) return `the value of header ${name} holds control characters`;
   }
+  return undefined;
 }
 
 function transactionKey(

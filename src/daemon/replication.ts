@@ -1,0 +1,47 @@
+/**
+ * `serve --replicate`: requests of these methods that come from outside the bus are passed to all active nodes and answered
+ * here; one that comes from a node is only answered, or two nodes would send it to each other for ever (dmq.md section 10).
+ */
+import type { Logger } from "../core/logger.ts";
+import type { IncomingRequest, OutcomeReport } from "../node/io.ts";
+import type { RunningNode } from "./driver.ts";
+
+const CODE = 200;
+
+/**
+ * @param rules  `METHOD[,METHOD…][=CODE]` each, as the configuration has checked; a later one wins over an earlier
+ * @returns      the methods, and the code that answers each
+ */
+export function readReplication(rules: readonly string[]): Map<string, number> {
+  const codes = new Map<string, number>();
+  for (const rule of rules) {
+    const [methods = "", code] = rule.split("=");
+    for (const method of methods.split(",")) codes.set(method, code === undefined ? CODE : Number(code));
+  }
+  return codes;
+}
+
+/** Sets the node's route; without rules it sets none. */
+export function replicateRequests(node: RunningNode, codes: ReadonlyMap<string, number>, log: Logger): void {
+  if (codes.size === 0) return;
+  node.onRequest((request) => {
+    const code = codes.get(request.method);
+    if (code === undefined) return undefined;
+    const { callId, source } = { callId: request.request.headers.get("Call-ID"), source: sourceOf(request) };
+    if (request.fromNode) log.debug(`${request.method} came from a node: not replicated`, { source, call_id: callId });
+    else node.replicate(request).then((reports) => tell(request, reports, log));
+    return code;
+  });
+}
+
+function tell({ method }: IncomingRequest, reports: readonly OutcomeReport[], log: Logger): void {
+  if (reports.length === 0) log.debug(`${method} was replicated to nobody: no peer is active`);
+  for (const { peer, outcome } of reports) {
+    const code = "code" in outcome ? outcome.code : undefined;
+    log.debug(`${method} was replicated to ${peer}: ${outcome.type}`, { code });
+  }
+}
+
+function sourceOf({ source }: IncomingRequest): string {
+  return `${source.transport}:${source.ip}:${source.port}`;
+}
