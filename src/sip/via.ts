@@ -170,11 +170,12 @@ function isStamped(via: Via, source: Endpoint): boolean {
 export function stampVia(value: string, source: Endpoint): string | undefined {
   const parm = readViaParm(value);
   if (parm instanceof ProtocolError || isStamped(parm.via, source)) return undefined;
-  let text = value.slice(0, parm.paramsStart);
+  // First among the parameters, where a Kamailio writes it: what we replicate is what it would send (dmq.md section 10).
+  let text = `${value.slice(0, parm.paramsStart)};received=${source.ip}`;
   for (const param of parm.params) {
     if (param.name === "received") continue;
     const asked = param.name === "rport" && parm.via.rport === "requested";
     text += asked ? `;rport=${source.port}` : value.slice(param.start, param.end);
   }
-  return `${text};received=${source.ip}${value.slice(parm.end)}`;
+  return text + value.slice(parm.end);
 }

@@ -150,6 +150,12 @@ export class KamailioNode {
     return files.map((name) => new Uint8Array(readFileSync(join(folder, name))));
   }
 
+  /** The REGISTER with this Call-ID as it arrived, `undefined` if none did. */
+  replica(callId: string): string | undefined {
+    const file = join(this.#dir, `n${this.#index}`, "rx", `REGISTER-${md5(callId)}`);
+    return existsSync(file) ? readFileSync(file, "latin1") : undefined;
+  }
+
   /** What came on a lab channel, from the log; a retransmission shows as a second arrival. */
   arrivals(channel: string): { size: number; md5: string }[] {
     const line = /LAB rx channel=(\S+) len=(\d+) md5=([0-9a-f]*) /g;

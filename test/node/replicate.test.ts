@@ -83,7 +83,7 @@ describe("replicate", () => {
     );
     harness.do((node, now) => node.replicate(request, {}, now));
     expect(harness.take()[0]?.text).toContain(
-      "\r\nVia: SIP/2.0/UDP 10.0.0.9:5060;rport=6000;branch=z9hG4bK6fe768ce;received=127.0.0.1\r\n",
+      "\r\nVia: SIP/2.0/UDP 10.0.0.9:5060;received=127.0.0.1;rport=6000;branch=z9hG4bK6fe768ce\r\n",
     );
   });
 

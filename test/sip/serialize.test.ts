@@ -102,7 +102,7 @@ describe("serialize: a response", () => {
   test("keeps all Vias in order and stamps the topmost", () => {
     const via = "Via: SIP/2.0/UDP a.example;rport;branch=1 , SIP/2.0/UDP b.example\r\nv: SIP/2.0/TCP c.example";
     expect(response(writer.write(request(kdmq({ via })), SOURCE, answer)).headers.getAll("Via")).toEqual([
-      "SIP/2.0/UDP a.example;rport=4000;branch=1;received=127.0.0.1, SIP/2.0/UDP b.example",
+      "SIP/2.0/UDP a.example;received=127.0.0.1;rport=4000;branch=1, SIP/2.0/UDP b.example",
       "SIP/2.0/TCP c.example",
     ]);
   });

@@ -82,10 +82,10 @@ describe("via: a response goes", () => {
 
 test.each([
   ["SIP/2.0/UDP 127.0.0.9:5060;branch=a", undefined],
-  ["SIP/2.0/UDP 10.0.0.1;branch=a", "SIP/2.0/UDP 10.0.0.1;branch=a;received=127.0.0.9"],
+  ["SIP/2.0/UDP 10.0.0.1;branch=a", "SIP/2.0/UDP 10.0.0.1;received=127.0.0.9;branch=a"],
   ["SIP/2.0/UDP node.example", "SIP/2.0/UDP node.example;received=127.0.0.9"],
-  ["SIP/2.0/UDP 127.0.0.9;rport;branch=a", "SIP/2.0/UDP 127.0.0.9;rport=4000;branch=a;received=127.0.0.9"],
-  ["SIP/2.0/UDP 10.0.0.1;received=10.0.0.2;branch=a", "SIP/2.0/UDP 10.0.0.1;branch=a;received=127.0.0.9"],
+  ["SIP/2.0/UDP 127.0.0.9;rport;branch=a", "SIP/2.0/UDP 127.0.0.9;received=127.0.0.9;rport=4000;branch=a"],
+  ["SIP/2.0/UDP 10.0.0.1;received=10.0.0.2;branch=a", "SIP/2.0/UDP 10.0.0.1;received=127.0.0.9;branch=a"],
   ["SIP/2.0/UDP 10.0.0.1;received=127.0.0.9", undefined],
   ["SIP/2.0/UDP 10.0.0.1 , SIP/2.0/UDP 10.0.0.2", "SIP/2.0/UDP 10.0.0.1;received=127.0.0.9, SIP/2.0/UDP 10.0.0.2"],
   ["no via at all", undefined],
@@ -95,5 +95,5 @@ test.each([
 
 test("via: received carries an IPv6 address without brackets", () => {
   const stamped = stampVia("SIP/2.0/UDP node.example;rport", { transport: "udp", ip: "2001:db8::1", port: 9 });
-  expect(stamped).toBe("SIP/2.0/UDP node.example;rport=9;received=2001:db8::1");
+  expect(stamped).toBe("SIP/2.0/UDP node.example;received=2001:db8::1;rport=9");
 });
