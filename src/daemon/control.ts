@@ -35,7 +35,7 @@ export interface ControlOptions {
   end(options: { announce: boolean }): Promise<void>;
 }
 
-const EVENT_TYPES = ["peer-up", "peer-down", "peer-disabled", "peer-removed", "warning"] as const;
+const EVENT_TYPES = ["joined", "peer-up", "peer-down", "peer-disabled", "peer-removed", "warning"] as const;
 
 export class Control implements ControlSurface {
   private readonly node: RunningNode;
@@ -330,6 +330,7 @@ function textOf(body: Uint8Array): string | null {
 
 function eventRecord(event: Extract<NodeEvent, { type: (typeof EVENT_TYPES)[number] }>): EventRecord {
   const time = wallTime(monotonicNow());
+  if (event.type === "joined") return { type: event.type, time, nodes: event.nodes };
   if (event.type !== "warning") return { type: event.type, time, node: event.peer.uri, status: event.peer.status };
   const { type, code, text, peer } = event;
   return { type, time, code, text, ...(peer === undefined ? {} : { node: peer }) };

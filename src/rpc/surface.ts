@@ -98,11 +98,13 @@ export interface MessageEvent {
 
 /** What happened to the node, one line of `/events`. Fields beyond `type` and `time` are there where they apply. */
 export interface EventRecord {
-  type: Exclude<NodeEvent["type"], "message" | "outcome">;
+  type: Exclude<NodeEvent["type"], "message" | "request" | "outcome">;
   /** ISO 8601. */
   time: string;
   /** URI of the peer that it is about. */
   node?: string;
+  /** Of `joined`: URIs of those whom to synchronise with. */
+  nodes?: string[];
   status?: Status;
   /** Of a warning. */
   code?: WarningCode;
