@@ -32,7 +32,8 @@ const MAY_IMPORT = new Map<string, string[]>([
   ["sim", [...PURE, "channel"]],
   ["transport", ["core"]],
   ["rpc", ["core", "type:node"]],
-  ["daemon", [...PURE, "channel", "transport", "rpc", "config"]],
+  ["exec", ["core"]],
+  ["daemon", [...PURE, "channel", "transport", "rpc", "exec", "config"]],
   ["cli", ["core", "rpc", "config"]],
 ]);
 

@@ -147,8 +147,9 @@ export class Dispatcher {
     return Math.min(late, this.nextLook);
   }
 
-  /** Tells every handler that is running that nobody waits for it any more: the node has left. */
+  /** The node has left: what waits is forgotten, and every handler that is running is told that nobody waits for it. */
   abandon(): void {
+    for (const id of [...this.waitingIn.keys()]) this.withdraw(id);
     for (const controller of [...this.controllers.values()]) controller.abort(new Error("the node has left"));
   }
 

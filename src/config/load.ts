@@ -128,11 +128,17 @@ function find(option: ConfigOption, input: ConfigInput, file: ConfigFile | undef
   if (flags !== undefined && flags.length > 0) return { source: `--${flagOf(option)}`, values: flags };
   const variable = input.env[environmentOf(option)];
   if (variable !== undefined && variable !== "") {
-    const values = option.repeatable ? variable.split(/[\s,]+/).filter((one) => one !== "") : [variable];
+    const values = option.repeatable ? splitVariable(option, variable) : [variable];
     return { source: environmentOf(option), values };
   }
   if (file?.keys.has(option.name)) return { source: file.path, values: fileValues(option, file) };
   return { source: "default", values: option.default === undefined ? [] : [option.default] };
+}
+
+/** White space and commas separate; but a command has both, so there it is the end of the line. */
+function splitVariable(option: ConfigOption, variable: string): string[] {
+  const separator = option.name === "on" ? /[\r\n]+/ : /[\s,]+/;
+  return variable.split(separator).filter((one) => one.trim() !== "");
 }
 
 function fileValues(option: ConfigOption, file: ConfigFile): unknown[] {

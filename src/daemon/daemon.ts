@@ -10,6 +10,7 @@ import { controlSocketPath, stateDirectory } from "../rpc/paths.ts";
 import { type RpcServer, serveRpc } from "../rpc/server.ts";
 import { Control } from "./control.ts";
 import { createNode, type RunningNode } from "./driver.ts";
+import { Handlers } from "./handlers.ts";
 import { readReplication, replicateRequests } from "./replication.ts";
 import { Snapshot } from "./snapshot.ts";
 
@@ -36,6 +37,7 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
     stateDir === undefined ? undefined : new Snapshot(stateDir, config.serverAddress ?? DEFAULT_SERVER_ADDRESS, log);
   const replication = readReplication(config.replicate);
   const allow = [...replication.keys()];
+  const handlers = new Handlers({ config, socketPath, log });
   const node = await createNode(
     { ...config, snapshot: snapshot?.read() ?? [], userAgent: `dmq/${VERSION}`, allow },
     (fresh) => {
@@ -43,6 +45,7 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
       for (const channel of config.channels) fresh.declare(channel);
       replicateRequests(fresh, replication, log);
       keepSnapshot(fresh, snapshot);
+      handlers.bind(fresh);
     },
   );
   const done = Promise.withResolvers<void>();
@@ -55,7 +58,7 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
   };
   const end = (options: { announce: boolean }): Promise<void> => {
     if (ending !== undefined) return ending;
-    ending = node.close(options);
+    ending = handlers.close(node.close(options));
     ending.then(closeSocket, closeSocket).then(done.resolve, done.reject);
     return ending;
   };
@@ -65,7 +68,7 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
     serving = serveRpc({ path: socketPath, surface });
     await serving;
   } catch (cause) {
-    await node.close({ announce: false });
+    await handlers.close(node.close({ announce: false }));
     throw cause;
   }
   log.info(`node ${node.uri()} is up`, { socket: socketPath });

@@ -161,6 +161,126 @@ describe("dispatcher", () => {
     expect(seen).toEqual([1]);
   });
 
+  test("dispatcher: with worker_usleep an idle worker looks at multiples of the interval, whenever a message comes", async () => {
+    const bench = new Bench({ workerSleepMs: 100, numWorkers: 2 });
+    const starts: [id: number, at: number][] = [];
+    bench.dispatcher.register("lab", ({ id }) => {
+      starts.push([id, bench.now]);
+    });
+    const arrivals: [id: number, at: number][] = [
+      ...([
+        [1, 5],
+        [2, 99],
+        [3, 100],
+        [4, 237],
+        [5, 460],
+      ] as [number, number][]),
+    ];
+    for (let ms = 0; ms <= 600; ms++) {
+      bench.advance(ms - bench.now);
+      for (const [id, at] of arrivals) if (at === ms) bench.send(id, "lab", `sip:lab@127.0.0.${id}:5060`);
+    }
+    expect(starts).toEqual([
+      ...([
+        [1, 100],
+        [2, 100],
+        [3, 200],
+        [4, 300],
+        [5, 500],
+      ] as [number, number][]),
+    ]);
+    expect(bench.dispatcher.nextTimeout()).toBeUndefined();
+  });
+
+  test("dispatcher: with worker_usleep a worker that ends a run looks at once, the others sleep on", async () => {
+    const bench = new Bench({ workerSleepMs: 100, numWorkers: 2 });
+    const work = held();
+    bench.dispatcher.register("lab", work.handler);
+    for (const id of [1, 2]) bench.send(id, "lab", `sip:lab@127.0.0.${id}:5060`);
+    bench.advance(100);
+    expect(work.started).toEqual([1, 2]);
+    await work.end(2);
+    for (const id of [3, 4, 5]) bench.send(id, "lab", `sip:lab@127.0.0.${id}:5060`);
+    bench.now = 130;
+    await work.end(1);
+    expect(work.started).toEqual([1, 2, 3]);
+    expect(bench.dispatcher.nextTimeout()).toBe(200);
+    bench.advance(70);
+    expect(work.started).toEqual([1, 2, 3, 4]);
+    await work.end(3);
+    expect(work.started).toEqual([1, 2, 3, 4, 5]);
+  });
+
+  test("dispatcher: the signal of a handler aborts when its sender was answered, and not before", async () => {
+    const bench = new Bench({ numWorkers: 1 });
+    const signals: AbortSignal[] = [];
+    const answersAtAbort: number[] = [];
+    const ends: (() => void)[] = [];
+    bench.dispatcher.register("lab", (_, { signal }) => {
+      signals.push(signal);
+      signal.addEventListener("abort", () => answersAtAbort.push(bench.answers.length));
+      return new Promise((resolve) => ends.push(resolve));
+    });
+    bench.send(1);
+    bench.advance(1_499);
+    expect(signals[0]?.aborted).toBe(false);
+    bench.advance(1);
+    expect(signals[0]?.aborted).toBe(true);
+    expect(signals[0]?.reason).toEqual(new Error("handler_timeout is over"));
+    expect(answersAtAbort).toEqual([1]);
+    // The worker is free when the handler is through, not when its time is over.
+    bench.send(2);
+    expect([signals.length, bench.dispatcher.running()]).toEqual([1, 1]);
+    ends[0]?.();
+    await Promise.resolve();
+    await Promise.resolve();
+    expect([signals.length, signals[1]?.aborted]).toEqual([2, false]);
+  });
+
+  test("dispatcher: a handler that ends in time never sees its signal abort", async () => {
+    const bench = new Bench();
+    const signals: AbortSignal[] = [];
+    bench.dispatcher.register("lab", (_, { signal }) => {
+      signals.push(signal);
+      return 200;
+    });
+    bench.send(1);
+    bench.advance(10_000);
+    bench.dispatcher.abandon();
+    expect(signals.map(({ aborted }) => aborted)).toEqual([false]);
+  });
+
+  test("dispatcher: an abort that makes the handler fail adds no second answer", async () => {
+    const bench = new Bench();
+    bench.dispatcher.register(
+      "lab",
+      (_, { signal }) =>
+        new Promise((_resolve, reject) => signal.addEventListener("abort", () => reject(signal.reason as Error))),
+      "inline",
+    );
+    bench.send(1);
+    bench.advance(1_500);
+    await Promise.resolve();
+    await Promise.resolve();
+    expect(bench.answers.map(([id, status]) => [id, status])).toEqual([[1, 503]]);
+    expect(bench.failures).toEqual(["lab"]);
+  });
+
+  test("dispatcher: abandon aborts what is running, whether it was late or not", () => {
+    const bench = new Bench({ numWorkers: 2 });
+    const signals: AbortSignal[] = [];
+    bench.dispatcher.register("lab", (_, { signal }) => {
+      signals.push(signal);
+      return new Promise(() => undefined);
+    });
+    bench.send(1);
+    bench.advance(1_500);
+    bench.send(2, "lab", "sip:lab@127.0.0.3:5060");
+    bench.dispatcher.abandon();
+    expect(signals.map(({ aborted }) => aborted)).toEqual([true, true]);
+    expect(signals[1]?.reason).toEqual(new Error("the node has left"));
+  });
+
   test("dispatcher: a channel has one handler, and loses it again", () => {
     const bench = new Bench();
     const end = bench.dispatcher.register("lab", () => 200);
