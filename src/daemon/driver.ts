@@ -21,13 +21,15 @@ import type {
   PeerInfo,
 } from "../node/io.ts";
 import { type Addressed, DmqNode, type NodeOptions, type ReplicateOptions, type SendOptions } from "../node/node.ts";
+import { Warnings } from "../node/warnings.ts";
 import { Resolver } from "../transport/resolver.ts";
 import type { Listener, TransportSink } from "../transport/transport.ts";
 import { QueueFull } from "../transport/udp.ts";
+import { families, ownAddresses } from "./reach.ts";
 import { openSockets, ownAddress, type SocketOptions, type Sockets } from "./sockets.ts";
 
 export interface CreateNodeOptions extends Omit<NodeOptions, "address">, SocketOptions {
-  /** Our own address, `sip:IP:port[;transport=tcp]`; port 0 takes a free one. */
+  /** Our own address, `sip:IP:port[;transport=tcp|tls]` or `sips:IP:port`; port 0 takes a free one. */
   serverAddress: string;
   /** Handler runs at a time, default 2. */
   numWorkers?: number;
@@ -35,6 +37,8 @@ export interface CreateNodeOptions extends Omit<NodeOptions, "address">, SocketO
   workerSleepMs?: Duration;
   /** Milliseconds until what a late handler or route has not answered is answered 503, default 1,500. */
   handlerTimeoutMs?: Duration;
+  /** `IP[:PORT]` each: these DNS servers are asked instead of the system's. */
+  dnsServers?: readonly string[];
 }
 
 const HANDLER_TIMEOUT_MS: Duration = 1_500;
@@ -55,13 +59,15 @@ type Listeners = { [K in NodeEvent["type"]]?: Set<(event: Extract<NodeEvent, { t
 export class RunningNode {
   private readonly core: DmqNode;
   private readonly opened: Sockets;
-  private readonly resolver = new Resolver({ timeoutMs: 5_000 });
+  private readonly resolver: Resolver;
   private readonly dispatcher: Dispatcher;
   private readonly router: Router;
   /** Whom to synchronise with, once the bus was met. */
   private met: string[] | undefined;
   private readonly outcomes = new Map<number, (report: OutcomeReport) => void>();
   private readonly listeners: Listeners = {};
+  /** Of what the core does not see. */
+  private readonly warnings = new Warnings({ event: (event) => this.emit(event) });
   private timer: ReturnType<typeof setTimeout> | undefined;
   private timerAt: Instant | undefined;
   private draining = false;
@@ -73,6 +79,7 @@ export class RunningNode {
   constructor(core: DmqNode, sockets: Sockets, options: CreateNodeOptions) {
     this.core = core;
     this.opened = sockets;
+    this.resolver = new Resolver({ servers: options.dnsServers ?? [], families: families(sockets.listeners()) });
     this.dispatcher = new Dispatcher(
       {
         answer: (id, answer) => this.run((now) => core.answer(id, answer, now)),
@@ -290,6 +297,16 @@ export class RunningNode {
     this.run((now) => this.core.join(uris, now));
   }
 
+  /**
+   * Reads the files of the TLS options again: handshakes from now on use them, connections that are up stay as they are.
+   *
+   * @returns             false where there are none
+   * @throws ConfigError  a rejection: a file is missing or wrong; what was read before stays in use
+   */
+  reloadTls(): Promise<boolean> {
+    return this.opened.reloadTls();
+  }
+
   /** Where the node listens. */
   sockets(): Listener[] {
     return this.opened.listeners();
@@ -336,6 +353,7 @@ export class RunningNode {
     this.dispatcher.abandon();
     this.closed = true;
     clearTimeout(this.timer);
+    this.resolver.close();
     this.opened.shutdown();
   }
 
@@ -353,6 +371,7 @@ export class RunningNode {
         if (cause instanceof QueueFull) return;
         this.run((now) => this.core.handle({ type: "unsent", to, cause }, now));
       },
+      refused: (_remote, cause) => this.warnings.warn("tls-refused", cause.message, monotonicNow()),
     };
   }
 
@@ -383,7 +402,7 @@ export class RunningNode {
         this.opened.closeFlow(output.flow);
         break;
       case "resolve":
-        this.resolve(output.host);
+        this.resolve(output.host, output.services);
         break;
       case "event":
         this.onEvent(output.event);
@@ -398,11 +417,13 @@ export class RunningNode {
       queueMicrotask(() => this.run((now) => this.core.handle({ type: "unsent", to, cause }, now)));
   }
 
-  private resolve(host: string): void {
-    this.resolver.resolve(host).then(
-      (addresses) => this.run((now) => this.core.handle({ type: "resolved", host, addresses }, now)),
-      (cause: Error) => this.run((now) => this.core.handle({ type: "resolved", host, addresses: [], cause }, now)),
-    );
+  private resolve(host: string, services: boolean): void {
+    this.resolver.resolve(host, services).then((found) => {
+      const { complete, ttlMs, cause } = found;
+      const facts = { host, addresses: [...found.addresses], complete, ttlMs, ...(cause !== undefined && { cause }) };
+      const asked = services ? { services: [...found.services] } : {};
+      this.run((now) => this.core.handle({ type: "resolved", ...facts, ...asked }, now));
+    });
   }
 
   private onEvent(event: NodeEvent): void {
@@ -494,7 +515,8 @@ function systemRandom(): Random {
  * Starts a node: opens its sockets and joins the bus.
  *
  * @param prepare         called before the node joins: listeners and handlers that are set here miss nothing
- * @throws ConfigError     an option is malformed (server_address no IP literal, server_socket no `proto:ip:port`)
+ * @throws ConfigError     an option is malformed (server_address no IP literal, server_socket no `proto:ip:port`), or a TLS
+ *                         file is missing or wrong
  * @throws TransportError  an address cannot be bound (`transport-bind`)
  */
 export async function createNode(
@@ -506,11 +528,14 @@ export async function createNode(
     received: (from, flow, bytes) => deliver?.received(from, flow, bytes),
     closed: (flow, cause) => deliver?.closed(flow, cause),
     unsent: (to, cause) => deliver?.unsent(to, cause),
+    refused: (remote, cause) => deliver?.refused(remote, cause),
   };
   let deliver: TransportSink | undefined;
   const sockets = await openSockets(address, options, sink);
   try {
-    const core = new DmqNode({ ...options, address: { ...address, port: sockets.portFor(address) } }, SYSTEM_RANDOM);
+    const own = { ...address, port: sockets.portFor(address) };
+    const listening = ownAddresses(sockets.listeners());
+    const core = new DmqNode({ ...options, address: own, listening }, SYSTEM_RANDOM);
     const node = new RunningNode(core, sockets, options);
     deliver = node.sink();
     prepare(node);

@@ -6,6 +6,7 @@
  * must be copied or handed to the kernel before the next call into the core, because answers are built in reused memory.
  */
 import type { Endpoint } from "../core/endpoint.ts";
+import type { Duration } from "../core/time.ts";
 import type { PeerSource } from "../membership/peer.ts";
 import type { Status } from "../membership/status.ts";
 import type { SipRequest } from "../sip/message.ts";
@@ -24,11 +25,24 @@ export type Input =
   | { type: "closed"; flow: Flow; cause?: Error }
   /** Octets for `to` did not go out, or came back as an ICMP error: refused, unreachable, too large, full. */
   | { type: "unsent"; to: Endpoint; cause: Error }
-  /**
-   * The answer to a `resolve`. `addresses` are canonical IP literals, A before AAAA, duplicates removed; empty where the
-   * name does not resolve (`cause` says why). A literal in, the same literal out.
-   */
-  | { type: "resolved"; host: string; addresses: string[]; cause?: Error };
+  /** The answer to a `resolve`. */
+  | ResolvedName;
+
+/** What DNS says of a host. Addresses are canonical IP literals, A before AAAA; a literal in, the same literal out. */
+export interface ResolvedName {
+  type: "resolved";
+  host: string;
+  /** Of the host itself, without duplicates. */
+  addresses: string[];
+  /** Exactly where they were asked for: one for each address of each target of the host's SRV records, with the SRV port. */
+  services?: { ip: string; port: number }[];
+  /** False where a question had no answer: what is missing here may hold all the same. */
+  complete: boolean;
+  /** How long this may be used: the smallest TTL in it, or how long a "nothing" holds. */
+  ttlMs: Duration;
+  /** Why there is nothing, or not all. */
+  cause?: Error;
+}
 
 export type Output =
   /**
@@ -38,7 +52,8 @@ export type Output =
   | { type: "transmit"; to: Endpoint; flow?: Flow; bytes: Uint8Array; close?: boolean }
   /** End a connection without sending anything. */
   | { type: "close"; flow: Flow }
-  | { type: "resolve"; host: string }
+  /** `services`: also the SRV records of exactly this name, and the addresses of their targets. */
+  | { type: "resolve"; host: string; services: boolean }
   | { type: "event"; event: NodeEvent };
 
 /** How one request to one peer ended; design.md section 4. */
@@ -151,9 +166,11 @@ export type WarningCode =
   | "body-dropped"
   | "malformed"
   | "unresolvable"
+  | "too-many-addresses"
   | "overload"
   | "leave-unannounced"
-  | "handler-failed";
+  | "handler-failed"
+  | "tls-refused";
 
 export type NodeEvent =
   | { type: "peer-up"; peer: PeerInfo }

@@ -4,7 +4,7 @@
  * It decides what a notification, an answer or its absence means for a peer. What a status becomes is in
  * membership/status.ts, what stands in a body in membership/notification.ts. It never touches channel messages.
  */
-import { canonicalIp, type Endpoint, isIpv6 } from "../core/endpoint.ts";
+import { canonicalIp, type Endpoint, isIpv6, sameEndpoint } from "../core/endpoint.ts";
 import { ProtocolError } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
 import type { Instant } from "../core/time.ts";
@@ -12,6 +12,7 @@ import { type Hint, Hints } from "../membership/hints.ts";
 import { type NodeLine, type NodeList, parseNodeList, writeNodeList } from "../membership/notification.ts";
 import {
   addressKey,
+  addressOfUri,
   addressUri,
   endpointOf,
   isLiteral,
@@ -23,14 +24,16 @@ import {
 import { Pinger } from "../membership/pinger.ts";
 import { PeerRegistry } from "../membership/registry.ts";
 import { type NextStatus, nextStatus, type Status } from "../membership/status.ts";
+import { parseUri } from "../sip/uri.ts";
 import { FirstContact } from "./contact.ts";
-import type { NodeCounters } from "./io.ts";
+import type { NodeCounters, ResolvedName } from "./io.ts";
 import { buildKdmq } from "./kdmq.ts";
-import { Names } from "./names.ts";
+import { type Name, Names } from "./names.ts";
 import type { ResolvedOptions } from "./options.ts";
 import type { Outbox } from "./outbox.ts";
 import { peerInfo } from "./peer-info.ts";
 import type { OutgoingRequest, RequestEnd, RequestKind, Requests } from "./requests.ts";
+import { CONTACTS_MAX, type HostAnswer, Seeds } from "./seeds.ts";
 import type { Warnings } from "./warnings.ts";
 
 /** Nodes that announced themselves and have not answered us yet; more wait as hints. */
@@ -66,19 +69,23 @@ export class Members {
   private readonly names: Names;
   private readonly contact: FirstContact;
   private readonly lost = new Map<string, PeerAddress>();
-  /** `multi_notify` contacts that are names. */
-  private readonly seedNames: PeerAddress[] = [];
+  /** Notification addresses that `multi_notify` resolves to contacts. */
+  private readonly seeds = new Seeds();
+  /** All other notification addresses, by key. */
+  private readonly contacts = new Map<string, PeerAddress>();
+  /** Peers whose present address failed: the next answer to their name moves them on. */
+  private readonly failed = new Set<string>();
   private readonly context: MembersContext;
-  private readonly localKey: string;
+  private readonly localKeys: ReadonlySet<string>;
   private rotation = 0;
   private status: Status = "active";
 
   constructor(context: MembersContext) {
     this.context = context;
-    this.localKey = addressKey(context.options.address);
+    this.localKeys = new Set([context.options.address, ...context.options.listening].map(addressKey));
     this.hints = new Hints(context.options.pingIntervalMs);
     this.pinger = new Pinger(context.options.pingIntervalMs, context.random);
-    this.names = new Names(context.outbox);
+    this.names = new Names(context.outbox, context.options.pingIntervalMs);
     this.contact = new FirstContact(context.options.initWithSingle);
   }
 
@@ -96,22 +103,24 @@ export class Members {
 
   /** Adds notification addresses and says hello. @throws ProtocolError for the first text that is no node's address */
   join(uris: readonly string[], now: Instant): void {
-    const addresses = uris.map((uri) => {
-      const address = parseAddress(uri);
-      if (address instanceof ProtocolError) throw address;
-      return address;
+    const addresses = uris.map((text) => {
+      const uri = parseUri(text);
+      const address = uri instanceof ProtocolError ? uri : addressOfUri(uri, text);
+      if (uri instanceof ProtocolError || address instanceof ProtocolError) throw address;
+      return { address, port: uri.port };
     });
-    for (const address of addresses) this.joinAt(address, now);
+    for (const { address, port } of addresses) this.joinAt(address, port, now);
   }
 
-  private joinAt(address: PeerAddress, now: Instant): void {
+  private joinAt(address: PeerAddress, port: number | undefined, now: Instant): void {
     if (this.context.options.multiNotify && !isLiteral(address)) {
-      this.seedNames.push(address);
-      this.names.ask(address.host);
+      this.seeds.add(address, port);
+      this.names.ask({ host: address.host, services: true });
       return;
     }
+    this.contacts.set(addressKey(address), address);
     const peer = this.addContact(address, now);
-    if (peer !== undefined && peer.endpoint === undefined) this.names.ask(address.host);
+    if (peer !== undefined && peer.endpoint === undefined) this.names.ask({ host: address.host, services: false });
   }
 
   /** A peer that is never given up; it is greeted as soon as its address is known. */
@@ -138,7 +147,7 @@ export class Members {
     const peer = this.addPeer(address, "added", "not_active", now);
     if (peer === undefined) return undefined;
     this.become(peer, status, now);
-    if (peer.endpoint === undefined) this.names.ask(address.host);
+    if (peer.endpoint === undefined) this.names.ask({ host: address.host, services: false });
     else this.ping(peer, now);
     return peer;
   }
@@ -153,7 +162,7 @@ export class Members {
   }
 
   isLocal(address: PeerAddress): boolean {
-    return addressKey(address) === this.localKey;
+    return this.localKeys.has(addressKey(address));
   }
 
   // --- notifications that come in ----------------------------------------------------------------------------------
@@ -259,7 +268,7 @@ export class Members {
     for (let hint = this.take(); hint !== undefined; hint = this.take()) {
       if (this.registry.find(hint.address) !== undefined) this.hints.settle(hint.key);
       else if (isLiteral(hint.address)) this.probe(hint, hint.address.host, now);
-      else this.names.ask(hint.address.host);
+      else this.names.ask({ host: hint.address.host, services: false });
     }
   }
 
@@ -301,7 +310,12 @@ export class Members {
   }
 
   private ping(peer: Peer, now: Instant): void {
-    if (peer.endpoint === undefined || this.context.requests.isPinging(peer.key)) return;
+    if (!this.context.requests.isPinging(peer.key)) this.greet(peer, now);
+  }
+
+  /** Pings although an earlier ping is still unanswered. */
+  private greet(peer: Peer, now: Instant): void {
+    if (peer.endpoint === undefined) return;
     const alone = this.registry.countActive() === 0;
     const joining = peer.source === "notification_address" && (!peer.verified || alone);
     this.notify(peer, joining ? "join" : "ping", joining ? 2 : 1, now);
@@ -430,6 +444,7 @@ export class Members {
     peer.answeredAt = now;
     peer.leftAt = undefined;
     this.lost.delete(peer.key);
+    this.failed.delete(peer.key);
     this.pinger.answered(peer.key);
     this.become(peer, nextStatus(peer.status, "answered", 0, false, this.context.options), now);
     this.contact.answered(peer.uri, now);
@@ -448,7 +463,9 @@ export class Members {
     if (end.type === "cancelled") return;
     this.hints.fail(request.peerKey, now);
     const peer = this.registry.get(request.peerKey);
-    if (peer !== undefined) this.fail(peer, request.startedAt, now);
+    // Where the name has led elsewhere since, the failure says nothing of the new place.
+    const isThere = peer?.endpoint !== undefined && sameEndpoint(peer.endpoint, request.to);
+    if (peer !== undefined && isThere) this.fail(peer, request.startedAt, now);
     this.pump(now);
   }
 
@@ -465,7 +482,10 @@ export class Members {
     peer.failCount++;
     peer.announced = false;
     const permanent = peer.source === "notification_address";
-    if (!isLiteral(peer.address)) this.names.ask(peer.address.host);
+    if (!isLiteral(peer.address)) {
+      this.failed.add(peer.key);
+      this.names.ask({ host: peer.address.host, services: false });
+    }
     if (permanent) this.pinger.scheduleRetry(peer.key, now);
     if (peer.source === "announced" && !peer.verified) {
       this.drop(peer);
@@ -507,6 +527,7 @@ export class Members {
   private drop(peer: Peer): void {
     this.registry.remove(peer);
     this.pinger.forget(peer.key);
+    this.failed.delete(peer.key);
     if (this.registry.countActive() === 0) this.contact.lost();
     if (peer.verified) this.lost.set(peer.key, peer.address);
     if (this.lost.size > LOST_MAX) this.lost.delete(this.lost.keys().next().value as string);
@@ -515,29 +536,41 @@ export class Members {
 
   // --- names -------------------------------------------------------------------------------------------------------
 
-  resolved(host: string, addresses: readonly string[], why: string, now: Instant): void {
-    if (!this.names.answered(host)) return;
-    if (addresses.length === 0) this.context.warnings.warn("unresolvable", `${host} does not resolve: ${why}`, now);
-    for (const peer of [...this.registry.all()]) if (peer.address.host === host) this.resolvePeer(peer, addresses, now);
-    for (const seed of this.seedNames) if (seed.host === host) this.resolveSeed(seed, addresses, now);
+  resolved(answer: ResolvedName, now: Instant): void {
+    const { host, addresses, services = [], complete } = answer;
+    const name = { host, services: answer.services !== undefined };
+    if (!this.names.answered(name)) return;
+    const isNothing = addresses.length + services.length === 0;
+    if (isNothing) this.warnUnresolvable(host, answer.cause?.message ?? "it has no address", now);
+    for (const peer of [...this.registry.all()]) if (peer.address.host === host) this.resolvePeer(peer, answer, now);
+    if (name.services) this.updateSeeds(host, { addresses, services, complete }, now);
     for (const hint of [...this.hints.byHost(host)]) this.resolveHint(hint, addresses, now);
+    if (this.isWanted(name)) this.names.schedule(name, answer.ttlMs, isNothing || !complete, now);
+    else this.names.forget(name);
   }
 
-  private resolvePeer(peer: Peer, addresses: readonly string[], now: Instant): void {
+  private warnUnresolvable(host: string, why: string, now: Instant): void {
+    this.context.warnings.warn("unresolvable", `${host} does not resolve: ${why}`, now);
+  }
+
+  private isWanted({ host, services }: Name): boolean {
+    if (services) return this.seeds.has(host);
+    for (const peer of this.registry.all()) if (peer.address.host === host) return true;
+    return false;
+  }
+
+  private resolvePeer(peer: Peer, { addresses, complete }: ResolvedName, now: Instant): void {
     const usable = addresses.filter((ip) => !this.isLocal({ ...peer.address, host: ip }));
     const current = peer.endpoint?.ip;
-    // A dead DNS server disturbs nothing: the last known address stays.
-    if (usable.length === 0) {
-      if (current === undefined) this.pinger.scheduleRetry(peer.key, now);
-      return;
-    }
     const index = current === undefined ? -1 : usable.indexOf(current);
-    const next =
-      index !== -1 && peer.failCount === 0 ? (current as string) : (usable[(index + 1) % usable.length] as string);
+    const hasFailed = this.failed.delete(peer.key);
+    // A dead DNS server disturbs nothing: the last known address stays. So it does in half an answer.
+    if (usable.length === 0 || (!hasFailed && (index !== -1 || (current !== undefined && !complete)))) return;
+    const next = usable[(index + 1) % usable.length] as string;
     if (next === current) return;
     if (!this.absorbAlias(peer, next, now)) return;
     this.registry.resolve(peer, next);
-    this.ping(peer, now);
+    this.greet(peer, now);
   }
 
   /**
@@ -562,31 +595,23 @@ export class Members {
     return true;
   }
 
-  private resolveSeed(seed: PeerAddress, addresses: readonly string[], now: Instant): void {
-    if (addresses.length === 0) {
-      this.pinger.scheduleRetry(TICK, now);
-      return;
+  /** Greets the contacts that came with an answer, and lets go of those that went. */
+  private updateSeeds(host: string, answer: HostAnswer, now: Instant): void {
+    const { added, gone, omitted } = this.seeds.update(host, answer);
+    if (omitted > 0)
+      this.context.warnings.warn("too-many-addresses", `${omitted} addresses of ${host} beyond ${CONTACTS_MAX}`, now);
+    for (const contact of added) {
+      // Our own address is in the name too, as it should be.
+      if (this.isLocal(contact) || this.registry.find(contact)?.source === "notification_address") continue;
+      if (this.addContact(contact, now) === undefined) this.seeds.forget(contact);
     }
-    this.pinger.answered(TICK);
-    for (const ip of addresses) {
-      const address = { ...seed, host: ip };
-      if (!this.isLocal(address) && this.registry.find(address)?.source !== "notification_address")
-        this.addContact(address, now);
-    }
-    this.releaseContacts(seed, addresses);
+    for (const contact of gone) this.release(contact);
   }
 
-  /** An address that the name had before and has no more may be given up like any other peer. */
-  private releaseContacts(seed: PeerAddress, addresses: readonly string[]): void {
-    for (const peer of this.registry.all()) {
-      if (peer.source !== "notification_address" || !isLiteral(peer.address)) continue;
-      if (peer.address.port !== seed.port || peer.address.transport !== seed.transport) continue;
-      const configured = this.context.options.notificationAddresses.some((uri) => {
-        const address = parseAddress(uri);
-        return !(address instanceof ProtocolError) && addressKey(address) === peer.key;
-      });
-      if (!configured && !addresses.includes(peer.address.host)) peer.source = "mentioned";
-    }
+  /** An address that a name had before and has no more may be given up like any other peer. */
+  private release(contact: PeerAddress): void {
+    const peer = this.registry.find(contact);
+    if (peer?.source === "notification_address" && !this.contacts.has(peer.key)) peer.source = "mentioned";
   }
 
   private resolveHint(hint: Hint, addresses: readonly string[], now: Instant): void {
@@ -602,19 +627,30 @@ export class Members {
     for (let key = this.pinger.take(now); key !== undefined; key = this.pinger.take(now)) {
       if (this.status === "active") this.tick(key, now);
     }
+    for (let name = this.names.take(now); name !== undefined; name = this.names.take(now)) {
+      if (this.status === "active" && this.isWanted(name)) this.names.ask(name);
+      else this.names.forget(name);
+    }
   }
 
   private tick(key: string, now: Instant): void {
     this.pinger.schedule(key, now);
     if (key === TICK) {
-      for (const seed of this.seedNames) this.names.ask(seed.host);
+      this.joinAgain(now);
       this.searchWhenAlone(now);
       return;
     }
     const peer = this.registry.get(key);
     if (peer === undefined) return;
-    if (!isLiteral(peer.address)) this.names.ask(peer.address.host);
+    if (!isLiteral(peer.address)) this.names.want({ host: peer.address.host, services: false });
     this.ping(peer, now);
+  }
+
+  /** An empty registry starts anew (dmq.md 7.3), also with contacts that an operator had removed. */
+  private joinAgain(now: Instant): void {
+    if (this.registry.size > 0) return;
+    this.seeds.forgetAll();
+    for (const contact of this.contacts.values()) if (!this.isLocal(contact)) this.joinAt(contact, contact.port, now);
   }
 
   /** With nobody left, those who once answered are asked again. */
@@ -625,10 +661,10 @@ export class Members {
   }
 
   nextTimeout(): Instant | undefined {
-    const ping = this.pinger.nextTimeout();
-    const contact = this.contact.nextTimeout();
-    if (ping === undefined || contact === undefined) return ping ?? contact;
-    return Math.min(ping, contact);
+    let next = this.pinger.nextTimeout();
+    for (const at of [this.contact.nextTimeout(), this.names.nextTimeout()])
+      if (at !== undefined && (next === undefined || at < next)) next = at;
+    return next;
   }
 
   // --- leaving -----------------------------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ export class DmqNode {
         this.requests.unsent(input.to, input.cause, now);
         break;
       case "resolved":
-        this.members.resolved(input.host, input.addresses, input.cause?.message ?? "no address", now);
+        this.members.resolved(input, now);
         break;
     }
     this.settle(now);

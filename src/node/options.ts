@@ -7,11 +7,16 @@ import { DEFAULT_FAILURE_RULES, type FailureRules } from "../membership/status.t
 export interface NodeOptions extends Partial<FailureRules> {
   /** Our own address as it stands on our line: an IP literal with a port. */
   address: PeerAddress;
+  /** Where this node listens besides: these addresses are this node too, whoever names them. */
+  listening?: readonly PeerAddress[];
   /** First contacts, `sip:host:port[;transport=tcp]`; a host name is resolved again for ever. */
   notificationAddresses?: readonly string[];
   /** Channel of the membership; all nodes of a bus need the same. Default `notification_peer`. */
   notificationChannel?: string;
-  /** Every address that a notification address resolves to is a contact. Default false: the first one. */
+  /**
+   * Every address that a notification address leads to by SRV, A and AAAA records is a contact. Default false: one of the
+   * addresses of the name.
+   */
   multiNotify?: boolean;
   /** Milliseconds between pings of one peer, default 60,000. Lower finds the dead sooner and costs the bus n² requests. */
   pingIntervalMs?: Duration;
@@ -42,6 +47,7 @@ export interface NodeOptions extends Partial<FailureRules> {
 
 export interface ResolvedOptions extends FailureRules {
   address: PeerAddress;
+  listening: readonly PeerAddress[];
   notificationAddresses: readonly string[];
   notificationChannel: string;
   multiNotify: boolean;
@@ -70,6 +76,7 @@ export function resolveOptions(options: NodeOptions): ResolvedOptions {
   const requestTimeoutMs = options.requestTimeoutMs ?? 32_000;
   return {
     ...DEFAULT_FAILURE_RULES,
+    listening: [],
     notificationAddresses: [],
     notificationChannel: "notification_peer",
     multiNotify: false,

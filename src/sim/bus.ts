@@ -11,7 +11,7 @@ import type { Duration, Instant } from "../core/time.ts";
 import type { Answer, ChannelMessage, Input, NodeEvent, OutcomeReport, Output, PeerInfo } from "../node/io.ts";
 import { DmqNode, type NodeOptions } from "../node/node.ts";
 import { Agenda } from "./agenda.ts";
-import { type Death, type LinkOptions, Network } from "./network.ts";
+import { type Death, type LinkOptions, type NameRecords, Network } from "./network.ts";
 import { Trace } from "./trace.ts";
 
 /** What a simulated handler does with a message: answers `afterMs` later, or never where it gives `undefined`. */
@@ -220,9 +220,15 @@ export class Bus {
     this.network.setLink(link);
   }
 
-  setName(name: string, addresses: readonly string[]): void {
-    this.trace.note(this.now, "dns", `${name} is ${addresses.join(", ") || "unknown"}`);
-    this.network.setName(name, addresses);
+  setName(name: string, addresses: readonly string[], more: Partial<NameRecords> = {}): void {
+    const services = (more.services ?? []).map(({ ip, port }) => `${ip}:${port}`);
+    this.trace.note(this.now, "dns", `${name} is ${[...services, ...addresses].join(", ") || "unknown"}`);
+    this.network.setName(name, addresses, more);
+  }
+
+  setDnsDead(isDead: boolean): void {
+    this.trace.note(this.now, "dns", isDead ? "is dead" : "is back");
+    this.network.setDnsDead(isDead);
   }
 
   /** Lets everything happen up to and including `until`. */
@@ -316,7 +322,8 @@ export class Bus {
 
   private noteInput(node: SimNode, input: Input): void {
     if (input.type === "resolved") {
-      this.trace.note(this.now, node.name, `resolved ${input.host}: ${input.addresses.join(", ") || "nothing"}`);
+      const found = [...(input.services ?? []).map(({ ip, port }) => `${ip}:${port}`), ...input.addresses];
+      this.trace.note(this.now, node.name, `resolved ${input.host}: ${found.join(", ") || "nothing"}`);
     } else if (input.type === "closed") {
       this.trace.note(this.now, node.name, `flow ${input.flow} closed: ${input.cause?.message ?? "finished"}`);
     } else if (input.type === "unsent") {
@@ -340,7 +347,8 @@ export class Bus {
   private take(node: SimNode, output: Output): void {
     if (output.type === "transmit") this.network.transmit(node.ip, node.port, output, this.now);
     else if (output.type === "close") this.network.close(node.ip, node.port, output.flow, this.now);
-    else if (output.type === "resolve") this.network.resolve(node.ip, node.port, output.host, this.now);
+    else if (output.type === "resolve")
+      this.network.resolve(node.ip, node.port, output.host, output.services, this.now);
     else this.takeEvent(node, output.event);
   }
 

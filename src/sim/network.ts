@@ -12,7 +12,7 @@ import { canonicalIp, type Endpoint, endpointKey, formatHost } from "../core/end
 import { TransportError } from "../core/errors.ts";
 import { below, type Random } from "../core/random.ts";
 import type { Duration, Instant } from "../core/time.ts";
-import type { Flow, Input, Output } from "../node/io.ts";
+import type { Flow, Input, Output, ResolvedName } from "../node/io.ts";
 import { Agenda } from "./agenda.ts";
 import type { Trace } from "./trace.ts";
 
@@ -51,6 +51,14 @@ export const CLEAN_LINK: LinkOptions = {
  */
 export type Death = "process" | "host" | "exit";
 
+/** What DNS knows of a name. */
+export interface NameRecords {
+  addresses: readonly string[];
+  /** One for each address of each SRV target. */
+  services: readonly { ip: string; port: number }[];
+  ttlMs: Duration;
+}
+
 /** An input for the host of that name. */
 export interface Arrival {
   host: string;
@@ -62,6 +70,9 @@ type Transmit = Extract<Output, { type: "transmit" }>;
 /** RFC 768 and 791: what IPv4 leaves of 65,535 octets. */
 const DATAGRAM_BYTES_MAX = 65_507;
 const CONNECT_TIMEOUT_MS = 10_000;
+/** What a driver waits for DNS at most. */
+const DNS_TIMEOUT_MS = 5_000;
+const NAME_TTL_MS = 60_000;
 /** A stream whose octets get nowhere for so long is reset; real stacks take longer, and no test wants to wait. */
 const STREAM_GIVE_UP_MS = 40_000;
 const RETRANSMIT_FIRST_MS = 200;
@@ -107,7 +118,8 @@ export class Network {
   /** The last life at each address, up or not. */
   private readonly places = new Map<string, Host>();
   private readonly cuts = new Set<string>();
-  private readonly names = new Map<string, string[]>();
+  private readonly names = new Map<string, NameRecords>();
+  private dnsIsDead = false;
   private nextPort = 32_768;
 
   constructor(random: Random, trace: Trace, link: Partial<LinkOptions> = {}) {
@@ -152,9 +164,14 @@ export class Network {
     this.cuts.clear();
   }
 
-  /** What a name resolves to from now on; an empty list makes it fail. */
-  setName(name: string, addresses: readonly string[]): void {
-    this.names.set(name.toLowerCase(), [...addresses]);
+  /** What a name resolves to from now on; no addresses and no services make it fail. */
+  setName(name: string, addresses: readonly string[], more: Partial<NameRecords> = {}): void {
+    this.names.set(name.toLowerCase(), { addresses, services: [], ttlMs: NAME_TTL_MS, ...more });
+  }
+
+  /** From now on no question to DNS is answered, or all are again. */
+  setDnsDead(isDead: boolean): void {
+    this.dnsIsDead = isDead;
   }
 
   /** Resets every stream, as a middlebox that restarts would. */
@@ -177,9 +194,10 @@ export class Network {
     if (end !== undefined) this.finish(end, now);
   }
 
-  resolve(ip: string, port: number, name: string, now: Instant): void {
-    const delay = this.between(this.link.dnsDelayMinMs, this.link.dnsDelayMaxMs);
-    const input: Input = { type: "resolved", host: name, addresses: [] };
+  resolve(ip: string, port: number, name: string, services: boolean, now: Instant): void {
+    const delay = this.dnsIsDead ? DNS_TIMEOUT_MS : this.between(this.link.dnsDelayMinMs, this.link.dnsDelayMaxMs);
+    const input: Input = { type: "resolved", host: name, addresses: [], complete: false, ttlMs: 0 };
+    if (services) input.services = [];
     this.agenda.add(now + delay, { type: "input", host: this.host(ip, port), input });
   }
 
@@ -214,11 +232,19 @@ export class Network {
   private arriveInput(host: Host, input: Input): Arrival | undefined {
     if (host.state !== "up") return undefined;
     if (input.type !== "resolved") return { host: host.name, input };
-    const literal = canonicalIp(input.host);
-    const addresses = literal === undefined ? (this.names.get(input.host.toLowerCase()) ?? []) : [literal];
-    const answer: Input = { type: "resolved", host: input.host, addresses: [...addresses] };
-    if (addresses.length === 0) answer.cause = new Error("ENOTFOUND");
-    return { host: host.name, input: answer };
+    return { host: host.name, input: this.lookUp(input) };
+  }
+
+  private lookUp({ host, services }: ResolvedName): ResolvedName {
+    const literal = canonicalIp(host);
+    const known = this.dnsIsDead ? undefined : this.names.get(host.toLowerCase());
+    const addresses = literal === undefined ? [...(known?.addresses ?? [])] : [literal];
+    const asked = services === undefined ? {} : { services: [...(known?.services ?? [])] };
+    const complete = literal !== undefined || !this.dnsIsDead;
+    const ttlMs = known?.ttlMs ?? NAME_TTL_MS;
+    const answer: ResolvedName = { type: "resolved", host, addresses, ...asked, complete, ttlMs };
+    if (addresses.length + (asked.services?.length ?? 0) > 0) return answer;
+    return { ...answer, ttlMs: 0, cause: new Error(complete ? "ENOTFOUND" : "ETIMEOUT") };
   }
 
   // Datagrams.

@@ -2,7 +2,7 @@
 import { decodeUtf8, encodeUtf8 } from "../../src/core/bytes.ts";
 import type { Endpoint } from "../../src/core/endpoint.ts";
 import { seededRandom } from "../../src/core/random.ts";
-import type { NodeEvent } from "../../src/node/io.ts";
+import type { NodeEvent, ResolvedName } from "../../src/node/io.ts";
 import { DmqNode, type NodeOptions } from "../../src/node/node.ts";
 
 export interface Sent {
@@ -43,6 +43,12 @@ export class Harness {
     return result;
   }
 
+  /** Answers the question for a name; `more` as DNS would say it. */
+  resolve(host: string, addresses: string[], more: Partial<ResolvedName> = {}): void {
+    const answer = { type: "resolved" as const, host, addresses, complete: true, ttlMs: 60_000, ...more };
+    this.do((node, now) => node.handle(answer, now));
+  }
+
   /** Runs the clock to `at`, firing every timeout on the way. */
   runUntil(at: number): void {
     for (let steps = 0; steps < 100_000; steps++) {
@@ -71,7 +77,7 @@ export class Harness {
       if (output.type === "transmit")
         this.sent.push({ to: `${output.to.ip}:${output.to.port}`, text: decodeUtf8(output.bytes) });
       else if (output.type === "event") this.events.push(output.event);
-      else if (output.type === "resolve") this.asked.push(output.host);
+      else if (output.type === "resolve") this.asked.push(output.services ? `${output.host} SRV` : output.host);
     }
   }
 }

@@ -51,10 +51,10 @@ describe("joining", () => {
     const harness = new Harness({ notificationAddresses: ["sip:seed.example:5060"] });
     harness.start();
     expect(harness.asked).toEqual(["seed.example"]);
-    harness.do((node, now) => node.handle({ type: "resolved", host: "seed.example", addresses: [] }, now));
+    harness.resolve("seed.example", [], { ttlMs: 0 });
     harness.runUntil(10_000);
     expect(harness.asked.length).toBeGreaterThan(1);
-    harness.do((node, now) => node.handle({ type: "resolved", host: "seed.example", addresses: ["127.0.0.9"] }, now));
+    harness.resolve("seed.example", ["127.0.0.9"]);
     expect(harness.take().map(({ to }) => to)).toEqual(["127.0.0.9:5060"]);
   });
 
@@ -62,7 +62,7 @@ describe("joining", () => {
     const harness = new Harness({ notificationAddresses: ["sip:seed.example:5060"], multiNotify: true });
     harness.start();
     const addresses = ["127.0.0.1", "127.0.0.2", "127.0.0.3"];
-    harness.do((node, now) => node.handle({ type: "resolved", host: "seed.example", addresses }, now));
+    harness.resolve("seed.example", addresses, { services: [] });
     expect(harness.take().map(({ to }) => to)).toEqual(["127.0.0.2:5060", "127.0.0.3:5060"]);
   });
 
@@ -183,7 +183,7 @@ describe("one node, several spellings", () => {
       kdmq({ body: line("127.0.0.2:5060") + line("127.0.0.9:5061") + line("a.example:5061") }),
       udp("127.0.0.2"),
     );
-    harness.do((node, now) => node.handle({ type: "resolved", host: "a.example", addresses: ["127.0.0.9"] }, now));
+    harness.resolve("a.example", ["127.0.0.9"]);
     const probes = harness.take().filter(({ to }) => to === "127.0.0.9:5061");
     for (const probe of probes)
       harness.receive(response(probe, "200 OK", line("127.0.0.9:5061")), udp("127.0.0.9", 5061));
@@ -197,7 +197,7 @@ describe("one node, several spellings", () => {
     harness.receive(kdmq({ body: line("127.0.0.2:5060") }), udp("127.0.0.2"));
     const ping = harness.take().find(isRequest) as Sent;
     harness.receive(response(ping, "200 OK", line("127.0.0.2:5060")), udp("127.0.0.2"));
-    harness.do((node, now) => node.handle({ type: "resolved", host: "seed.example", addresses: ["127.0.0.2"] }, now));
+    harness.resolve("seed.example", ["127.0.0.2"]);
     expect(statuses(harness)).toEqual(["sip:seed.example:5060 active"]);
     expect(harness.events.map(({ type }) => type)).toEqual(["peer-up", "joined", "peer-removed", "peer-up"]);
   });

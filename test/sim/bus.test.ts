@@ -229,6 +229,64 @@ describe("names", () => {
       expect(active).toHaveLength(2);
     }
   });
+
+  test("a name of several addresses with one dead, then another: the bus is what the name says within TTL and a ping", () => {
+    const name = "bus.test";
+    const address = [`sip:${name}:5060`];
+    bus.setName(name, ["10.0.0.1", "10.0.0.2", "10.0.0.77"], { ttlMs: 10 * SECOND });
+    const [first, second] = [bus.startNode(), bus.startNode()];
+    const own = bus.startNode({ notificationAddresses: address, multiNotify: true });
+    agreed(5 * SECOND);
+    const dead = (): string | undefined => own.running.nodes().find(({ host }) => host === "10.0.0.77")?.status;
+    bus.runFor(5 * MINUTE);
+    expect([bus.disagreements(), dead()]).toEqual([[], "not_active"]);
+
+    const moved = bus.addNode({ ip: "10.0.0.50" });
+    bus.kill(second, "host");
+    bus.start(moved);
+    bus.setName(name, ["10.0.0.1", "10.0.0.50", "10.0.0.77"], { ttlMs: 10 * SECOND });
+    expect(bus.runUntil(() => status(own, moved) === "active", 11 * SECOND)).toBe(true);
+    // The old address is one of many now: two missed pings and it is forgotten.
+    expect(bus.runUntil(() => status(own, second) === undefined, 4 * MINUTE)).toBe(true);
+    agreed(MINUTE);
+    expect([status(own, first), dead()]).toEqual(["active", "not_active"]);
+  });
+
+  test("SRV records give the port, and only those with the port of the address count", () => {
+    const services = [
+      { ip: "10.0.0.1", port: 5090 },
+      { ip: "10.0.0.2", port: 5091 },
+    ];
+    bus.setName("_sip._udp.bus.test", [], { services });
+    const first = bus.startNode({ port: 5090 });
+    const second = bus.startNode({ port: 5091 });
+    const all = bus.startNode({ notificationAddresses: ["sip:_sip._udp.bus.test"], multiNotify: true });
+    const one = bus.startNode({ notificationAddresses: ["sip:_sip._udp.bus.test:5091"], multiNotify: true });
+    const contacts = (node: SimNode): string[] =>
+      node.running.nodes().flatMap(({ uri, source }) => (source === "notification_address" ? [uri] : []));
+    agreed(5 * SECOND);
+    expect(contacts(all).sort()).toEqual([first.running.uri(), second.running.uri()]);
+    expect(contacts(one)).toEqual([second.running.uri()]);
+  });
+
+  test("DNS dies for an hour and comes back: nobody notices", () => {
+    bus.setName("bus.test", ["10.0.0.1", "10.0.0.2"], { ttlMs: 5 * SECOND });
+    const address = ["sip:bus.test:5060"];
+    const nodes = [1, 2, 3].map((i) => bus.startNode({ notificationAddresses: address, multiNotify: i !== 3 }));
+    agreed(MINUTE);
+    const before = nodes.map((node) => node.events.filter(({ type }) => type.startsWith("peer-")).length);
+    bus.setDnsDead(true);
+    bus.runFor(60 * MINUTE);
+    bus.setDnsDead(false);
+    bus.runFor(5 * MINUTE);
+    expect(bus.disagreements()).toEqual([]);
+    expect(nodes.map((node) => node.events.filter(({ type }) => type.startsWith("peer-")).length)).toEqual(before);
+    // Every failure waits twice as long as the one before, up to the ping interval.
+    const warnings =
+      nodes[0]?.events.filter((event) => event.type === "warning" && event.code === "unresolvable") ?? [];
+    expect(warnings.length).toBeGreaterThan(10);
+    expect(warnings.length).toBeLessThan(75);
+  });
 });
 
 describe("leaving", () => {

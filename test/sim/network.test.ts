@@ -231,24 +231,48 @@ describe("streams", () => {
 
 describe("names", () => {
   const ask = (network: Network, name: string): unknown => {
-    network.resolve(A, PORT, name, 0);
+    network.resolve(A, PORT, name, false, 0);
     return arrivals(network, 1_000).map(({ arrival }) => arrival.input);
   };
 
   test("are answered as they are known when the answer leaves", () => {
     const { network } = twoHosts({ dnsDelayMinMs: 100, dnsDelayMaxMs: 100 });
     network.setName("seed.test", [A]);
-    network.resolve(A, PORT, "Seed.test", 0);
+    network.resolve(A, PORT, "Seed.test", false, 0);
     network.setName("seed.test", [B]);
     const [answer] = arrivals(network, 1_000);
     expect(answer?.at).toBe(100);
-    expect(answer?.arrival.input).toEqual({ type: "resolved", host: "Seed.test", addresses: [B] });
+    expect(answer?.arrival.input).toMatchObject({ type: "resolved", host: "Seed.test", addresses: [B] });
   });
 
   test("that nobody knows fail with a cause, and a literal is its own answer", () => {
     const { network } = twoHosts();
     expect(ask(network, "nobody.test")).toMatchObject([{ addresses: [], cause: expect.any(Error) }]);
-    expect(ask(network, "10.9.9.9")).toEqual([{ type: "resolved", host: "10.9.9.9", addresses: ["10.9.9.9"] }]);
+    expect(ask(network, "10.9.9.9")).toMatchObject([{ type: "resolved", host: "10.9.9.9", addresses: ["10.9.9.9"] }]);
+  });
+
+  test("have services for who asks for them, and the TTL that they were given", () => {
+    const { network } = twoHosts();
+    const services = [{ ip: B, port: 5090 }];
+    network.setName("seed.test", [A], { services, ttlMs: 7_000 });
+    network.resolve(A, PORT, "seed.test", true, 0);
+    const [answer] = arrivals(network, 1_000);
+    const expected = { type: "resolved", host: "seed.test", addresses: [A], services, complete: true, ttlMs: 7_000 };
+    expect(answer?.arrival.input).toEqual(expected as never);
+    expect((ask(network, "seed.test") as { services?: unknown }[])[0]?.services).toBeUndefined();
+  });
+
+  test("have no answer while DNS is dead, and say after a while that it is none", () => {
+    const { network } = twoHosts();
+    network.setName("seed.test", [A]);
+    network.setDnsDead(true);
+    network.resolve(A, PORT, "seed.test", false, 0);
+    expect(arrivals(network, 4_999)).toEqual([]);
+    expect(arrivals(network, 5_000).map(({ arrival }) => arrival.input)).toMatchObject([
+      { addresses: [], complete: false, cause: expect.any(Error) },
+    ]);
+    network.setDnsDead(false);
+    expect(ask(network, "seed.test")).toMatchObject([{ addresses: [A], complete: true }]);
   });
 });
 
