@@ -26,6 +26,15 @@ export interface SocketClaim {
   release(): void;
 }
 
+/** What the file is: a socket here, a FIFO in fifo.ts. */
+export interface FileKind {
+  /** With its article, for messages: `a socket`. */
+  name: string;
+  is(stats: Stats): boolean;
+  /** Asks whether anybody uses the file that is there. */
+  probe(path: string): Promise<Probe>;
+}
+
 /** What answers at a path. */
 export type Probe = "answers" | "refused" | "absent" | "denied";
 
@@ -41,14 +50,31 @@ export async function claimSocket(options: ClaimOptions): Promise<SocketClaim> {
   const { path } = options;
   checkSocketPath(path);
   const hidden = checkSocketPath(hiddenBeside(path));
+  return claimFile(SOCKET, path, hidden, { make: (name) => bind(name, options), abandon: () => options.abandon() });
+}
+
+const SOCKET: FileKind = { name: "a socket", is: (stats) => stats.isSocket(), probe: probeSocket };
+
+/**
+ * Puts a file at a path that a dead daemon may have left one at.
+ *
+ * @param hidden  a name in the same directory that nobody looks for; `make` is called with it
+ * @throws        TransportError `transport-bind`, after `abandon`; nothing is left behind then
+ */
+export async function claimFile(
+  kind: FileKind,
+  path: string,
+  hidden: string,
+  steps: { make(hidden: string): void; abandon(): void },
+): Promise<SocketClaim> {
   makeParent(path);
-  await clearStale(path);
+  await clearStale(kind, path);
   try {
-    bind(hidden, options);
+    steps.make(hidden);
     linkSync(hidden, path);
     unlinkSync(hidden);
   } catch (cause) {
-    options.abandon();
+    steps.abandon();
     removeQuietly(hidden);
     throw errorCode(cause) === "EEXIST" ? taken(path) : bindError(path, explain(cause, path));
   }
@@ -101,20 +127,20 @@ function bind(hidden: string, options: ClaimOptions): void {
 }
 
 /**
- * Removes the socket of a dead daemon. It is looked at again, moved aside and asked again before it goes, because a second
+ * Removes the file of a dead daemon. It is looked at again, moved aside and asked again before it goes, because a second
  * daemon that starts at the same moment may have put its own there in between; that one is put back.
  */
-async function clearStale(path: string): Promise<void> {
+async function clearStale(kind: FileKind, path: string): Promise<void> {
   const found = statForBind(path);
   if (found === undefined) return;
-  if (!found.isSocket()) throw bindError(path, new Error("it exists and is not a socket"));
-  await expectDead(path);
+  if (!kind.is(found)) throw bindError(path, new Error(`it exists and is not ${kind.name}`));
+  await expectDead(kind, path);
   const again = statForBind(path);
   if (again === undefined) return;
   if (!isSameFile(found, again) || found.ctimeMs !== again.ctimeMs) throw taken(path);
   const aside = hiddenBeside(path);
   moveAside(path, aside);
-  const alive = (await probeSocket(aside)) === "answers";
+  const alive = (await kind.probe(aside)) === "answers";
   if (alive) linkQuietly(aside, path);
   removeQuietly(aside);
   if (alive) throw taken(path);
@@ -128,8 +154,8 @@ function moveAside(path: string, aside: string): void {
   }
 }
 
-async function expectDead(path: string): Promise<void> {
-  const probe = await probeSocket(path);
+async function expectDead(kind: FileKind, path: string): Promise<void> {
+  const probe = await kind.probe(path);
   if (probe === "answers") throw taken(path);
   if (probe === "denied") throw bindError(path, new Error("it belongs to another user, no permission to take it over"));
 }
@@ -188,12 +214,12 @@ function explain(cause: unknown, path: string): unknown {
   return cause;
 }
 
-function errorCode(error: unknown): string | undefined {
+export function errorCode(error: unknown): string | undefined {
   return error instanceof Error && "code" in error ? String(error.code) : undefined;
 }
 
 /** Six characters in the same directory, so that this path is rarely longer than the one that it stands for. */
-function hiddenBeside(path: string): string {
+export function hiddenBeside(path: string): string {
   const random = crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
   return join(dirname(path), `.${random.toString(36).slice(0, 5)}`);
 }

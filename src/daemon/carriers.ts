@@ -1,0 +1,40 @@
+/**
+ * Everything that a daemon is asked through: the control socket, and where they are wanted, the socket for kamcmd and the
+ * FIFO for kamctl. They open together or not at all.
+ */
+import type { DmqConfig } from "../config/schema.ts";
+import type { Logger } from "../core/logger.ts";
+import { serveCtl } from "../rpc/ctl.ts";
+import { serveFifo } from "../rpc/fifo.ts";
+import { serveRpc } from "../rpc/server.ts";
+import type { ControlSurface } from "../rpc/surface.ts";
+
+export interface Carriers {
+  /** Lets running calls finish for a second, then removes the files. */
+  close(): Promise<void>;
+}
+
+type Places = Pick<DmqConfig, "ctl" | "rpcFifo" | "rpcFifoReplyDir"> & { socketPath: string };
+
+/**
+ * @throws ConfigError     a path cannot be used
+ * @throws TransportError  `transport-bind`: one of them is in use, or something else is there; nothing is left behind
+ */
+export async function openCarriers(places: Places, surface: ControlSurface, log: Logger): Promise<Carriers> {
+  const { socketPath, ctl, rpcFifo, rpcFifoReplyDir } = places;
+  const open: Carriers[] = [];
+  const close = async (): Promise<void> => {
+    await Promise.all(open.map((carrier) => carrier.close()));
+  };
+  try {
+    open.push(await serveRpc({ path: socketPath, surface }));
+    if (ctl !== undefined) open.push(await serveCtl({ path: ctl, surface }));
+    if (rpcFifo !== undefined) {
+      open.push(await serveFifo({ path: rpcFifo, replyDir: rpcFifoReplyDir, surface, log }));
+    }
+  } catch (cause) {
+    await close();
+    throw cause;
+  }
+  return { close };
+}
