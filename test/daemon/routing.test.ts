@@ -161,3 +161,52 @@ describe("first contact", () => {
     expect(told).toEqual([[seed.uri()]]);
   });
 });
+
+describe("the C API's two functions", () => {
+  async function three(): Promise<[RunningNode, RunningNode, RunningNode]> {
+    const first = await node();
+    const second = await node({ serverAddress: "sip:127.0.0.2:0", notificationAddresses: [first.uri()] });
+    const third = await node({ serverAddress: "sip:127.0.0.3:0", notificationAddresses: [first.uri()] });
+    const active = (): number => first.nodes().filter((peer) => peer.status === "active").length;
+    await until(() => active() === 2, 5_000, "all three have met");
+    return [first, second, third];
+  }
+
+  /** What a handler is told, in the words of the parameters. */
+  function told(one: RunningNode): string[] {
+    const seen: string[] = [];
+    one.channel("lab", ({ body, contentType, maxForwards }) => {
+      seen.push(`${new TextDecoder().decode(body)} ${contentType} ${maxForwards}`);
+      return seen.length === 1 ? 202 : 486;
+    });
+    return seen;
+  }
+
+  test("api: broadcast leaves out except, and calls back for each answer, with the header values that were given", async () => {
+    const [first, second, third] = await three();
+    const [seenBySecond, seenByThird] = [told(second), told(third)];
+    const answers: string[] = [];
+    const reports = await first.broadcast("lab", "hello", {
+      except: [third.uri()],
+      maxForwards: 7,
+      contentType: "application/json",
+      onResponse: ({ peer, outcome }) => answers.push(`${peer} ${outcome.type}`),
+    });
+    expect(reports.map(({ peer }) => peer)).toEqual([second.uri()]);
+    expect(answers).toEqual([`${second.uri()} delivered`]);
+    expect([seenBySecond, seenByThird]).toEqual([["hello application/json 7"], []]);
+  });
+
+  test("api: send calls back with the answer of the node, whichever it is", async () => {
+    const [first, second] = await three();
+    const seen = told(second);
+    const codes: unknown[] = [];
+    for (const body of ["one", "two"])
+      await first.send("lab", second.uri(), body, { onResponse: ({ outcome }) => codes.push(outcome) });
+    expect(codes).toMatchObject([
+      { type: "delivered", code: 202, consumer: false },
+      { type: "rejected", code: 486 },
+    ]);
+    expect(seen).toEqual(["one text/plain 1", "two text/plain 1"]);
+  });
+});
