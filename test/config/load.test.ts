@@ -184,6 +184,14 @@ describe("precedence", () => {
     expect(load({ toml, env: { DMQ_PING_INTERVAL: "" } }).config.pingIntervalMs).toBe(30_000);
   });
 
+  test("commands have spaces and commas: in the variable a line is one, in the file a text", () => {
+    const commands = ["alerts=logger -t dmq, -p info", "peer-up=sh -c 'echo a, b'"];
+    expect(load({ env: { DMQ_ON: commands.join("\n") } }).config.handlers).toEqual(commands);
+    expect(load({ env: { DMQ_ON: `\n${commands.join("\r\n")}\n \n` } }).config.handlers).toEqual(commands);
+    expect(load({ toml: `on = ${JSON.stringify(commands)}` }).config.handlers).toEqual(commands);
+    expect(load({ toml: `on = ${JSON.stringify(commands[0])}` }).config.handlers).toEqual([commands[0] as string]);
+  });
+
   test("without --config, dmq.toml below XDG_CONFIG_HOME is read", () => {
     mkdirSync(join(FOLDER, "dmq"));
     writeFileSync(join(FOLDER, "dmq", "dmq.toml"), "num_workers = 7");
