@@ -1,5 +1,5 @@
 /**
- * The process behind `dmq serve`: a running node, its control socket, its log and its snapshot. It owns no signal and
+ * The process behind `dmq serve`: a running node, its control sockets, its log and its snapshot. It owns no signal and
  * ends no process; the command does.
  */
 import type { DmqConfig } from "../config/schema.ts";
@@ -7,7 +7,8 @@ import { DEFAULT_SERVER_ADDRESS } from "../config/schema.ts";
 import type { Logger } from "../core/logger.ts";
 import { VERSION } from "../core/version.ts";
 import { controlSocketPath, stateDirectory } from "../rpc/paths.ts";
-import { type RpcServer, serveRpc } from "../rpc/server.ts";
+import type { TlsOptions } from "../transport/tls.ts";
+import { type Carriers, openCarriers } from "./carriers.ts";
 import { Control } from "./control.ts";
 import { createNode, type RunningNode } from "./driver.ts";
 import { Handlers } from "./handlers.ts";
@@ -17,6 +18,13 @@ import { Snapshot } from "./snapshot.ts";
 export interface Daemon {
   /** Leaves the bus within two seconds, then closes the control socket. */
   stop(options: { announce: boolean }): Promise<void>;
+  /**
+   * Reads the TLS files again; connections that are up stay.
+   *
+   * @returns            what was read again, in words
+   * @throws ConfigError a rejection: a file is missing or wrong, and what was read before stays in use
+   */
+  reload(): Promise<string[]>;
   /** Resolves when the daemon has ended, whoever ended it. */
   readonly done: Promise<void>;
   readonly uri: string;
@@ -39,7 +47,7 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
   const allow = [...replication.keys()];
   const handlers = new Handlers({ config, socketPath, log });
   const node = await createNode(
-    { ...config, snapshot: snapshot?.read() ?? [], userAgent: `dmq/${VERSION}`, allow },
+    { ...config, snapshot: snapshot?.read() ?? [], userAgent: `dmq/${VERSION}`, allow, tls: tlsOf(config) },
     (fresh) => {
       report(fresh, log);
       for (const channel of config.channels) fresh.declare(channel);
@@ -48,8 +56,9 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
       handlers.bind(fresh);
     },
   );
+  const reload = (): Promise<string[]> => reloadTls(node, log);
   const done = Promise.withResolvers<void>();
-  let serving: Promise<RpcServer> | undefined;
+  let serving: Promise<Carriers> | undefined;
   let ending: Promise<void> | undefined;
   const closeSocket = async (): Promise<void> => {
     // The answer to `dmq leave` still has to go out, so the socket closes after the call that asked for it.
@@ -64,8 +73,8 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
   };
   try {
     const { notificationChannel } = config;
-    const surface = new Control({ node, notificationChannel, socketPath, stateDir, end });
-    serving = serveRpc({ path: socketPath, surface });
+    const surface = new Control({ node, notificationChannel, socketPath, stateDir, reload, end });
+    serving = openCarriers({ ...config, socketPath }, surface, log);
     await serving;
   } catch (cause) {
     await handlers.close(node.close({ announce: false }));
@@ -76,11 +85,28 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
     done: done.promise,
     uri: node.uri(),
     socketPath,
+    reload,
     stop: async (options) => {
       await end(options);
       await done.promise;
     },
   };
+}
+
+function tlsOf(config: DmqConfig): TlsOptions {
+  const { tlsCert: cert, tlsKey: key, tlsCa: ca, tlsVerify: verify, tlsRequireClientCert: requireClientCert } = config;
+  return { cert, key, ca, verify, requireClientCert };
+}
+
+async function reloadTls(node: RunningNode, log: Logger): Promise<string[]> {
+  try {
+    const what = (await node.reloadTls()) ? ["tls certificates"] : [];
+    log.info(what.length === 0 ? "reload: nothing to read again" : `reload: ${what.join(", ")} read again`);
+    return what;
+  } catch (cause) {
+    log.error(`reload: nothing is changed: ${cause instanceof Error ? cause.message : String(cause)}`);
+    throw cause;
+  }
 }
 
 function report(node: RunningNode, log: Logger): void {
