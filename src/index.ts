@@ -2,7 +2,7 @@
  * The library: a DMQ node inside another program. This list is the public surface, name by name; docs/LIBRARY.md shows it
  * at work.
  */
-export type { Handler, HandlerResult } from "./channel/channel.ts";
+export type { Handler, HandlerContext, HandlerResult } from "./channel/channel.ts";
 export type { Route, RouteOptions } from "./channel/router.ts";
 export type { Endpoint, Transport } from "./core/endpoint.ts";
 export {
