@@ -17,6 +17,7 @@ export const COMMANDS: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
   ["join", { summary: "meet the bus at further nodes", load: async () => (await import("./join.ts")).join }],
   ["leave", { summary: "stop the daemon and tell the bus", load: async () => (await import("./leave.ts")).leave }],
   ["stop", { summary: "stop the daemon without a word", load: async () => (await import("./stop.ts")).stop }],
+  ["reload", { summary: "read the certificates again", load: async () => (await import("./reload.ts")).reload }],
   ["status", { summary: "what the daemon knows and does", load: async () => (await import("./status.ts")).status }],
   ["rpc", { summary: "call a method of the daemon", load: async () => (await import("./rpc.ts")).rpc }],
   ["demo", { summary: "three nodes in one process, to look at", load: async () => (await import("./demo.ts")).demo }],

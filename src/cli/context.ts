@@ -18,6 +18,8 @@ export interface CliContext {
   readonly outputClosed: AbortSignal;
   /** @returns the function that ends it */
   onSignal(listener: (signal: SignalName) => void): () => void;
+  /** SIGHUP, which ends every command but `dmq serve`. @returns the function that ends it */
+  onHangup(listener: () => void): () => void;
   /** Ends the process at once: the second signal of `dmq serve`. */
   exitNow(code: number): void;
   /** Numeric user id, `undefined` where the system has none. */

@@ -103,6 +103,7 @@ export function exitOfError(error: unknown): number {
     case "transport-bind":
     case "transport-connect":
     case "transport-send":
+    case "tls-refused":
       return EXIT.unreachable;
     case "config-unknown-key":
     case "config-invalid-value":

@@ -56,6 +56,10 @@ function processContext(outputClosed: AbortSignal): CliContext {
     },
     outputClosed,
     onSignal: watchSignals,
+    onHangup: (listener) => {
+      process.on("SIGHUP", listener);
+      return () => process.off("SIGHUP", listener);
+    },
     exitNow: (code) => process.exit(code),
     uid: process.getuid?.(),
     temporaryDirectory: tmpdir(),

@@ -32,6 +32,7 @@ export const serve: CommandSpec = {
   notes: [
     "Each option is also a key of the file (ping_interval) and a variable (DMQ_PING_INTERVAL); flags win over variables,",
     "variables over the file. SIGINT leaves the bus with an announcement, SIGTERM without (--leave-on-terminate).",
+    "SIGHUP reads the TLS files again, as `dmq reload` does.",
     "exit: 0 left or stopped, 2 unknown option, 4 an address or the socket is in use or denied, 9 an option is invalid.",
   ],
   ownSignals: true,
@@ -67,6 +68,7 @@ async function runServe(context: CliContext, args: Arguments): Promise<number> {
   const signals = watchSignals(context);
   try {
     const daemon = await startDaemon(config, { log });
+    signals.onHangup = () => void daemon.reload().catch(() => undefined);
     if (isQuick) sayNext(context, args, daemon);
     await live(daemon, config, signals, log);
     return EXIT.ok;
@@ -111,6 +113,8 @@ function sayNext(context: CliContext, args: Arguments, daemon: Daemon): void {
 interface Signals {
   /** Resolves with the first one. */
   readonly first: Promise<SignalName>;
+  /** What SIGHUP does; nothing until the start is through. The daemon logs what is wrong with a reload. */
+  onHangup: () => void;
   end(): void;
 }
 
@@ -120,11 +124,17 @@ const SIGNAL_EXITS: Record<SignalName, number> = { SIGINT: EXIT.interrupted, SIG
 function watchSignals(context: CliContext): Signals {
   const { promise: first, resolve } = Promise.withResolvers<SignalName>();
   let seen = 0;
-  const end = context.onSignal((signal) => {
+  const endSignals = context.onSignal((signal) => {
     if (++seen === 1) resolve(signal);
     else context.exitNow(SIGNAL_EXITS[signal]);
   });
-  return { first, end };
+  const endHangup = context.onHangup(() => signals.onHangup());
+  const end = (): void => {
+    endSignals();
+    endHangup();
+  };
+  const signals: Signals = { first, onHangup: () => undefined, end };
+  return signals;
 }
 
 /** Until the daemon ended by itself (`dmq leave`, `dmq stop`) or a signal ended it. */

@@ -18,6 +18,7 @@ export type ErrorCode =
   | "transport-bind"
   | "transport-connect"
   | "transport-send"
+  | "tls-refused"
   | "delivery"
   | "rpc-unreachable"
   | "rpc-fault"

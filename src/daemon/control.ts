@@ -31,6 +31,8 @@ export interface ControlOptions {
   notificationChannel: string;
   socketPath: string;
   stateDir: string | undefined;
+  /** Reads again what can change; @returns what that was. */
+  reload(): Promise<string[]>;
   /** Ends the daemon; resolves when the node has left. */
   end(options: { announce: boolean }): Promise<void>;
 }
@@ -122,8 +124,8 @@ export class Control implements ControlSurface {
     return this.end({ announce: false });
   }
 
-  async reload(): Promise<string[]> {
-    return [];
+  reload(): Promise<string[]> {
+    return this.options.reload();
   }
 
   async replicate({ octets, timeoutMs }: ReplicateRequest): Promise<DeliveryResult[]> {

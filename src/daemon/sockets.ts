@@ -4,46 +4,66 @@
  */
 import { canonicalIp, defaultPort, type Endpoint, formatHost, isIpv6, type Transport } from "../core/endpoint.ts";
 import { ConfigError, ProtocolError, TransportError } from "../core/errors.ts";
-import type { PeerAddress } from "../membership/peer.ts";
+import { addressUri, type PeerAddress } from "../membership/peer.ts";
 import { parseUri } from "../sip/uri.ts";
-import { openStreams, type StreamTransport } from "../transport/stream.ts";
-import type { Listener, TransportSink } from "../transport/transport.ts";
+import { openStreams, StreamTransport } from "../transport/stream.ts";
+import { PLAIN_MATERIAL, type TlsMaterial, type TlsOptions } from "../transport/tls.ts";
+import type { BindAddress, Listener, TransportSink } from "../transport/transport.ts";
 import { openUdp, type UdpTransport } from "../transport/udp.ts";
 
 export interface SocketOptions {
   /** Where to listen instead of the node's own address, `proto:ip:port` each. */
   serverSockets?: readonly string[];
+  /** Certificate files, for TLS as server and as client; `RunningNode.reloadTls` reads them again. */
+  tls?: TlsOptions;
 }
 
 /** The open sockets. */
 export class Sockets {
   private readonly udp: UdpTransport[] = [];
   private readonly streams: StreamTransport[] = [];
+  private options: SocketOptions = {};
+  private sink: TransportSink | undefined;
+  private material: TlsMaterial = PLAIN_MATERIAL;
+  private lastFlow = 0;
+  private readonly numbered = { nextFlow: () => ++this.lastFlow };
 
   /** @internal Use `openSockets`. */
   async open(address: PeerAddress, options: SocketOptions, sink: TransportSink): Promise<void> {
+    this.options = options;
+    this.sink = sink;
     const wanted = (options.serverSockets ?? []).map(parseSocket);
-    if (wanted.length === 0) await this.openBoth(address, sink);
+    this.material = await readMaterial(options.tls);
+    const tlsOnes = [...(wanted.length === 0 ? [address] : wanted)].filter(({ transport }) => transport === "tls");
+    if (tlsOnes.length > 0 && this.material.cert === undefined) throw certificateMissing(options, address);
+    if (wanted.length === 0) await this.openOwn(address, sink);
     for (const { transport, ip, port } of wanted) {
       if (transport === "udp") this.udp.push(await openUdp({ ip, port }, sink));
-      else this.streams.push(await openStreams({ ip, port }, sink));
+      else this.streams.push(await this.openStream(transport, { ip, port }, sink));
     }
     // Without a listener of its own a node still reaches peers over TCP; they answer on the same connection.
-    if (this.streams.length === 0) this.streams.push(await openStreams(undefined, sink));
+    if (!this.streams.some(({ listener }) => listener.transport === "tcp"))
+      this.streams.push(await openStreams(undefined, sink, this.numbered));
+  }
+
+  private openStream(transport: Transport, at: BindAddress, sink: TransportSink): Promise<StreamTransport> {
+    return openStreams(at, sink, this.numbered, transport === "tls" ? this.material : undefined);
   }
 
   /**
    * UDP and TCP at one address: peers of both kinds are reached from the port that our Via names, which is where a Kamailio
-   * answers to (it asks for no rport).
+   * answers to (it asks for no rport). TLS stands alone: who asks for it wants no open door beside it.
    */
-  private async openBoth({ transport, host: ip, port }: PeerAddress, sink: TransportSink): Promise<void> {
-    if (transport === "udp") {
+  private async openOwn({ transport, host: ip, port }: PeerAddress, sink: TransportSink): Promise<void> {
+    if (transport === "tls") {
+      this.streams.push(await this.openStream(transport, { ip, port }, sink));
+    } else if (transport === "udp") {
       const first = await openUdp({ ip, port }, sink);
       this.udp.push(first);
-      const second = await openStreams({ ip, port: first.listener.port }, sink).catch(() => undefined);
+      const second = await openStreams({ ip, port: first.listener.port }, sink, this.numbered).catch(() => undefined);
       if (second !== undefined) this.streams.push(second);
     } else {
-      const first = await openStreams({ ip, port }, sink);
+      const first = await openStreams({ ip, port }, sink, this.numbered);
       this.streams.push(first);
       const second = await openUdp({ ip, port: first.listener.port }, sink).catch(() => undefined);
       if (second !== undefined) this.udp.push(second);
@@ -69,13 +89,37 @@ export class Sockets {
    */
   send(to: Endpoint, flow: number | undefined, bytes: Uint8Array, close?: boolean): TransportError | undefined {
     const all: readonly (UdpTransport | StreamTransport)[] = to.transport === "udp" ? this.udp : this.streams;
-    const transports = all.filter(({ listener }) => listener.transport === to.transport);
-    const transport = transports.find(({ listener }) => isIpv6(listener.ip) === isIpv6(to.ip)) ?? transports[0];
+    let transports = all.filter(({ listener }) => listener.transport === to.transport);
+    if (to.transport === "tls" && transports.length === 0) transports = this.openTlsClient();
+    const known = flow === undefined ? undefined : this.streams.find((stream) => stream.has(flow));
+    const transport =
+      known ?? transports.find(({ listener }) => isIpv6(listener.ip) === isIpv6(to.ip)) ?? transports[0];
     if (transport === undefined)
       return new TransportError("transport-send", "send to", `${to.transport}:${formatHost(to.ip)}:${to.port}`);
     if (to.transport === "udp") (transport as UdpTransport).send(to, bytes);
     else (transport as StreamTransport).send(to, flow, bytes, close);
     return undefined;
+  }
+
+  /** A node that has no TLS listener reaches TLS peers all the same; most never need to. */
+  private openTlsClient(): StreamTransport[] {
+    if (this.sink === undefined) return [];
+    const client = new StreamTransport(undefined, this.sink, this.numbered, this.material);
+    this.streams.push(client);
+    return [client];
+  }
+
+  /**
+   * Reads the TLS files again, and uses them for the handshakes from now on.
+   *
+   * @returns false where there are none
+   * @throws ConfigError (a rejection) a file is missing or wrong; everything stays as it was
+   */
+  async reloadTls(): Promise<boolean> {
+    if (!hasFiles(this.options.tls)) return false;
+    this.material = await readMaterial(this.options.tls);
+    for (const stream of this.streams) if (stream.listener.transport === "tls") stream.renew(this.material);
+    return true;
   }
 
   closeFlow(flow: number): void {
@@ -92,8 +136,26 @@ export class Sockets {
   }
 }
 
+function hasFiles(tls: TlsOptions | undefined): boolean {
+  return tls !== undefined && (tls.cert ?? tls.key ?? tls.ca) !== undefined;
+}
+
+/** What reads certificates is loaded where there are any. */
+async function readMaterial(tls: TlsOptions | undefined): Promise<TlsMaterial> {
+  if (tls === undefined) return PLAIN_MATERIAL;
+  if (!hasFiles(tls) && tls.requireClientCert !== true) return { ...PLAIN_MATERIAL, verify: tls.verify ?? "peer" };
+  const { readTls } = await import("../transport/certificates.ts");
+  return readTls(tls);
+}
+
+function certificateMissing({ serverSockets = [] }: SocketOptions, address: PeerAddress): ConfigError {
+  const what = serverSockets.length === 0 ? `server_address ${addressUri(address)}` : `server_socket ${serverSockets}`;
+  const expected = "tls_cert and tls_key with the certificate of this node and its private key";
+  return new ConfigError("config-contradiction", what, "no tls_cert", expected);
+}
+
 /**
- * @throws ConfigError     a server socket is no `proto:ip:port`
+ * @throws ConfigError     a server socket is no `proto:ip:port`, or a TLS file is missing or wrong
  * @throws TransportError  an address cannot be bound (`transport-bind`); what was open is closed again
  */
 export async function openSockets(address: PeerAddress, options: SocketOptions, sink: TransportSink): Promise<Sockets> {
@@ -117,12 +179,14 @@ export function ownAddress(text: string): PeerAddress {
   // Port 0 asks for any free port, which is no port of a SIP URI (RFC 3261 §19.1).
   const isAnyPort = /:0(;|$)/.test(text);
   const uri = parseUri(isAnyPort ? text.replace(/:0(;|$)/, "$1") : text);
-  const expected = "sip:IP:port[;transport=tcp] with an IP literal that other nodes reach";
+  const expected = "sip:IP:port[;transport=tcp|tls] or sips:IP:port with an IP literal that other nodes reach";
   if (uri instanceof ProtocolError)
     throw new ConfigError("config-invalid-value", "server_address", text, expected, uri);
-  const transport = uri.params.get("transport")?.toLowerCase() ?? "udp";
+  const isSips = uri.scheme === "sips";
+  const transport = uri.params.get("transport")?.toLowerCase() ?? (isSips ? "tls" : "udp");
   const host = canonicalIp(uri.host);
-  if ((transport !== "udp" && transport !== "tcp") || host === undefined || host === "0.0.0.0" || host === "::")
+  const isWildcard = host === "0.0.0.0" || host === "::";
+  if (!isTransport(transport) || (isSips && transport !== "tls") || host === undefined || isWildcard)
     throw new ConfigError("config-invalid-value", "server_address", text, expected);
   return { transport, host, port: isAnyPort ? 0 : (uri.port ?? defaultPort(transport)) };
 }
@@ -134,13 +198,11 @@ function parseSocket(text: string): { transport: Transport; ip: string; port: nu
   const transport = text.slice(0, first);
   const ip = canonicalIp(text.slice(first + 1, last));
   const port = Number(text.slice(last + 1));
-  if (
-    (transport !== "udp" && transport !== "tcp") ||
-    ip === undefined ||
-    !Number.isInteger(port) ||
-    port < 0 ||
-    port > 65_535
-  )
-    throw new ConfigError("config-invalid-value", "server_socket", text, "udp:ip:port or tcp:ip:port");
+  if (!isTransport(transport) || ip === undefined || !Number.isInteger(port) || port < 0 || port > 65_535)
+    throw new ConfigError("config-invalid-value", "server_socket", text, "udp:ip:port, tcp:ip:port or tls:ip:port");
   return { transport, ip, port };
+}
+
+function isTransport(text: string): text is Transport {
+  return text === "udp" || text === "tcp" || text === "tls";
 }

@@ -7,9 +7,9 @@ const QUIET_MS = 10_000;
 
 export class Warnings {
   private readonly last = new Map<WarningCode, { at: Instant; held: number }>();
-  private readonly outbox: Outbox;
+  private readonly outbox: Pick<Outbox, "event">;
 
-  constructor(outbox: Outbox) {
+  constructor(outbox: Pick<Outbox, "event">) {
     this.outbox = outbox;
   }
 

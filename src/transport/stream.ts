@@ -1,19 +1,33 @@
 /**
- * Connections: TCP now, TLS by the same class later (the two places that open sockets, `#listen` and `dial`, are where
- * its options will go; nothing else knows which of the two it is).
+ * Connections: TCP, or TLS where there is material for it. The two differ in how a socket comes up (`#secure`, `dial`, and
+ * the handshake in between) and in who may be believed; what is up is treated alike.
  *
  * Each connection, in or out, is one flow with a number that is never used again. Octets for an endpoint go over a live
  * connection to it before a new one is opened (RFC 3261 §18.1.1, §18.2.2; RFC 5923 for the reuse of inbound ones). Framing
  * is not here: chunks go up as they come. Everything that waits has a limit, and a connection that reaches one is closed.
+ *
+ * TLS: no octet of ours goes out before the other side is verified, and one that came in without a verified certificate is
+ * never used for requests of ours (RFC 5923 §4.1). A refusal has a reason, whichever side refused (tls.ts).
  */
 import { assert } from "../core/assert.ts";
-import type { Endpoint } from "../core/endpoint.ts";
+import type { Endpoint, Transport } from "../core/endpoint.ts";
 import { canonicalIp, endpointKey, isIpv6 } from "../core/endpoint.ts";
 import { type ErrorCode, TransportError } from "../core/errors.ts";
+import { Connection, type State } from "./connection.ts";
+import {
+  clearAlert,
+  clientRefusal,
+  clientTls,
+  explainHandshake,
+  serverRefusal,
+  serverTls,
+  type TlsMaterial,
+} from "./tls.ts";
 import {
   type BindAddress,
   bindError,
   canonicalSource,
+  errorCode,
   explain,
   type Listener,
   Reports,
@@ -24,6 +38,10 @@ import {
 export interface StreamOptions {
   /** A connection that is not up by then has failed. */
   readonly connectTimeoutMs: number;
+  /** TLS: a handshake that is not through by then has failed; counts from where the connection is up. */
+  readonly handshakeTimeoutMs: number;
+  /** TLS: inbound handshakes under way; beyond it the oldest gives way, so that those who stall keep nobody out. */
+  readonly maxHandshakes: number;
   /** Inbound connections beyond this number are closed at once, outbound ones beyond it are not opened. */
   readonly maxConnections: number;
   /** A connection over which nothing moved for so long is closed. */
@@ -36,10 +54,14 @@ export interface StreamOptions {
   readonly halfOpenMs: number;
   /** How long a connection that we ended waits for the peer to end it too, so that it can read our last octets. */
   readonly lingerMs: number;
+  /** Gives each connection its number. Transports of one node share it, because the core knows a flow by its number alone. */
+  readonly nextFlow?: () => number;
 }
 
 const DEFAULTS: StreamOptions = {
   connectTimeoutMs: 5_000,
+  handshakeTimeoutMs: 5_000,
+  maxHandshakes: 256,
   maxConnections: 1_000,
   idleMs: 120_000,
   maxQueuedBytes: 8 * 1024 * 1024,
@@ -49,85 +71,27 @@ const DEFAULTS: StreamOptions = {
 };
 
 /**
- * - `connecting`: octets wait in the queue
- * - `open`: octets go out, or wait where the peer reads slowly
- * - `half-open`: the peer sends no more; answers still go out
- * - `lingering`: our FIN is out, the peer's is awaited; nothing goes out, what comes in is dropped
- * - `closed`: reported, or about to be
+ * A server that does not like our certificate says so after the handshake is through for us (TLS 1.3), and Bun's own only
+ * hangs up. An outbound connection that ends so early, with nothing ever heard, was refused.
  */
-type State = "connecting" | "open" | "half-open" | "lingering" | "closed";
+const REFUSAL_MS = 2_000;
 
-class Connection {
-  readonly flow: number;
-  readonly remote: Endpoint;
-  readonly inbound: boolean;
-  socket: Bun.Socket<Connection | undefined> | undefined;
-  state: State = "connecting";
-  /** We end it as soon as nothing waits any more; what comes in is dropped. */
-  ends = false;
-  /** Octets came in after the last that went out: there may be an answer to come. */
-  owes = false;
-  /** It has sent us at least one octet. */
-  heard = false;
-  /** When octets last moved in either direction, or the state last changed; deadlines count from here. */
-  activeAt: number;
-  queuedBytes = 0;
-  #queue: Uint8Array[] = [];
-  #head = 0;
-
-  constructor(flow: number, remote: Endpoint, inbound: boolean, now: number) {
-    this.flow = flow;
-    this.remote = remote;
-    this.inbound = inbound;
-    this.activeAt = now;
-  }
-
-  /** Adds octets that nobody else will write to. */
-  enqueue(bytes: Uint8Array): void {
-    if (bytes.length === 0) return;
-    this.#queue.push(bytes);
-    this.queuedBytes += bytes.length;
-  }
-
-  /** @returns how many of `bytes` the kernel took */
-  write(bytes: Uint8Array): number {
-    // −1 is a socket that is gone; its close event is on the way and reports what waits.
-    return Math.max(0, this.socket?.write(bytes) ?? 0);
-  }
-
-  /** Writes what waits. @returns true if any of it went out */
-  drain(): boolean {
-    const before = this.queuedBytes;
-    while (this.#head < this.#queue.length) {
-      const bytes = this.#queue[this.#head] as Uint8Array;
-      const written = this.write(bytes);
-      this.queuedBytes -= written;
-      if (written < bytes.length) {
-        this.#queue[this.#head] = bytes.subarray(written);
-        break;
-      }
-      this.#head++;
-    }
-    if (this.#head === this.#queue.length) {
-      this.#queue = [];
-      this.#head = 0;
-    }
-    return this.queuedBytes < before;
-  }
-}
+type Handlers = Bun.SocketHandler<Connection | undefined>;
 
 /**
  * Opens a listener, if one is wanted, and what connects from it.
  *
  * @param listen  `::` takes IPv4 as well, `0.0.0.0` only that; `undefined` for a transport that only connects
+ * @param tls     makes it TLS; a listener needs a certificate in it
  * @throws        TransportError `transport-bind`: in use, not permitted, not an address of this machine
  */
 export async function openStreams(
   listen: BindAddress | undefined,
   sink: TransportSink,
   options: Partial<StreamOptions> = {},
+  tls?: TlsMaterial,
 ): Promise<StreamTransport> {
-  return new StreamTransport(listen, sink, options);
+  return new StreamTransport(listen, sink, options, tls);
 }
 
 export class StreamTransport {
@@ -137,19 +101,29 @@ export class StreamTransport {
   readonly #reports: Reports;
   readonly #server: Bun.TCPSocketListener<Connection | undefined> | undefined;
   readonly #byFlow = new Map<number, Connection>();
-  /** The connection that octets for an endpoint go over: live, and the peer still sends on it. */
+  /** The connection that octets for an endpoint (and name) go over: live, and the peer still sends on it. */
   readonly #byEndpoint = new Map<string, Connection>();
+  /** Inbound handshakes under way, oldest first. */
+  readonly #shaking = new Set<Connection>();
+  #tls: TlsMaterial | undefined;
   #inbound = 0;
   #lastFlow = 0;
   #sweeper: ReturnType<typeof setInterval> | undefined;
   #stopped = false;
 
-  constructor(listen: BindAddress | undefined, sink: TransportSink, options: Partial<StreamOptions> = {}) {
+  constructor(
+    listen: BindAddress | undefined,
+    sink: TransportSink,
+    options: Partial<StreamOptions> = {},
+    tls?: TlsMaterial,
+  ) {
     this.#sink = sink;
+    this.#tls = tls;
     this.#options = { ...DEFAULTS, ...options };
     this.#reports = new Reports(sink);
-    this.#server = listen === undefined ? undefined : this.#listen(listen);
-    this.listener = { transport: "tcp", ip: listen?.ip ?? "", port: this.#server?.port ?? 0 };
+    const transport = tls === undefined ? "tcp" : "tls";
+    this.#server = listen === undefined ? undefined : this.#listen(listen, transport);
+    this.listener = { transport, ip: listen?.ip ?? "", port: this.#server?.port ?? 0 };
   }
 
   /**
@@ -173,6 +147,12 @@ export class StreamTransport {
     if (connection !== undefined) this.#end(connection);
   }
 
+  /** TLS: handshakes from now on use this material; what is under way or up stays as it is. */
+  renew(tls: TlsMaterial): void {
+    assert(this.#tls !== undefined, "only a TLS transport has material to renew");
+    this.#tls = tls;
+  }
+
   /** Closes the listener and all connections. Nothing is reported any more. */
   shutdown(): void {
     if (this.#stopped) return;
@@ -184,6 +164,11 @@ export class StreamTransport {
       this.#forget(connection);
       connection.socket?.end();
     }
+  }
+
+  /** True if the connection of this number is here. */
+  has(flow: number): boolean {
+    return this.#byFlow.has(flow);
   }
 
   /** How many connections there are, in either direction and in any state. */
@@ -199,14 +184,17 @@ export class StreamTransport {
     to: Endpoint,
     localAddress: string | undefined,
     connection: Connection,
-    handlers: Bun.SocketHandler<Connection | undefined>,
+    handlers: Handlers,
   ): Promise<unknown> {
-    const options = { hostname: to.ip, port: to.port, data: connection, socket: handlers };
-    const bound = localAddress === undefined ? options : { ...options, localAddress };
-    return Bun.connect<Connection | undefined>(bound);
+    const { material } = connection;
+    return Bun.connect<Connection | undefined>({
+      ...{ hostname: to.ip, port: to.port, data: connection, socket: handlers },
+      ...(localAddress !== undefined && { localAddress }),
+      ...(material !== undefined && { tls: clientTls(material, to) }),
+    });
   }
 
-  #listen(listen: BindAddress): Bun.TCPSocketListener<Connection | undefined> {
+  #listen(listen: BindAddress, transport: Transport): Bun.TCPSocketListener<Connection | undefined> {
     assert(canonicalIp(listen.ip) === listen.ip, "a transport binds to a canonical IP literal");
     try {
       return Bun.listen<Connection | undefined>({
@@ -215,25 +203,52 @@ export class StreamTransport {
         data: undefined,
         // A peer may end its side after its request and still wait for the answer (RFC 9293 §3.6).
         allowHalfOpen: true,
-        socket: { ...this.#handlers(), open: (socket) => this.#accepted(socket) },
+        socket: {
+          ...(transport === "tls" ? this.#rawHandlers() : this.#handlers()),
+          open: (raw) => this.#accepted(raw),
+        },
       });
     } catch (cause) {
-      throw bindError("tcp", listen, cause);
+      throw bindError(transport, listen, cause);
     }
   }
 
-  #handlers(): Bun.SocketHandler<Connection | undefined> {
+  #handlers(): Handlers {
     return {
       open: (socket) => this.#connected(socket),
+      handshake: (socket, _success, cause) => this.#shaken(socket, cause),
       data: (socket, bytes) => this.#received(socket, bytes),
       drain: (socket) => this.#drained(socket),
       end: (socket) => this.#ended(socket),
       close: (socket, cause) => this.#finish(socket.data, cause),
-      // Only what a handler threw comes here: a bug of ours, which must end the process rather than vanish.
-      error: (_socket, error) => {
-        throw error;
-      },
+      error: (socket, error) => this.#broken(socket, error),
     };
+  }
+
+  /** What is below TLS on an accepted socket: looked at for the one thing that the upper side does not tell. */
+  #rawHandlers(): Handlers {
+    return {
+      data: (socket, bytes) => this.#peek(socket.data, bytes),
+      close: (socket, cause) => this.#finish(socket.data, cause),
+      error: (socket, error) => this.#broken(socket, error),
+    };
+  }
+
+  /**
+   * OpenSSL's client sends the alert about our certificate in clear text where TLS 1.3 wants it encrypted, and what Bun makes
+   * of it is an error about the length of a record.
+   */
+  #peek(connection: Connection | undefined, bytes: Uint8Array): void {
+    if (connection?.state !== "handshaking") return;
+    connection.touched = true;
+    connection.alert ??= clearAlert(bytes);
+  }
+
+  /** Besides the end of a TLS session only what a handler threw comes here: a bug of ours, which must end the process. */
+  #broken(socket: Bun.Socket<Connection | undefined>, error: Error): void {
+    const connection = socket.data;
+    if (connection?.material === undefined || errorCode(error) !== "EPROTO") throw error;
+    connection.broken = new Error(explainHandshake(error), { cause: error });
   }
 
   #accepted(socket: Bun.Socket<Connection | undefined>): void {
@@ -245,7 +260,23 @@ export class StreamTransport {
     const remote: Endpoint = { transport: this.listener.transport, ip, port: socket.remotePort };
     const connection = this.#add(remote, true);
     socket.data = connection;
-    this.#opened(connection, socket);
+    if (connection.material === undefined) this.#opened(connection, socket);
+    else this.#secure(connection, socket, connection.material);
+  }
+
+  /**
+   * Each accepted socket gets TLS with the material of that moment. A listener of Bun's that does TLS itself keeps what it was
+   * opened with, and replacing it would refuse connects for a moment (docs/decisions/0004-tls-on-accepted-sockets.md).
+   */
+  #secure(connection: Connection, raw: Bun.Socket<Connection | undefined>, material: TlsMaterial): void {
+    raw.setNoDelay(true);
+    this.#enter(connection, "handshaking");
+    this.#shaking.add(connection);
+    const [oldest] = this.#shaking;
+    if (this.#shaking.size > this.#options.maxHandshakes && oldest !== undefined)
+      this.#refuse(oldest, `${this.#options.maxHandshakes} younger handshakes wait`);
+    const [, socket] = raw.upgradeTLS({ data: connection, tls: serverTls(material), socket: this.#handlers() });
+    connection.socket = socket;
   }
 
   #connected(socket: Bun.Socket<Connection | undefined>): void {
@@ -255,14 +286,43 @@ export class StreamTransport {
       socket.terminate();
       return;
     }
-    this.#opened(connection, socket);
+    if (connection.material === undefined) this.#opened(connection, socket);
+    // An accepted socket has its state, and comes here once more for the TLS on top of it.
+    else if (!connection.inbound) {
+      connection.socket = socket;
+      this.#enter(connection, "handshaking");
+    }
+  }
+
+  /** A handshake is through, or never will be: the one place where the other side of a TLS connection is judged. */
+  #shaken(socket: Bun.Socket<Connection | undefined>, cause: Error | null): void {
+    const connection = socket.data;
+    if (connection?.state !== "handshaking" || connection.material === undefined) return;
+    const { inbound, remote, alert } = connection;
+    const { verify, requireClientCert } = connection.material;
+    const certificate = socket.getPeerCertificate() ?? undefined;
+    const why = inbound
+      ? clientRefusal(cause, requireClientCert, certificate, alert)
+      : serverRefusal(cause, remote, verify, certificate);
+    if (why === undefined) this.#opened(connection, socket);
+    else this.#refuse(connection, why);
+  }
+
+  #refuse(connection: Connection, why: string): void {
+    this.#fail(connection, this.#refusal(connection, new Error(why)));
+  }
+
+  #refusal({ inbound, remote }: Connection, cause: Error): TransportError {
+    return this.#error("tls-refused", inbound ? "tls handshake from" : "tls handshake with", remote, cause);
   }
 
   #opened(connection: Connection, socket: Bun.Socket<Connection | undefined>): void {
     connection.socket = socket;
     // A message is one write, and it must not wait for the acknowledgement of the one before.
     socket.setNoDelay(true);
+    this.#shaking.delete(connection);
     this.#enter(connection, "open");
+    connection.openedAt = connection.activeAt;
     connection.drain();
     this.#endIfDone(connection);
   }
@@ -304,7 +364,7 @@ export class StreamTransport {
   #find(to: Endpoint, flow: number | undefined): Connection | undefined {
     const byFlow = flow === undefined ? undefined : this.#byFlow.get(flow);
     if (byFlow !== undefined && takesOctets(byFlow)) return byFlow;
-    return this.#byEndpoint.get(endpointKey(to));
+    return this.#byEndpoint.get(connectionKey(to));
   }
 
   /** @returns `undefined`, and an `unsent` to come, if there are too many */
@@ -328,17 +388,21 @@ export class StreamTransport {
   }
 
   #add(remote: Endpoint, inbound: boolean): Connection {
-    const connection = new Connection(++this.#lastFlow, remote, inbound, performance.now());
+    const flow = this.#options.nextFlow?.() ?? ++this.#lastFlow;
+    const connection = new Connection(flow, remote, inbound, performance.now());
+    connection.material = this.#tls;
     this.#byFlow.set(connection.flow, connection);
     if (inbound) this.#inbound++;
-    const key = endpointKey(remote);
-    if (!this.#byEndpoint.has(key)) this.#byEndpoint.set(key, connection);
+    const key = connectionKey(remote);
+    const mayCarryOurs = !inbound || this.#tls === undefined;
+    if (mayCarryOurs && !this.#byEndpoint.has(key)) this.#byEndpoint.set(key, connection);
     this.#sweeper ??= setInterval(() => this.#sweep(), this.#sweepMs());
     return connection;
   }
 
   #write(connection: Connection, bytes: Uint8Array): void {
-    const mayWrite = connection.state !== "connecting" && connection.queuedBytes === 0;
+    const isUp = connection.state !== "connecting" && connection.state !== "handshaking";
+    const mayWrite = isUp && connection.queuedBytes === 0;
     const written = mayWrite ? connection.write(bytes) : 0;
     if (written > 0) connection.activeAt = performance.now();
     connection.owes = false;
@@ -377,8 +441,9 @@ export class StreamTransport {
   }
 
   #sweepMs(): number {
-    const { connectTimeoutMs, idleMs, headerTimeoutMs, halfOpenMs, lingerMs } = this.#options;
-    return Math.max(10, Math.min(connectTimeoutMs, idleMs, headerTimeoutMs, halfOpenMs, lingerMs) / 4);
+    const { connectTimeoutMs, handshakeTimeoutMs, idleMs, headerTimeoutMs, halfOpenMs, lingerMs } = this.#options;
+    const limits = [connectTimeoutMs, handshakeTimeoutMs, idleMs, headerTimeoutMs, halfOpenMs, lingerMs];
+    return Math.max(10, Math.min(...limits) / 4);
   }
 
   /** One timer for all connections; it runs only while there are any. */
@@ -392,8 +457,12 @@ export class StreamTransport {
 
   /** @returns why the connection must go, or `undefined` if it may stay */
   #overdue(connection: Connection, quietMs: number): TransportError | undefined {
-    const { connectTimeoutMs, idleMs, headerTimeoutMs, halfOpenMs, lingerMs } = this.#options;
+    const { connectTimeoutMs, handshakeTimeoutMs, idleMs, headerTimeoutMs, halfOpenMs, lingerMs } = this.#options;
     const { remote, state } = connection;
+    if (state === "handshaking") {
+      const cause = new Error(`not through after ${handshakeTimeoutMs} ms`);
+      return quietMs < handshakeTimeoutMs ? undefined : this.#refusal(connection, cause);
+    }
     if (state === "connecting") {
       const cause = new Error(`ETIMEDOUT, not connected after ${connectTimeoutMs} ms`);
       return quietMs < connectTimeoutMs ? undefined : this.#error("transport-connect", "connect to", remote, cause);
@@ -410,17 +479,22 @@ export class StreamTransport {
   /** Ends a connection for a reason of ours. */
   #fail(connection: Connection, cause: TransportError): void {
     this.#finish(connection, cause);
-    // The answer to a peer that reads nothing is RST: a FIN would wait behind what it does not read.
+    // The answer to a peer that reads nothing is RST: a FIN would wait behind what it does not read. And a TLS 1.3 server that
+    // is refused so does not get to see our certificate.
     if (connection.queuedBytes > 0) connection.socket?.terminate();
     else connection.socket?.end();
   }
 
   /** Takes a connection that is over, or about to be, off the books, and reports it once. */
-  #finish(connection: Connection | undefined, cause: Error | undefined): void {
+  #finish(connection: Connection | undefined, ending: Error | undefined): void {
     if (connection === undefined || connection.state === "closed") return;
-    const { flow, remote, queuedBytes, state } = connection;
+    const { flow, remote, queuedBytes, state, inbound } = connection;
+    const refusal = this.#refusedBy(connection, ending);
+    const cause = refusal ?? ending ?? connection.broken;
     this.#forget(connection);
-    if (queuedBytes > 0) {
+    // Who connects and leaves without an octet is a load balancer that looks whether we live.
+    if (refusal !== undefined && (!inbound || connection.touched)) this.#reports.refused(remote, refusal);
+    if (queuedBytes > 0 || (refusal !== undefined && !inbound)) {
       const why = cause ?? new Error("the connection ended before they were read");
       const told = why instanceof TransportError;
       this.#reports.unsent(remote, told ? why : this.#error("transport-send", "send to", remote, why));
@@ -430,8 +504,21 @@ export class StreamTransport {
     this.#reports.closed(flow, wasEnding ? undefined : cause);
   }
 
+  /** @returns the refusal, where the end of a connection is one; octets that were written on it were then not taken */
+  #refusedBy(connection: Connection, cause: Error | undefined): TransportError | undefined {
+    if (cause instanceof TransportError) return cause.code === "tls-refused" ? cause : undefined;
+    const { inbound, material, state, heard, broken, openedAt } = connection;
+    if (state === "handshaking") return this.#refusal(connection, new Error("the other side ended it unfinished"));
+    if (material === undefined || inbound || heard || openedAt === undefined || connection.ends) return undefined;
+    if (broken !== undefined) return this.#refusal(connection, broken);
+    if (performance.now() - openedAt > REFUSAL_MS) return undefined;
+    const had = material.cert === undefined ? "we have no certificate (tls_cert)" : "it may not accept our certificate";
+    return this.#refusal(connection, new Error(`the other side hung up right after it, without a word: ${had}`));
+  }
+
   #forget(connection: Connection): void {
     this.#unmap(connection);
+    this.#shaking.delete(connection);
     connection.state = "closed";
     this.#byFlow.delete(connection.flow);
     if (connection.inbound) this.#inbound--;
@@ -441,13 +528,18 @@ export class StreamTransport {
   }
 
   #unmap(connection: Connection): void {
-    const key = endpointKey(connection.remote);
+    const key = connectionKey(connection.remote);
     if (this.#byEndpoint.get(key) === connection) this.#byEndpoint.delete(key);
   }
 
   #error(code: ErrorCode, operation: string, remote: Endpoint, cause: Error): TransportError {
     return new TransportError(code, operation, endpointKey(remote), cause);
   }
+}
+
+/** RFC 5922 §7: a connection was verified for one name, and is good for no other. */
+function connectionKey(to: Endpoint): string {
+  return to.name === undefined ? endpointKey(to) : `${endpointKey(to)} ${to.name.toLowerCase()}`;
 }
 
 function takesOctets(connection: Connection): boolean {

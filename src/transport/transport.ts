@@ -2,7 +2,7 @@
  * What a transport owes the driver, and the few words all transports share.
  *
  * A transport moves octets. It knows no SIP, keeps no message and decides nothing: whatever happens on the network becomes
- * one of three calls on the sink. `received` is called from the socket's own callback. `closed` and `unsent` are never
+ * a call on the sink. `received` is called from the socket's own callback. The others, which are bad news, are never
  * called from within `send`, `flush` or `close`, because the driver calls those while it drains the core, and the core
  * must not be entered twice; they come in the microtask after.
  */
@@ -10,7 +10,7 @@ import type { Endpoint, Transport } from "../core/endpoint.ts";
 import { canonicalIp, endpointKey } from "../core/endpoint.ts";
 import { TransportError } from "../core/errors.ts";
 
-/** What a transport tells the driver; the three network inputs of the core, one for one. */
+/** What a transport tells the driver: the three network inputs of the core, one for one, and what an operator must know. */
 export interface TransportSink {
   /**
    * Octets came in. They belong to the sink from then on: no transport writes to them again.
@@ -22,6 +22,8 @@ export interface TransportSink {
   closed(flow: number, cause: Error | undefined): void;
   /** Octets for `to` certainly, or very probably, did not arrive. For a connection: once for all that waited on it. */
   unsent(to: Endpoint, cause: Error): void;
+  /** A TLS connection from or to `remote` was refused by one of the two sides; `closed` comes as well. */
+  refused(remote: Endpoint, cause: TransportError): void;
 }
 
 /** Where a transport listens. */
@@ -81,7 +83,8 @@ export function canonicalSource(address: string): string {
 
 type Report =
   | { type: "closed"; flow: number; cause: Error | undefined }
-  | { type: "unsent"; to: Endpoint; cause: Error };
+  | { type: "unsent"; to: Endpoint; cause: Error }
+  | { type: "refused"; remote: Endpoint; cause: TransportError };
 
 /** Brings bad news to the sink in the microtask after, in order; see the top of this file for why not at once. */
 export class Reports {
@@ -101,6 +104,10 @@ export class Reports {
     this.#add({ type: "unsent", to, cause });
   }
 
+  refused(remote: Endpoint, cause: TransportError): void {
+    this.#add({ type: "refused", remote, cause });
+  }
+
   /** After a transport was shut down nobody listens any more. */
   stop(): void {
     this.#stopped = true;
@@ -118,7 +125,8 @@ export class Reports {
     this.#waiting = [];
     for (const report of reports) {
       if (report.type === "closed") this.#sink.closed(report.flow, report.cause);
-      else this.#sink.unsent(report.to, report.cause);
+      else if (report.type === "unsent") this.#sink.unsent(report.to, report.cause);
+      else this.#sink.refused(report.remote, report.cause);
     }
   }
 }

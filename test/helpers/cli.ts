@@ -46,6 +46,7 @@ export async function runCli(argv: readonly string[], world: World = {}): Promis
       world.onStart?.(listener);
       return () => undefined;
     },
+    onHangup: () => () => undefined,
     exitNow: (code) => {
       throw new Error(`exit ${code}`);
     },

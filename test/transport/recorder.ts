@@ -12,6 +12,7 @@ export class Recorder implements TransportSink {
   readonly arrivals: Arrival[] = [];
   readonly ends: { flow: number; cause: Error | undefined }[] = [];
   readonly losses: { to: Endpoint; cause: Error }[] = [];
+  readonly refusals: { remote: Endpoint; cause: Error }[] = [];
   /** The order of the calls, for example `received 1`, `unsent tcp 5060`, `closed 1`. */
   readonly calls: string[] = [];
   /** What to do with octets besides noting them: an echo, a flood. */
@@ -32,6 +33,10 @@ export class Recorder implements TransportSink {
   unsent(to: Endpoint, cause: Error): void {
     this.losses.push({ to, cause });
     this.calls.push(`unsent ${to.transport} ${to.port}`);
+  }
+
+  refused(remote: Endpoint, cause: Error): void {
+    this.refusals.push({ remote, cause });
   }
 
   /** All octets so far, one chunk after the other. */
