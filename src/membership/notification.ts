@@ -30,7 +30,8 @@ export const LINES_MAX = 1_000;
 
 const LF = 0x0a;
 
-export function parseNodeList(body: Uint8Array): NodeList {
+/** @param self  the sender's IP address, where a line with an unspecified host speaks of the sender itself */
+export function parseNodeList(body: Uint8Array, self?: string): NodeList {
   const list: NodeList = { lines: [], badLines: 0 };
   const seen = new Set<string>();
   let start = 0;
@@ -42,7 +43,7 @@ export function parseNodeList(body: Uint8Array): NodeList {
       list.badLines++;
       break;
     }
-    readLine(body.subarray(start, trimmedEnd(body, start, end)), list, seen);
+    readLine(body.subarray(start, trimmedEnd(body, start, end)), list, seen, self);
     start = end + 1;
   }
   return list;
@@ -59,9 +60,9 @@ function trimmedEnd(body: Uint8Array, start: number, end: number): number {
   return last;
 }
 
-function readLine(octets: Uint8Array, list: NodeList, seen: Set<string>): void {
+function readLine(octets: Uint8Array, list: NodeList, seen: Set<string>, self: string | undefined): void {
   if (octets.length === 0) return;
-  const line = octets.length > 512 ? undefined : parseLine(decodeUtf8(octets).trimStart());
+  const line = octets.length > 512 ? undefined : parseLine(decodeUtf8(octets).trimStart(), self);
   if (line === undefined) {
     list.badLines++;
     return;
@@ -73,11 +74,11 @@ function readLine(octets: Uint8Array, list: NodeList, seen: Set<string>): void {
   list.lines.push(line);
 }
 
-function parseLine(text: string): NodeLine | undefined {
+function parseLine(text: string, self: string | undefined): NodeLine | undefined {
   // Kamailio takes a quoted status, which no SIP URI can hold (RFC 3261 §25.1, uri-parameter).
   const uri = parseUri(text.replaceAll('"', ""));
   if (uri instanceof ProtocolError) return undefined;
-  const address = addressOfUri(uri, text);
+  const address = addressOfUri(uri, text, self);
   if (address instanceof ProtocolError) return undefined;
   return { address, status: readStatus(uri.params.get("status")) };
 }

@@ -88,21 +88,29 @@ export function isLiteral(address: PeerAddress): boolean {
   return canonicalIp(address.host) !== undefined;
 }
 
+/** `0.0.0.0` or `::`, which a socket may be bound to, but which nobody can be reached at. */
+export function isUnspecified(host: string): boolean {
+  const ip = canonicalIp(host);
+  return ip === "0.0.0.0" || ip === "::";
+}
+
 /**
  * Reads the address of a node as an operator, a list line or a From header writes it.
  *
- * @returns the address; a ProtocolError that says what was seen where it is no SIP URI, has a transport that we do not
+ * @param self  IP address that an unspecified host stands for: a node that calls itself 0.0.0.0, as a well-known tutorial has
+ *              it, is at the address that its request came from. Without it such a host is refused
+ * @returns     the address; a ProtocolError that says what was seen where it is no SIP URI, has a transport that we do not
  *          speak, or names an address that nobody can be reached at (0.0.0.0, ::, multicast, broadcast, port 0)
  */
-export function parseAddress(text: string): PeerAddress | ProtocolError {
+export function parseAddress(text: string, self?: string): PeerAddress | ProtocolError {
   const uri = parseUri(text);
-  return uri instanceof ProtocolError ? uri : addressOfUri(uri, text);
+  return uri instanceof ProtocolError ? uri : addressOfUri(uri, text, self);
 }
 
-export function addressOfUri(uri: SipUri, text: string): PeerAddress | ProtocolError {
+export function addressOfUri(uri: SipUri, text: string, self?: string): PeerAddress | ProtocolError {
   const named = uri.params.get("transport")?.toLowerCase() ?? (uri.scheme === "sips" ? "tls" : "udp");
   if (named !== "udp" && named !== "tcp" && named !== "tls") return refuse(`transport ${named} in ${text}`);
-  const host = canonicalIp(uri.host) ?? uri.host;
+  const host = self !== undefined && isUnspecified(uri.host) ? self : (canonicalIp(uri.host) ?? uri.host);
   if (isUnusable(host)) return refuse(`address ${host} in ${text} is no node's address`);
   if (uri.port === 0) return refuse(`port 0 in ${text}`);
   return { transport: named, host, port: uri.port ?? defaultPort(named) };
@@ -113,7 +121,7 @@ function refuse(message: string): ProtocolError {
 }
 
 function isUnusable(host: string): boolean {
-  if (host === "0.0.0.0" || host === "::" || host === "255.255.255.255") return true;
+  if (isUnspecified(host) || host === "255.255.255.255") return true;
   if (isIpv6(host)) return host.startsWith("ff");
   const first = canonicalIp(host) === undefined ? 0 : Number(host.slice(0, host.indexOf(".")));
   return first >= 224 && first <= 239;

@@ -54,8 +54,10 @@ export interface MembersContext {
 
 /** What a notification request said, besides its list. */
 export interface NotificationFacts {
-  /** From as an address, if it is one. */
+  /** From as an address, if it is one; an unspecified host in it is the source's IP address. */
   from: PeerAddress | undefined;
+  /** From has an unspecified host: so has the sender's own line. */
+  wildcard: boolean;
   source: Endpoint;
   maxForwards: number;
   userAgent: string | undefined;
@@ -169,7 +171,8 @@ export class Members {
 
   /** Takes in a notification request. The caller answers it with `listFor` afterwards. */
   receive(facts: NotificationFacts, now: Instant): void {
-    const list = this.readList(facts.body, facts.source, now);
+    const self = facts.wildcard ? facts.source.ip : undefined;
+    const list = this.readList(facts.body, facts.source, self, now);
     let changed = false;
     for (const line of list.lines) {
       if (this.isOwnLine(line, now)) continue;
@@ -180,8 +183,8 @@ export class Members {
     if (changed && facts.maxForwards > 1) this.relay(facts.maxForwards - 1, now);
   }
 
-  private readList(body: Uint8Array, source: Endpoint, now: Instant): NodeList {
-    const list = parseNodeList(body);
+  private readList(body: Uint8Array, source: Endpoint, self: string | undefined, now: Instant): NodeList {
+    const list = parseNodeList(body, self);
     if (list.badLines > 0) {
       this.context.counters.badLines += list.badLines;
       this.context.warnings.warn(
@@ -425,7 +428,8 @@ export class Members {
     response: { body: Uint8Array; from: Endpoint },
     now: Instant,
   ): void {
-    const list = this.readList(response.body, response.from, now);
+    // Whoever calls itself 0.0.0.0 is the one that answered.
+    const list = this.readList(response.body, response.from, response.from.ip, now);
     let leaving = false;
     for (const line of list.lines) {
       if (this.isOwnLine(line, now)) continue;

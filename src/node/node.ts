@@ -8,7 +8,7 @@ import type { Endpoint } from "../core/endpoint.ts";
 import { ProtocolError, UsageError } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
 import type { Duration, Instant } from "../core/time.ts";
-import { addressUri, type Peer, type PeerAddress, parseAddress } from "../membership/peer.ts";
+import { addressUri, isUnspecified, type Peer, type PeerAddress, parseAddress } from "../membership/peer.ts";
 import type { Status } from "../membership/status.ts";
 import { Framer } from "../sip/framer.ts";
 import type { SipMessage, SipRequest, SipResponse } from "../sip/message.ts";
@@ -550,10 +550,11 @@ export class DmqNode {
   private onNotification(pending: Pending, now: Instant): void {
     const { request, source } = pending;
     this.counters.notificationsReceived++;
-    const from = fromAddress(request);
+    const from = fromAddress(request, source);
     this.members.receive(
       {
         from,
+        wildcard: isFromWildcard(request),
         source,
         maxForwards: Number(request.headers.get("Max-Forwards") ?? "0"),
         userAgent: request.headers.get("User-Agent"),
@@ -589,7 +590,7 @@ export class DmqNode {
   private messageOf(pending: Pending, channel: string): ChannelMessage {
     const { request, source, transaction } = pending;
     const { headers } = request;
-    const address = fromAddress(request);
+    const address = fromAddress(request, source);
     const maxForwards = headers.get("Max-Forwards");
     return {
       id: transaction,
@@ -713,10 +714,16 @@ function fromUri(request: SipRequest): string | undefined {
   return from === undefined || from instanceof ProtocolError ? undefined : from.uri;
 }
 
-function fromAddress(request: SipRequest): PeerAddress | undefined {
+/** The node that From names; one that calls itself 0.0.0.0 is where the request came from. */
+function fromAddress(request: SipRequest, source: Endpoint): PeerAddress | undefined {
   const uri = fromUri(request);
-  const address = uri === undefined ? undefined : parseAddress(uri);
+  const address = uri === undefined ? undefined : parseAddress(uri, source.ip);
   return address instanceof ProtocolError ? undefined : address;
+}
+
+function isFromWildcard(request: SipRequest): boolean {
+  const uri = parseUri(fromUri(request) ?? "");
+  return !(uri instanceof ProtocolError) && isUnspecified(uri.host);
 }
 
 /** @returns why a message of this size cannot go out, `undefined` if it can */

@@ -96,6 +96,29 @@ describe("announcements", () => {
     expect(harness.do((node, now) => node.broadcast("lab", new Uint8Array(1), {}, now))).toEqual([]);
   });
 
+  test("announce: who calls itself 0.0.0.0 is at the address that it speaks from", () => {
+    const harness = new Harness();
+    const body = line("0.0.0.0:5090") + line("127.0.0.3:5090");
+    harness.receive(kdmq({ from: "0.0.0.0:5090", body, maxForwards: 2 }), udp("127.0.0.2", 5090));
+    const sent = harness.take();
+    expect(bodyOf(sent.find(({ text }) => text.startsWith("SIP/2.0 200")))).toBe(OWN + line("127.0.0.2:5090"));
+    const ping = sent.find((one) => isRequest(one) && one.to === "127.0.0.2:5090") as Sent;
+    expect(ping.text).toStartWith("KDMQ sip:notification_peer@127.0.0.2:5090 SIP/2.0\r\n");
+    harness.receive(response(ping, "200 OK", body), udp("127.0.0.2", 5090));
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5090 active"]);
+    expect(harness.ofType("warning")).toEqual([]);
+    harness.receive(kdmq({ from: "0.0.0.0:5090", channel: "lab" }), udp("127.0.0.2", 5090));
+    expect(harness.ofType("message")[0]?.message.peer).toBe("sip:127.0.0.2:5090");
+  });
+
+  test("announce: a line 0.0.0.0 of someone with a name is a bad line, and nobody is asked", () => {
+    const harness = new Harness();
+    harness.receive(kdmq({ body: line("127.0.0.2:5060") + line("0.0.0.0:5090") }), udp("127.0.0.2"));
+    expect(harness.ofType("warning").map(({ code }) => code)).toEqual(["bad-line"]);
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 not_active"]);
+    expect(harness.take().filter(isRequest).length).toBe(1);
+  });
+
   test("announce: its answer makes it active, and broadcasts go to it", () => {
     const harness = new Harness();
     harness.receive(kdmq({ body: line("127.0.0.2:5060") }), udp("127.0.0.2"));
