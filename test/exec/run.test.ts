@@ -172,7 +172,7 @@ describe("run: an abort", () => {
     const script = "sleep 100 & echo $! >>FILE; sleep 100 & echo $! >>FILE; echo $$ >>FILE; wait";
     const { pids, done, ms } = await abortWhen("group", script, 3);
     expect(done.end).toEqual({ type: "aborted" });
-    expect(ms).toBeLessThan(240);
+    expect(ms).toBeLessThan(1_000);
     expect(isThere(pids[2] as number)).toBe(false);
     for (const pid of pids) await until(() => !isAlive(pid), 1_000, `${pid} is gone`);
   });
