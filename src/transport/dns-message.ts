@@ -36,10 +36,11 @@ export type DnsReply =
   | { readonly kind: "failure"; readonly reason: string };
 
 /**
- * Longest answer that is read: 256 SRV records with long names fit twice. A name may jump through a message (§4.1.4), so the
- * work that a hostile answer makes grows with the square of its length.
+ * Longest answer that is read: 256 SRV records fit. A name may jump through a message (§4.1.4), so the work that a hostile
+ * answer makes grows with the square of its length: 81 ms for 32 KiB, a few for this.
  */
-export const DNS_MESSAGE_BYTES_MAX = 32_768;
+export const DNS_MESSAGE_BYTES_MAX = 16_384;
+const HEADER_BYTES = 12;
 /** Aliases that are followed inside one answer. */
 const ALIASES_MAX = 16;
 /** RFC 2181 §8 lets a receiver cap what it keeps. */
@@ -55,8 +56,9 @@ export function writeQuestion({ id, name, type }: DnsQuestion): Uint8Array {
 
 /** @returns what the octets say to `question`; `undefined` where they are no answer to it */
 export function readReply(bytes: Uint8Array, question: DnsQuestion): DnsReply | undefined {
+  if (!answers(bytes, question)) return undefined;
   const packet = decodePacket(bytes);
-  if (packet === undefined || !answers(packet, question)) return undefined;
+  if (packet === undefined) return { kind: "failure", reason: "what is malformed" };
   if (packet.flag_tc) return { kind: "truncated" };
   // The types of dns-packet leave it out; it is there.
   const { rcode } = packet as DecodedPacket & { rcode: string };
@@ -64,20 +66,34 @@ export function readReply(bytes: Uint8Array, question: DnsQuestion): DnsReply | 
   return follow(packet, question, rcode === "NXDOMAIN");
 }
 
+/**
+ * RFC 5452 §9.1: same id, same question, letter by letter but for their case; the socket has seen to the address. It is
+ * looked at before anything is decoded, so that a stranger's datagram costs next to nothing.
+ */
+function answers(bytes: Uint8Array, question: DnsQuestion): boolean {
+  const asked = writeQuestion(question);
+  if (bytes.length < asked.length || bytes[0] !== asked[0] || bytes[1] !== asked[1]) return false;
+  const isResponse = ((bytes[2] as number) & 0xf8) === 0x80;
+  if (!isResponse || bytes[4] !== 0 || bytes[5] !== 1) return false;
+  for (let i = HEADER_BYTES; i < asked.length; i++)
+    if (lowerCase(bytes[i] as number) !== lowerCase(asked[i] as number)) return false;
+  return true;
+}
+
+/** An octet of a label or a length: lengths are below 64, which is below the letters. */
+function lowerCase(octet: number): number {
+  return octet >= 0x41 && octet <= 0x5a ? octet + 0x20 : octet;
+}
+
 function decodePacket(bytes: Uint8Array): DecodedPacket | undefined {
   if (bytes.length > DNS_MESSAGE_BYTES_MAX) return undefined;
   try {
-    return decode(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+    const packet = decode(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+    // dns-packet reads on behind the end of an address that is cut off; this is how far it came.
+    return decode.bytes > bytes.length ? undefined : packet;
   } catch {
     return undefined;
   }
-}
-
-/** RFC 5452 §9.1: same id, same question. The socket has seen to the address. */
-function answers(packet: DecodedPacket, { id, name, type }: DnsQuestion): boolean {
-  const [asked, ...more] = packet.questions ?? [];
-  if (packet.type !== "response" || packet.id !== id || asked === undefined || more.length > 0) return false;
-  return asked.type === type && asked.class === "IN" && asked.name.toLowerCase() === name;
 }
 
 /** From the name that was asked, alias by alias, to the records of the last one. */

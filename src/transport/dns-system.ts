@@ -66,6 +66,13 @@ export function parseResolvConf(text: string): SystemDns {
   return { servers, search: search.filter((domain) => domain !== ""), ndots };
 }
 
+/** What a name may stand for, in order: as it is first if it has enough dots, and only so if it ends with one. */
+export function candidatesOf(name: string, { search, ndots }: SystemDns): string[] {
+  if (name.endsWith(".")) return [name.slice(0, -1)];
+  const longer = search.map((domain) => `${name}.${domain}`);
+  return name.split(".").length > ndots ? [name, ...longer] : [...longer, name];
+}
+
 /** @returns the addresses of a name in the machine's own table, as written there, in order */
 export async function readHosts(path: string, name: string): Promise<string[]> {
   return addressesIn(await read(path), name);

@@ -12,7 +12,14 @@ import { TransportError } from "../core/errors.ts";
 import type { Duration } from "../core/time.ts";
 import type { DnsClient, DnsFindings } from "./dns-client.ts";
 import type { DnsRecord, DnsType } from "./dns-message.ts";
-import { type DnsServer, parseDnsServer, readHosts, readSystemDns, type SystemDns } from "./dns-system.ts";
+import {
+  candidatesOf,
+  type DnsServer,
+  parseDnsServer,
+  readHosts,
+  readSystemDns,
+  type SystemDns,
+} from "./dns-system.ts";
 import { Gate } from "./gate.ts";
 
 /** Asks the system for all addresses of a name; rejects where it has none. */
@@ -204,7 +211,7 @@ export class Resolver {
     if (system.servers.length === 0) return { records: [], complete: true, ttlMs: NOTHING_TTL_MS };
     const client = await this.#dns();
     let found: DnsFindings = { records: [], ttlMs: NOTHING_TTL_MS };
-    for (const candidate of candidatesOf(name, system)) {
+    for (const candidate of candidatesOf(name, system).filter(isHostName)) {
       found = await this.#questions.run(() => client.ask(system.servers, candidate, type, signal), signal);
       if (found.records.length > 0) break;
     }
@@ -282,13 +289,6 @@ function shortest(parts: readonly Part[]): Duration {
 function unique(records: readonly DnsRecord[]): DnsRecord[] {
   const hosts = [...new Set(records.map(({ host }) => host))];
   return [...hosts.filter((ip) => !isIpv6(ip)), ...hosts.filter(isIpv6)].map((host) => ({ host, port: 0 }));
-}
-
-/** resolv.conf(5): a name with enough dots is tried as it stands first; one that ends with a dot only so. */
-function candidatesOf(name: string, { search, ndots }: SystemDns): string[] {
-  if (name.endsWith(".")) return [name.slice(0, -1)];
-  const longer = search.map((domain) => `${name}.${domain}`).filter(isHostName);
-  return name.split(".").length > ndots ? [name, ...longer] : [...longer, name];
 }
 
 /**
