@@ -37,7 +37,7 @@ export type DnsReply =
 
 /**
  * Longest answer that is read: 256 SRV records fit. A name may jump through a message (§4.1.4), so the work that a hostile
- * answer makes grows with the square of its length: 81 ms for 32 KiB, a few for this.
+ * answer makes grows with the square of its length: 81 ms for 32 KiB, half of that for this.
  */
 export const DNS_MESSAGE_BYTES_MAX = 16_384;
 const HEADER_BYTES = 12;
