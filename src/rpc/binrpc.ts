@@ -156,8 +156,8 @@ export function readRequest(body: Uint8Array): BinrpcRequest {
 }
 
 /** @throws BinrpcError */
-export function readValues(body: Uint8Array): BinrpcValue[] {
-  return new ValueReader(body).row();
+export function readValues(body: Uint8Array, valuesMax: number = VALUES_MAX): BinrpcValue[] {
+  return new ValueReader(body, valuesMax).row();
 }
 
 /** @param cookie  that of the request, one to four octets */
@@ -178,11 +178,13 @@ export function writeValues(values: readonly BinrpcValue[]): Uint8Array {
 /** Reads the records of one body. */
 class ValueReader {
   readonly #bytes: Uint8Array;
+  readonly #valuesMax: number;
   #offset = 0;
   #count = 0;
 
-  constructor(bytes: Uint8Array) {
+  constructor(bytes: Uint8Array, valuesMax: number) {
     this.#bytes = bytes;
+    this.#valuesMax = valuesMax;
   }
 
   row(): BinrpcValue[] {
@@ -192,7 +194,7 @@ class ValueReader {
   }
 
   #value(depth: number): BinrpcValue {
-    if (++this.#count > VALUES_MAX) throw this.#error(`more than ${VALUES_MAX} values`);
+    if (++this.#count > this.#valuesMax) throw this.#error(`more than ${this.#valuesMax} values`);
     const head = this.#octet();
     if (head === TYPE.struct) return this.#struct(depth + 1);
     if (head === TYPE.array) return this.#array(depth + 1);
