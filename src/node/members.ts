@@ -279,6 +279,14 @@ export class Members {
     return this.status === "active" ? this.hints.take(this.countUnproven()) : undefined;
   }
 
+  /** Somebody was asked for the first time, and has not answered yet. */
+  private isMeeting(): boolean {
+    if (this.hints.size > 0) return true;
+    for (const peer of this.registry.all())
+      if (!peer.verified && this.context.requests.isPinging(peer.key)) return true;
+    return false;
+  }
+
   private countUnproven(): number {
     let count = 0;
     for (const peer of this.registry.all()) if (peer.source === "announced" && !peer.verified) count++;
@@ -458,7 +466,7 @@ export class Members {
   settle(now: Instant): void {
     if (!this.contact.isSettling()) return;
     const active = (): string[] => [...this.registry.all()].filter(isActive).map(({ uri }) => uri);
-    const nodes = this.contact.check(this.hints.size + this.countUnproven() > 0, active, now);
+    const nodes = this.contact.check(this.isMeeting(), active, now);
     if (nodes !== undefined) this.context.outbox.event({ type: "joined", nodes });
   }
 

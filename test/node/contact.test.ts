@@ -30,6 +30,18 @@ describe("joined", () => {
     expect(told(harness)).toEqual([[SEED, "sip:127.0.0.3:5060", "sip:127.0.0.4:5060"]]);
   });
 
+  test("joined: the contacts that are greeted with the first one count too", () => {
+    const harness = new Harness({ notificationAddresses: [SEED, "sip:127.0.0.3:5060"] });
+    harness.start();
+    const joins = harness.take();
+    for (const join of joins) {
+      expect(told(harness)).toEqual([]);
+      const ip = join.to.split(":")[0] as string;
+      harness.receive(response(join, "200 OK", line(join.to)), udp(ip));
+    }
+    expect(told(harness)).toEqual([[SEED, "sip:127.0.0.3:5060"]]);
+  });
+
   test("joined: waits two seconds at most for those who do not answer", () => {
     const { harness, probes } = joined();
     harness.receive(response(probes[0] as Sent, "200 OK", line("127.0.0.3:5060")), udp("127.0.0.3"));
