@@ -3,6 +3,7 @@
  * unknown key, a value out of bounds or two that contradict end the start; nothing is corrected silently.
  */
 import { readFileSync } from "node:fs";
+import { canonicalIp, defaultPort } from "../core/endpoint.ts";
 import { ConfigError } from "../core/errors.ts";
 import { nearest } from "../core/nearest.ts";
 import {
@@ -13,6 +14,9 @@ import {
   environmentOf,
   flagOf,
   type OptionValue,
+  type Place,
+  readAddress,
+  readSocket,
   validate,
 } from "./schema.ts";
 
@@ -111,9 +115,36 @@ function parseConfigFile(path: string, content: string): ConfigFile {
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new ConfigError("config-unreadable", "config", `${path} (${why})`, "TOML", cause);
   }
-  const keys = new Map(Object.entries(table));
+  const keys = flattened(path, table);
   for (const key of keys.keys()) if (!CONFIG_OPTIONS.some((option) => option.name === key)) throw unknownKey(path, key);
   return { path, keys };
+}
+
+/** The table `[tls]` is another way to write the keys that begin with `tls_`: `cert` in it is `tls_cert`. */
+function flattened(path: string, table: Record<string, unknown>): Map<string, unknown> {
+  const { tls, ...rest } = table;
+  const keys = new Map(Object.entries(rest));
+  if (tls === undefined) return keys;
+  if (typeof tls !== "object" || tls === null || Array.isArray(tls))
+    throw new ConfigError("config-invalid-value", `tls in ${path}`, JSON.stringify(tls), "a table: [tls]");
+  for (const [key, value] of Object.entries(tls)) {
+    const name = `tls_${key}`;
+    if (keys.has(name)) {
+      const both = `${name} and ${key} in [tls]`;
+      throw new ConfigError("config-contradiction", `${name} in ${path}`, both, "one of the two");
+    }
+    if (!CONFIG_OPTIONS.some((option) => option.name === name)) throw unknownTlsKey(path, key);
+    keys.set(name, value);
+  }
+  return keys;
+}
+
+function unknownTlsKey(path: string, key: string): ConfigError {
+  const names = CONFIG_OPTIONS.map(({ name }) => name).filter((name) => name.startsWith("tls_"));
+  const short = names.map((name) => name.slice("tls_".length));
+  const near = nearest(key.replaceAll("-", "_").replace(/^tls_/, ""), short);
+  const expected = near === undefined ? `one of ${short.join(", ")}` : `a known key: did you mean ${near}?`;
+  return new ConfigError("config-unknown-key", path, `the unknown key ${key} in [tls]`, expected);
 }
 
 function unknownKey(path: string, key: string): ConfigError {
@@ -173,12 +204,57 @@ function checkTogether(config: DmqConfig): void {
       "one notification_address whose host name resolves to all, or multi_notify 0",
     );
   }
+  checkPlaces(config);
+}
+
+/** The node must listen for what its address promises, and TLS needs a certificate. What is in the files is seen later. */
+function checkPlaces({ serverAddress, serverSockets, tlsCert }: DmqConfig): void {
+  const own = readAddress(serverAddress, 0);
+  const sockets = serverSockets.flatMap((text) => readSocket(text) ?? []);
+  if (own !== undefined && sockets.length > 0 && !sockets.some(({ transport }) => transport === own.transport)) {
+    throw new ConfigError(
+      "config-contradiction",
+      "server_socket with server_address",
+      `${serverSockets.join(", ")} with ${serverAddress}`,
+      `a server_socket for ${own.transport}, for example ${own.transport}:${own.host}:${portOf(own)}, where the others look for it`,
+    );
+  }
+  const listens = sockets.length > 0 ? sockets : [own];
+  if (tlsCert === undefined && listens.some((place) => place?.transport === "tls")) {
+    const what = sockets.length > 0 ? `server_socket ${serverSockets.join(", ")}` : `server_address ${serverAddress}`;
+    const expected = "tls_cert and tls_key with the certificate of this node and its private key";
+    throw new ConfigError("config-contradiction", what, "no tls_cert", expected);
+  }
+}
+
+function portOf({ port, transport }: Place): number {
+  return port ?? defaultPort(transport);
+}
+
+/** Behind a NAT, or by mistake: the node listens elsewhere than at its address. */
+function isElsewhere({ serverAddress, serverSockets }: DmqConfig): boolean {
+  const own = readAddress(serverAddress, 0);
+  const sockets = serverSockets.flatMap((text) => readSocket(text) ?? []);
+  if (own === undefined || sockets.length === 0 || own.port === 0) return false;
+  const leadsHere = ({ host, port, transport }: Place): boolean => {
+    const ip = canonicalIp(host);
+    const isIp = ip === canonicalIp(own.host) || ip === "0.0.0.0" || ip === "::";
+    return transport === own.transport && isIp && port === portOf(own);
+  };
+  return !sockets.some(leadsHere);
 }
 
 function warningsFor(config: DmqConfig, sources: Map<string, string>): string[] {
   const warnings: string[] = [];
   if (config.pingIntervalMs < PING_INTERVAL_MS_ADVISED) {
     warnings.push(`ping_interval ${config.pingIntervalMs / 1_000} s is short: below 5 s the pings load every node`);
+  }
+  if (isElsewhere(config)) {
+    const { serverAddress, serverSockets } = config;
+    const sockets = serverSockets.join(", ");
+    warnings.push(
+      `server_socket ${sockets} is not at server_address ${serverAddress}: a NAT must lead from there to here`,
+    );
   }
   if (sources.get("server_address") === "default") {
     warnings.push(

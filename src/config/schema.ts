@@ -120,7 +120,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     property: "serverAddress",
     placeholder: "URI",
     expected:
-      "sip:IP:port or sip:IP:port;transport=tcp with an IP address that other nodes reach; port 0 takes a free one",
+      "sip:IP:port, sip:IP:port;transport=tcp or sips:IP:port with an IP address that other nodes reach; port 0 takes a free one; to listen at all addresses, name one of them here and add server_socket udp:0.0.0.0:port",
     accepts: isServerAddress,
     help: "SIP address that the other nodes know this one by (sip:127.0.0.1:5060 if unset, which only this machine reaches)",
   }),
@@ -129,7 +129,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     property: "serverSockets",
     placeholder: "PROTO:IP:PORT",
     repeatable: true,
-    expected: "udp:IP:PORT or tcp:IP:PORT, IPv6 in brackets; port 0 takes a free one",
+    expected: "udp:IP:PORT, tcp:IP:PORT or tls:IP:PORT, IPv6 in brackets; port 0 takes a free one",
     accepts: isServerSocket,
     help: "where to listen (that of server_address if unset)",
   }),
@@ -138,7 +138,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     property: "notificationAddresses",
     placeholder: "URI",
     repeatable: true,
-    expected: "a SIP URI such as sip:192.0.2.2:5060",
+    expected: "a SIP URI such as sip:192.0.2.2:5060, sip:node2.example;transport=tcp or sips:node2.example",
     accepts: isSipAddress,
     help: "a node to meet the bus at; a node without one waits for others",
   }),
@@ -472,32 +472,51 @@ export function isChannelName(name: string): boolean {
   return name.length <= 255 && /^[A-Za-z0-9\-_.!~*'()&=+$,;?/]+$/.test(name);
 }
 
-interface Address {
+/** A place on the network as an operator wrote it; `port` is `undefined` where it was left out. */
+export interface Place {
   host: string;
-  transport: string;
+  transport: "udp" | "tcp" | "tls";
+  port: number | undefined;
 }
+
+const TRANSPORTS: readonly Place["transport"][] = ["udp", "tcp", "tls"];
 
 /**
- * `sip:host[:port][;transport=udp|tcp]` without a user, headers or other parameters. This is a check of what an operator
+ * `sip:host[:port][;transport=udp|tcp|tls]`, or `sips:` for TLS (RFC 3261 §19.1.1), without a user, headers or other parameters. This is a check of what an operator
  * typed, so that the message names the option; the codec has the full grammar.
  */
-function readAddress(uri: string, portMin: number): Address | undefined {
-  if (uri.length > 255 || !uri.toLowerCase().startsWith("sip:")) return undefined;
-  const [place = "", ...parameters] = uri.slice("sip:".length).split(";");
+export function readAddress(uri: string, portMin: number): Place | undefined {
+  const scheme = uri.slice(0, uri.indexOf(":")).toLowerCase();
+  if (uri.length > 255 || (scheme !== "sip" && scheme !== "sips")) return undefined;
+  const [place = "", ...parameters] = uri.slice(scheme.length + 1).split(";");
   if (parameters.length > 1) return undefined;
-  const transport = parameters[0]?.toLowerCase() ?? "transport=udp";
-  if (transport !== "transport=udp" && transport !== "transport=tcp") return undefined;
-  const host = readHostPort(place, { needsPort: false, portMin });
-  return host === undefined ? undefined : { host, transport: transport.slice("transport=".length) };
+  const isSips = scheme === "sips";
+  const parameter = parameters[0]?.toLowerCase() ?? `transport=${isSips ? "tls" : "udp"}`;
+  const transport = TRANSPORTS.find((one) => parameter === `transport=${one}`);
+  if (transport === undefined || (isSips && transport !== "tls")) return undefined;
+  const found = readHostPort(place, { needsPort: false, portMin });
+  return found === undefined ? undefined : { ...found, transport };
 }
 
-function readHostPort(place: string, rule: { needsPort: boolean; portMin: number }): string | undefined {
+/** `udp|tcp|tls:IP:port`. */
+export function readSocket(text: string): Place | undefined {
+  const colon = text.indexOf(":");
+  const transport = TRANSPORTS.find((one) => text.slice(0, colon).toLowerCase() === one);
+  if (colon === -1 || transport === undefined) return undefined;
+  const found = readHostPort(text.slice(colon + 1), { needsPort: true, portMin: 0 });
+  return found === undefined || canonicalIp(found.host) === undefined ? undefined : { ...found, transport };
+}
+
+function readHostPort(
+  place: string,
+  rule: { needsPort: boolean; portMin: number },
+): { host: string; port: number | undefined } | undefined {
   const end = place.startsWith("[") ? place.indexOf("]") + 1 : place.indexOf(":");
   if (place.startsWith("[") && end === 0) return undefined;
   const host = end === -1 ? place : place.slice(0, end);
   const port = end === -1 ? "" : place.slice(end);
   if (port === "" ? rule.needsPort : !isPort(port, rule.portMin)) return undefined;
-  return isHost(host) ? host : undefined;
+  return isHost(host) ? { host, port: port === "" ? undefined : Number(port.slice(1)) } : undefined;
 }
 
 function isPort(text: string, minimum: number): boolean {
@@ -526,11 +545,7 @@ function isServerAddress(uri: string): boolean {
 }
 
 function isServerSocket(text: string): boolean {
-  const colon = text.indexOf(":");
-  const transport = text.slice(0, colon).toLowerCase();
-  if (colon === -1 || (transport !== "udp" && transport !== "tcp")) return false;
-  const host = readHostPort(text.slice(colon + 1), { needsPort: true, portMin: 0 });
-  return host !== undefined && canonicalIp(host) !== undefined;
+  return readSocket(text) !== undefined;
 }
 
 function isPath(path: string): boolean {
@@ -558,6 +573,6 @@ function isReplication(text: string): boolean {
 
 function isDnsServer(text: string): boolean {
   if (canonicalIp(text) !== undefined) return true;
-  const host = readHostPort(text, { needsPort: true, portMin: 1 });
-  return host !== undefined && canonicalIp(host) !== undefined;
+  const found = readHostPort(text, { needsPort: true, portMin: 1 });
+  return found !== undefined && canonicalIp(found.host) !== undefined;
 }

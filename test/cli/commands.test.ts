@@ -221,6 +221,17 @@ describe("commands that ask one thing", () => {
     });
   }
 
+  test("reload calls dmq.reload, is silent in a pipe, and on a terminal says what was read again", async () => {
+    daemon.reply = () => ({ result: ["tls certificates"] });
+    expect(await run(["reload"])).toEqual({ code: 0, out: "", err: "" });
+    expect(daemon.calls).toEqual([{ method: "dmq.reload", params: undefined }]);
+    expect((await run(["reload"], { tty: true })).err).toBe("read again: tls certificates\n");
+    daemon.reply = () => ({ result: [] });
+    expect((await run(["reload"], { tty: true })).err).toBe("nothing to read again\n");
+    daemon.reply = () => ({ error: { code: 500, message: "tls_cert: got a.pem", data: { exit: 9 } } });
+    expect(await run(["reload"])).toEqual({ code: 9, out: "", err: "dmq: tls_cert: got a.pem\n" });
+  });
+
   const faults: [name: string, error: { code: number; message: string; data?: unknown }, exit: number][] = [
     ["a fault with an exit code", { code: 404, message: "Node Not Found", data: { exit: 3 } }, 3],
     ["a fault without one", { code: 500, message: "Failure" }, 1],

@@ -101,7 +101,14 @@ describe("values", () => {
     ["server_address", "sip:127.0.0.1:0", "serverAddress", "sip:127.0.0.1:0"],
     ["notification_address", "sip:node1.example:5060", "notificationAddresses", ["sip:node1.example:5060"]],
     ["server_socket", "udp:127.0.0.1:5060", "serverSockets", ["udp:127.0.0.1:5060"]],
-    ["server_socket", "tcp:[::1]:5060", "serverSockets", ["tcp:[::1]:5060"]],
+    ["server_socket", "udp:[::1]:5060", "serverSockets", ["udp:[::1]:5060"]],
+    ["notification_address", "sips:node1.example", "notificationAddresses", ["sips:node1.example"]],
+    [
+      "notification_address",
+      "sip:192.0.2.1:5061;transport=tls",
+      "notificationAddresses",
+      ["sip:192.0.2.1:5061;transport=tls"],
+    ],
     ["channel", "channel1", "channels", ["channel1"]],
     ["log_level", "trace", "logLevel", "trace"],
   ];
@@ -139,7 +146,10 @@ describe("values", () => {
     ["server_socket", "udp:127.0.0.1"],
     ["server_socket", "127.0.0.1:5060"],
     ["server_socket", "udp:host.example:5060"],
-    ["server_socket", "tls:127.0.0.1:5061"],
+    ["server_socket", "sctp:127.0.0.1:5061"],
+    ["server_address", "sips:127.0.0.1:5061;transport=tcp"],
+    ["server_address", "sips:127.0.0.1:5061;transport=udp"],
+    ["notification_address", "sips:node1.example;transport=udp"],
     ["channel", "a b"],
     ["channel", "a\r\nb"],
     ["channel", "a:b"],
@@ -216,6 +226,12 @@ describe("the file", () => {
     ["a value of the wrong type", `num_workers = "many"`, "config-invalid-value", "an integer from 1 to 1024"],
     ["a list where one value belongs", "num_workers = [1, 2]", "config-invalid-value", "one value"],
     ["a table where a value belongs", "[num_workers]\na = 1", "config-invalid-value", "an integer from 1 to 1024"],
+    ["an unknown key of [tls]", `[tls]\ncertt = "a"`, "config-unknown-key", "did you mean cert?"],
+    ["its long name in [tls]", `[tls]\ntls_cert = "a"`, "config-unknown-key", "did you mean cert?"],
+    ["a word far from all in [tls]", `[tls]\nquux = "a"`, "config-unknown-key", "one of cert, key, ca"],
+    ["both forms of one option", `tls_ca = "a"\n[tls]\nca = "b"`, "config-contradiction", "tls_ca and ca in [tls]"],
+    ["[tls] that is no table", `tls = "a"`, "config-invalid-value", "a table: [tls]"],
+    ["a value of the wrong kind in [tls]", `[tls]\nverify = "maybe"`, "config-invalid-value", "peer or none"],
     ["what is no TOML", "num_workers == 1", "config-unreadable", "TOML"],
   ];
   for (const [name, toml, code, told] of cases) {
@@ -225,6 +241,14 @@ describe("the file", () => {
       expect(error.message).toContain(told);
     });
   }
+
+  test("the table [tls] is another way to write the keys that begin with tls_", () => {
+    const table = `[tls]\ncert = "c"\nkey = "k"\nca = "a"\nverify = "none"\nrequire_client_cert = true`;
+    const keys = `tls_cert = "c"\ntls_key = "k"\ntls_ca = "a"\ntls_verify = "none"\ntls_require_client_cert = true`;
+    expect(load({ toml: table }).config).toEqual(load({ toml: keys }).config);
+    expect(load({ toml: table }).config).toMatchObject({ tlsCert: "c", tlsKey: "k", tlsCa: "a", tlsVerify: "none" });
+    expect(load({ toml: table, flags: { tls_cert: ["f"] } }).config.tlsCert).toBe("f");
+  });
 
   test("must be there when it was named", () => {
     const missing = join(FOLDER, "missing.toml");
@@ -237,6 +261,51 @@ describe("together", () => {
     const error = failure({ flags: { multi_notify: ["1"], notification_address: ["sip:a.example", "sip:b.example"] } });
     expect(error.code).toBe("config-contradiction");
     expect(error.message).toContain("2 notification addresses (sip:a.example, sip:b.example)");
+  });
+
+  const places: [what: string, flags: Record<string, string[]>, told: string][] = [
+    [
+      "a server_socket of another transport",
+      { server_address: ["sip:192.0.2.1:5062"], server_socket: ["tcp:0.0.0.0:5062"] },
+      "a server_socket for udp, for example udp:192.0.2.1:5062",
+    ],
+    [
+      "none for a TLS address among several",
+      { server_address: ["sips:192.0.2.1"], server_socket: ["tcp:0.0.0.0:5061", "udp:0.0.0.0:5061"], tls_cert: ["c"] },
+      "for example tls:192.0.2.1:5061",
+    ],
+    ["a TLS address without a certificate", { server_address: ["sips:127.0.0.1"] }, "tls_cert and tls_key"],
+    [
+      "the same with transport=tls",
+      { server_address: ["sip:127.0.0.1;transport=tls"] },
+      "server_address sip:127.0.0.1;transport=tls: got no tls_cert",
+    ],
+    [
+      "a TLS socket without a certificate",
+      { server_socket: ["udp:127.0.0.1:5060", "tls:127.0.0.1:5061"] },
+      "server_socket udp:127.0.0.1:5060, tls:127.0.0.1:5061: got no tls_cert",
+    ],
+  ];
+  for (const [what, flags, told] of places)
+    test(`contradict: ${what}`, () => {
+      const error = failure({ flags });
+      expect([error.code, error.message]).toEqual(["config-contradiction", expect.stringContaining(told)]);
+    });
+
+  test("a node that listens elsewhere than at its address is warned about, wildcards and free ports are not", () => {
+    const warnings = (address: string, ...sockets: string[]): string[] =>
+      load({ flags: { server_address: [address], server_socket: sockets, tls_cert: ["c"] } }).warnings;
+    const nat = warnings("sip:192.0.2.1:5060", "udp:10.0.0.1:5060");
+    expect(nat).toEqual([
+      "server_socket udp:10.0.0.1:5060 is not at server_address sip:192.0.2.1:5060: a NAT must lead from there to here",
+    ]);
+    expect(warnings("sip:192.0.2.1:5060", "udp:0.0.0.0:5061").length).toBe(1);
+    expect(warnings("sip:192.0.2.1:5060", "tcp:192.0.2.1:5060", "udp:10.0.0.1:5060").length).toBe(1);
+    expect(warnings("sip:192.0.2.1:5090", "udp:0.0.0.0:5090")).toEqual([]);
+    expect(warnings("sip:192.0.2.1", "udp:192.0.2.1:5060", "udp:10.0.0.1:5060")).toEqual([]);
+    expect(warnings("sip:[2001:db8::1]", "udp:[2001:db8:0::1]:5060")).toEqual([]);
+    expect(warnings("sips:192.0.2.1", "tls:[::]:5061")).toEqual([]);
+    expect(warnings("sip:127.0.0.1:0", "udp:127.0.0.1:0")).toEqual([]);
   });
 
   test("a short ping interval and an address that only this machine reaches are warned about", () => {

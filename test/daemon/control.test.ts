@@ -18,6 +18,7 @@ async function control(notificationChannel: string): Promise<Control> {
     notificationChannel,
     socketPath: "",
     stateDir: undefined,
+    reload: async () => [],
     end: (how) => fresh.close(how),
   });
 }

@@ -47,7 +47,7 @@ describe("commands without a daemon", () => {
         ?.match(/^ {2}[a-z]+/gm)
         ?.map((name) => name.trim()) ?? [];
     expect(commands.sort()).toEqual([
-      ...["add", "bcast", "demo", "join", "leave", "list", "listen", "remove"],
+      ...["add", "bcast", "demo", "join", "leave", "list", "listen", "reload", "remove"],
       ...["replicate", "rpc", "send", "serve", "set", "status", "stop", "version"],
     ]);
     for (const command of commands) {
@@ -86,6 +86,7 @@ describe("commands without a daemon", () => {
     ["set", "sip:127.0.0.1:5060", "active"],
     ["join", "sip:127.0.0.1:5060"],
     ["leave"],
+    ["reload"],
     ["stop"],
     ["rpc", "dmq.list_nodes"],
   ];
