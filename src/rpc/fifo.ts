@@ -127,6 +127,7 @@ class Server {
   readonly #reader: ChunkReader;
   #partial: ReturnType<typeof setTimeout> | undefined;
   #closing = false;
+  #closed: Promise<void> | undefined;
 
   constructor(file: number, claim: SocketClaim, options: FifoOptions) {
     this.#file = file;
@@ -143,7 +144,12 @@ class Server {
     this.#read().catch((error: unknown) => this.#complain(`the FIFO cannot be read any more: ${String(error)}`));
   }
 
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
     this.#closing = true;
     this.#claim.release();
     clearTimeout(this.#partial);
