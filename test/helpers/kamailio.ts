@@ -75,6 +75,10 @@ export class KamailioNode {
   /** Address without brackets. */
   readonly ip: string;
   readonly port: number;
+  /** Path of the socket of its ctl module. */
+  readonly ctl: string;
+  /** Path of the FIFO of its jsonrpcs module. */
+  readonly fifo: string;
   readonly #dir: string;
   readonly #index: number;
   readonly #http: string;
@@ -85,6 +89,8 @@ export class KamailioNode {
     this.uri = info.get("ADDR") as string;
     this.ip = (info.get("IP") as string).replace(/[[\]]/g, "");
     this.port = Number(info.get("PORT"));
+    this.ctl = (info.get("CTL") as string).replace(/^unix:/, "");
+    this.fifo = info.get("FIFO") as string;
     this.#http = info.get("HTTP") as string;
   }
 
