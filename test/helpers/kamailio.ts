@@ -6,7 +6,16 @@
  */
 import { describe, test } from "bun:test";
 import { createHash } from "node:crypto";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { until } from "./wait.ts";
@@ -240,9 +249,23 @@ export async function askUdp(ip: string, port: number, request: string, ms: numb
   }
 }
 
+/** Paths of PEM files for Kamailio's tls module, in both of its roles. */
+export interface LabTls {
+  cert: string;
+  key: string;
+  /** Verify the others by these authorities. */
+  ca?: string;
+  /** As a server, want a certificate of the client. */
+  requireClientCert?: boolean;
+  /** As a client, show no certificate. */
+  anonymous?: boolean;
+}
+
 export interface LabOptions {
   nodes?: number;
-  transport?: "udp" | "tcp";
+  transport?: "udp" | "tcp" | "tls";
+  /** With transport tls; without it the lab's own self-signed certificate is used and nothing is verified. */
+  tls?: LabTls;
   /** As KAM_IP of the lab: `127.0.0.%d`, or one address for all. */
   ip?: string;
   port: number;
@@ -278,6 +301,40 @@ export class Lab {
   }
 }
 
+/**
+ * The lab writes a configuration of the tls module that verifies nothing, just before it starts a node. This puts ours in its
+ * place in the last moment.
+ *
+ * @returns what to start instead of Kamailio
+ */
+function writeTlsSetup(dir: string, { cert, key, ca, requireClientCert, anonymous }: LabTls): string {
+  mkdirSync(join(dir, "tls"));
+  copyFileSync(cert, join(dir, "tls", "cert.pem"));
+  copyFileSync(key, join(dir, "tls", "key.pem"));
+  const domains = ["server", "client"].map((role) => {
+    const wants = role === "server" && requireClientCert === true;
+    const verifies = ca !== undefined && (role === "client" || wants);
+    const shows = role === "server" || anonymous !== true;
+    return [
+      `[${role}:default]`,
+      "method = TLSv1.2+",
+      ...(shows
+        ? [`certificate = ${join(dir, "tls", "cert.pem")}`, `private_key = ${join(dir, "tls", "key.pem")}`]
+        : []),
+      `verify_certificate = ${verifies ? "yes" : "no"}`,
+      `require_certificate = ${verifies ? "yes" : "no"}`,
+      ...(ca === undefined ? [] : [`ca_list = ${ca}`]),
+      "",
+    ].join("\n");
+  });
+  const config = join(dir, "tls", "ours.cfg");
+  writeFileSync(config, domains.join("\n"));
+  const starter = join(dir, "kamailio.sh");
+  const script = `#!/bin/sh\ncp ${config} ${join(dir, "tls", "tls.cfg")}\nexec kamailio "$@"\n`;
+  writeFileSync(starter, script, { mode: 0o755 });
+  return starter;
+}
+
 /** Starts a lab; without a seed it waits until its nodes list each other. */
 export async function startLab(options: LabOptions): Promise<Lab> {
   const count = options.nodes ?? 2;
@@ -288,6 +345,7 @@ export async function startLab(options: LabOptions): Promise<Lab> {
     KAM_TRANSPORT: options.transport ?? "udp",
     KAM_IP: options.ip ?? "127.0.0.%d",
     KAM_PORT: String(options.port),
+    ...(options.tls === undefined ? {} : { KAMAILIO: writeTlsSetup(dir, options.tls) }),
     ...(options.seed === undefined ? {} : { KAM_SEED: options.seed, KAM_SEED_ALL: "1", KAM_MESH_WAIT: "0" }),
   };
   try {

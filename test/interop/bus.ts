@@ -19,8 +19,10 @@ import { until } from "../helpers/wait.ts";
 
 export interface Family {
   name: string;
-  transport: "udp" | "tcp";
+  transport: "udp" | "tcp" | "tls";
   lab: LabOptions;
+  /** Further options of our nodes. */
+  options?: readonly string[];
   /** Server addresses of our three nodes. */
   uris: [string, string, string];
   /** Octets of the largest body that passes in both directions. */
@@ -32,6 +34,10 @@ export interface Family {
 }
 
 const OPTIONS = ["--ping-interval", "5", "--request-timeout", "3s", "--channel", "lab", "--log-level", "warn"];
+
+function optionsOf({ options = [] }: Family): string[] {
+  return [...OPTIONS, ...options];
+}
 
 /** Ping interval, the longer of the two timeouts, and some seconds for a busy machine. */
 const NOTICED_MS = 16_000;
@@ -128,7 +134,7 @@ function kamailioIsSeed(family: Family): void {
     lab = await startLab(family.lab);
     [first, second] = lab.nodes as [KamailioNode, KamailioNode];
     for (const [index, uri] of family.uris.entries()) {
-      ours.push(await daemons.serve(`n${index}`, uri, [...OPTIONS, "--notification-address", first.uri]));
+      ours.push(await daemons.serve(`n${index}`, uri, [...optionsOf(family), "--notification-address", first.uri]));
     }
   }, SETUP_MS);
 
@@ -289,7 +295,7 @@ function kamailioIsSeed(family: Family): void {
         }
       }
       await second.start();
-      ours[1] = await daemons.serve("n1", victim.uri, [...OPTIONS, "--notification-address", first.uri]);
+      ours[1] = await daemons.serve("n1", victim.uri, [...optionsOf(family), "--notification-address", first.uri]);
       await expectFullBus([...lab.nodes, ...ours], NOTICED_MS);
       for (const member of [...lab.nodes, ...ours] as Member[]) {
         const rows = (await member.list()).map(key);
@@ -333,10 +339,10 @@ function nodeIsSeed(family: Family): void {
   beforeAll(async () => {
     daemons = new Daemons();
     const [seed, ...others] = family.uris;
-    ours.push(await daemons.serve("n0", seed, OPTIONS));
+    ours.push(await daemons.serve("n0", seed, optionsOf(family)));
     lab = await startLab({ ...family.lab, seed });
     for (const [index, uri] of others.entries()) {
-      ours.push(await daemons.serve(`n${index + 1}`, uri, [...OPTIONS, "--notification-address", seed]));
+      ours.push(await daemons.serve(`n${index + 1}`, uri, [...optionsOf(family), "--notification-address", seed]));
     }
   }, SETUP_MS);
 
