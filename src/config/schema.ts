@@ -155,7 +155,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     name: "multi_notify",
     property: "multiNotify",
     default: "0",
-    help: "ask every address that the host name of the one notification_address resolves to",
+    help: "meet every address that the host name of the one notification_address leads to by SRV, A and AAAA records",
   }),
   integer({
     name: "num_workers",
@@ -527,7 +527,7 @@ function isHost(host: string): boolean {
   if (host.startsWith("[")) return canonicalIp(host) !== undefined;
   if (canonicalIp(host) !== undefined) return !host.includes(":");
   // A name whose last label is all digits would be an address to some resolvers (RFC 3696 section 2).
-  return /^[A-Za-z0-9]([A-Za-z0-9\-_.]*[A-Za-z0-9])?$/.test(host) && !/(^|\.)\d+$/.test(host) && !host.includes("..");
+  return /^[A-Za-z0-9_]([A-Za-z0-9\-_.]*[A-Za-z0-9])?$/.test(host) && !/(^|\.)\d+$/.test(host) && !host.includes("..");
 }
 
 function isSipAddress(uri: string): boolean {
