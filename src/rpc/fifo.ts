@@ -136,7 +136,7 @@ class Server {
     this.#replyDir = options.replyDir ?? REPLY_DIR_DEFAULT;
     this.#limits = { ...FIFO_LIMITS, ...options.limits };
     this.#complain = limited(this.#limits.complaintMs, (text) => options.log?.warn(text, { fifo: options.path }));
-    // The one way of reading a FIFO in Bun 1.4.5 that neither polls nor stops at EAGAIN (docs/decisions/0006).
+    // The one way of reading a FIFO in Bun 1.4.5 that neither polls nor stops at EAGAIN (docs/decisions/0006-fifo-in-bun.md).
     this.#reader = Bun.file(file).stream().getReader();
   }
 

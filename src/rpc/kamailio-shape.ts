@@ -67,7 +67,7 @@ export function kamailioCalls(surface: ControlSurface, now: () => number = Date.
   ]);
   return async (method, params) => {
     const read = PARAMS_READ.get(method);
-    const given = read === undefined ? undefined : inOrder(params).slice(0, read);
+    const given = read === undefined ? undefined : inOrder(params).slice(0, read).map(present);
     const own = special.get(method);
     try {
       if (own !== undefined) return { result: own(given ?? []) };
@@ -110,6 +110,11 @@ function methodHelp([name]: unknown[]): string {
 function inOrder(params: unknown): unknown[] {
   if (Array.isArray(params)) return params;
   return typeof params === "object" && params !== null ? Object.values(params) : [];
+}
+
+/** An empty text is a parameter: a URI that is none, and not one that is missing. */
+function present(value: unknown): unknown {
+  return value === "" ? " " : value;
 }
 
 /** The tools know numbers and text only, and take for a number what looks like one: our types are put back. */

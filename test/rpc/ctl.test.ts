@@ -174,6 +174,7 @@ describe("answers", () => {
   const cases: [method: string, params: BinrpcValue[], answer: unknown[]][] = [
     ["dmq.remove", [PEER_URI, "surplus", 1], ["reply", "Ok. DMQ node removed."]],
     ["dmq.remove", [LOCAL_URI], ["reply", "Ok. DMQ node removed."]],
+    ["dmq.remove", [""], ["fault", 500, "Failure"]],
     ["dmq.remove", [{ members: [] }], ["fault", 500, "Invalid Parameters"]],
     ["dmq.add", ["sip:127.0.0.9:5060"], ["reply", "Ok. DMQ node added."]],
     ["dmq.add", [PEER_URI], ["fault", 500, "Node is already added"]],
