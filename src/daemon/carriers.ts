@@ -2,7 +2,9 @@
  * Everything that a daemon is asked through: the control socket, and where they are wanted, the socket for kamcmd and the
  * FIFO for kamctl. They open together or not at all.
  */
+import { resolve } from "node:path";
 import type { DmqConfig } from "../config/schema.ts";
+import { ConfigError } from "../core/errors.ts";
 import type { Logger } from "../core/logger.ts";
 import { serveCtl } from "../rpc/ctl.ts";
 import { serveFifo } from "../rpc/fifo.ts";
@@ -22,6 +24,8 @@ type Places = Pick<DmqConfig, "ctl" | "rpcFifo" | "rpcFifoReplyDir"> & { socketP
  */
 export async function openCarriers(places: Places, surface: ControlSurface, log: Logger): Promise<Carriers> {
   const { socketPath, ctl, rpcFifo, rpcFifoReplyDir } = places;
+  expectOwnPath("ctl", ctl, [socketPath]);
+  expectOwnPath("rpc_fifo", rpcFifo, [socketPath, ctl]);
   const open: Carriers[] = [];
   const close = async (): Promise<void> => {
     await Promise.all(open.map((carrier) => carrier.close()));
@@ -37,4 +41,11 @@ export async function openCarriers(places: Places, surface: ControlSurface, log:
     throw cause;
   }
   return { close };
+}
+
+/** Without this, a daemon would find itself on the second of two equal paths, and say that another one is there. */
+function expectOwnPath(option: string, path: string | undefined, others: readonly (string | undefined)[]): void {
+  if (path === undefined) return;
+  const isTaken = others.some((other) => other !== undefined && resolve(other) === resolve(path));
+  if (isTaken) throw new ConfigError("config-contradiction", option, path, "a path that no other socket of ours has");
 }
