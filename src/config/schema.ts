@@ -309,7 +309,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     placeholder: "FILE",
     expected: "the path of a PEM file",
     accepts: isPath,
-    help: "certificates of the authorities that vouch for the other nodes (those of the system if unset)",
+    help: "certificates of the authorities that vouch for the other nodes (the public ones that Mozilla lists if unset)",
   }),
   {
     name: "tls_verify",

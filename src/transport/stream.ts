@@ -275,8 +275,14 @@ export class StreamTransport {
     const [oldest] = this.#shaking;
     if (this.#shaking.size > this.#options.maxHandshakes && oldest !== undefined)
       this.#refuse(oldest, `${this.#options.maxHandshakes} younger handshakes wait`);
-    const [, socket] = raw.upgradeTLS({ data: connection, tls: serverTls(material), socket: this.#handlers() });
-    connection.socket = socket;
+    try {
+      const [, socket] = raw.upgradeTLS({ data: connection, tls: serverTls(material), socket: this.#handlers() });
+      connection.socket = socket;
+    } catch (cause) {
+      // What the files hold was proved when they were read; memory or descriptors may be short all the same.
+      this.#refuse(connection, explain(cause).message);
+      raw.terminate();
+    }
   }
 
   #connected(socket: Bun.Socket<Connection | undefined>): void {

@@ -14,7 +14,7 @@ export interface TlsOptions {
   readonly cert?: string | undefined;
   /** The private key of `cert`, without a passphrase. */
   readonly key?: string | undefined;
-  /** Certificates of the authorities that vouch for the others; without it, those of the system. */
+  /** Certificates of the authorities that vouch for the others; without it, the public ones of Bun. */
   readonly ca?: string | undefined;
   /** Whether the certificate of a node that we connect to must be valid, and for its name or address. Default `peer`. */
   readonly verify?: "peer" | "none";
@@ -31,7 +31,7 @@ export interface TlsMaterial {
   readonly requireClientCert: boolean;
 }
 
-/** What a node without options connects with: no certificate of its own, the system's authorities. */
+/** What a node without options connects with: no certificate of its own, the public authorities. */
 export const PLAIN_MATERIAL: TlsMaterial = { verify: "peer", requireClientCert: false };
 
 /** Where we accept. Bun ends a client whose certificate is not valid after its handshake, without an alert. */

@@ -100,6 +100,17 @@ export class Certificates {
     return pair;
   }
 
+  /** An authority that `authority` vouches for. */
+  intermediate(authority: Pair, name: string): Pair {
+    const pair = { cert: this.path(`${name}.pem`), key: this.path(`${name}.key`) };
+    const signer = ["-CA", authority.cert, "-CAkey", authority.key, "-CAcreateserial", "-days", "30"];
+    const extensions = this.path(`${name}.ext`);
+    writeFileSync(extensions, "basicConstraints=critical,CA:TRUE\n");
+    this.#openssl("req", ...KEY, "-subj", `/CN=${name}`, "-keyout", pair.key, "-out", this.path(`${name}.csr`));
+    this.#openssl("x509", "-req", "-in", `${name}.csr`, ...signer, "-extfile", extensions, "-out", pair.cert);
+    return pair;
+  }
+
   /** A certificate that nobody but itself vouches for. */
   selfSigned(names: string): Pair {
     const name = `node${++this.#count}`;

@@ -3,7 +3,7 @@
  * refused, with which words, and that nobody else notices.
  */
 import { afterAll, afterEach, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import type { Endpoint } from "../../src/core/endpoint.ts";
@@ -98,6 +98,29 @@ describeTls("tls", () => {
     b.transport.shutdown();
     const again = await openStreams({ ip: "127.0.0.1", port: b.endpoint.port }, new Recorder(), FAST, readTls(good));
     again.shutdown();
+  });
+
+  test("tls: tls_cert carries its chain, in both roles, and without it nobody knows the authority in between", async () => {
+    const between = made.intermediate(authority, "between");
+    const leaf = made.issue(between, "IP:127.0.0.1");
+    const chain = made.path("chain.pem");
+    writeFileSync(chain, readFileSync(leaf.cert, "utf8") + readFileSync(between.cert, "utf8"));
+    const a = await streams({ cert: chain, key: leaf.key, ca, requireClientCert: true });
+    const b = await streams({ cert: chain, key: leaf.key, ca, requireClientCert: true });
+    a.transport.send(b.endpoint, undefined, Buffer.from("x"));
+    await until("the octet", () => b.sink.octets().length === 1);
+    const bare = await streams({ ...leaf, ca });
+    expect(await refusal(await streams(good, undefined), bare.endpoint)).toContain(
+      "from an unknown authority, between",
+    );
+  });
+
+  test("tls: a self-signed certificate is good where tls_ca has it", async () => {
+    const self = made.selfSigned("IP:127.0.0.1");
+    const a = await streams({ ...self, ca: self.cert, requireClientCert: true });
+    const b = await streams({ ...self, ca: self.cert, requireClientCert: true });
+    a.transport.send(b.endpoint, undefined, Buffer.from("x"));
+    await until("the octet", () => b.sink.octets().length === 1);
   });
 
   test("tls: a name is sent as server name and held against the certificate; one connection a name", async () => {
