@@ -2,7 +2,7 @@
  * The sockets of a node: which are opened for its address and options, and over which of them octets for an endpoint go.
  * It moves octets and decides nothing else; what they mean is the core's.
  */
-import { canonicalIp, defaultPort, type Endpoint, formatHost, isIpv6, type Transport } from "../core/endpoint.ts";
+import { canonicalIp, defaultPort, type Endpoint, endpointKey, isIpv6, type Transport } from "../core/endpoint.ts";
 import { ConfigError, ProtocolError, TransportError } from "../core/errors.ts";
 import { addressUri, type PeerAddress } from "../membership/peer.ts";
 import { parseUri } from "../sip/uri.ts";
@@ -94,8 +94,10 @@ export class Sockets {
     const known = flow === undefined ? undefined : this.streams.find((stream) => stream.has(flow));
     const transport =
       known ?? transports.find(({ listener }) => isIpv6(listener.ip) === isIpv6(to.ip)) ?? transports[0];
-    if (transport === undefined)
-      return new TransportError("transport-send", "send to", `${to.transport}:${formatHost(to.ip)}:${to.port}`);
+    if (transport === undefined) {
+      const cause = new Error(`this node has no ${to.transport} socket (server_socket)`);
+      return new TransportError("transport-send", "send to", endpointKey(to), cause);
+    }
     if (to.transport === "udp") (transport as UdpTransport).send(to, bytes);
     else (transport as StreamTransport).send(to, flow, bytes, close);
     return undefined;

@@ -110,6 +110,13 @@ describeTls("nodes over TLS", () => {
     );
   });
 
+  test("tls: a node on TLS alone says what it lacks for a peer on UDP", async () => {
+    const a = await node(at("sips:127.0.0.1:0", here));
+    a.add("sip:127.0.0.2:5999", "active");
+    const { outcome } = await a.send("lab", "sip:127.0.0.2:5999", "x");
+    expect(outcome.type === "unreachable" ? outcome.reason : outcome.type).toContain("this node has no udp socket");
+  });
+
   const refused: [what: string, server: TlsOptions, client: TlsOptions, there: RegExp, here: RegExp][] = [
     [
       "a certificate for another address",
