@@ -256,6 +256,9 @@ function warningsFor(config: DmqConfig, sources: Map<string, string>): string[] 
       `server_socket ${sockets} is not at server_address ${serverAddress}: a NAT must lead from there to here`,
     );
   }
+  if (config.tlsVerify === "none") {
+    warnings.push("tls_verify is none: whoever answers at a node's address is believed, whatever certificate it shows");
+  }
   if (sources.get("server_address") === "default") {
     warnings.push(
       `server_address is not set: ${config.serverAddress} is used, and nodes on other machines cannot reach this one`,

@@ -308,6 +308,11 @@ describe("together", () => {
     expect(warnings("sip:127.0.0.1:0", "udp:127.0.0.1:0")).toEqual([]);
   });
 
+  test("a node that verifies nobody is warned about", () => {
+    const { warnings } = load({ flags: { server_address: ["sip:192.0.2.1"], tls_verify: ["none"] } });
+    expect(warnings).toEqual([expect.stringContaining("tls_verify is none")]);
+  });
+
   test("a short ping interval and an address that only this machine reaches are warned about", () => {
     expect(load({ flags: { ping_interval: ["4"], server_address: ["sip:192.0.2.1"] } }).warnings).toEqual([
       "ping_interval 4 s is short: below 5 s the pings load every node",

@@ -31,9 +31,16 @@ export function labProblem(): string | undefined {
   return missing.length === 0 ? undefined : `not installed: ${missing.join(", ")}`;
 }
 
-/** `describe` that is skipped with its reason, or fails where interop is required. */
-export function describeInterop(name: string, body: () => void): void {
+/** @returns what is missing for interop over TLS: the module has a Debian package of its own */
+export function tlsLabProblem(): string | undefined {
   const problem = labProblem();
+  if (problem !== undefined) return problem;
+  const found = [...new Bun.Glob("**/kamailio/modules/tls.so").scanSync({ cwd: "/usr/lib" })];
+  return found.length > 0 ? undefined : "Kamailio's tls module is not installed (kamailio-tls-modules)";
+}
+
+/** `describe` that is skipped with its reason, or fails where interop is required. */
+export function describeInterop(name: string, body: () => void, problem = labProblem()): void {
   if (problem === undefined) {
     describe(name, body);
   } else if (process.env.DMQ_REQUIRE_INTEROP === "1") {

@@ -2,10 +2,17 @@
  * Real Kamailio over TLS: the whole of bus.ts with certificates required on both sides, the lab's own way with none verified,
  * and each kind of wrong certificate, refused by one side and by the other, with the reason where an operator looks for it.
  */
-import { afterAll, afterEach, expect, test } from "bun:test";
+import { afterAll, afterEach, describe, expect, test } from "bun:test";
 import { Certificates, describeTls } from "../helpers/certificates.ts";
 import { bodyOf, type Daemon, Daemons } from "../helpers/daemon.ts";
-import { describeInterop, type KamailioNode, type Lab, type LabTls, startLab } from "../helpers/kamailio.ts";
+import {
+  describeInterop,
+  type KamailioNode,
+  type Lab,
+  type LabTls,
+  startLab,
+  tlsLabProblem,
+} from "../helpers/kamailio.ts";
 import { until } from "../helpers/wait.ts";
 import { describeBus } from "./bus.ts";
 
@@ -13,7 +20,9 @@ const SETUP_MS = 40_000;
 const TEST_MS = 60_000;
 const PORT = 5770;
 
-describeTls("certificates", () => {
+describeInterop("tls", () => describeTls("certificates", scenes), tlsLabProblem());
+
+function scenes(): void {
   const made = new Certificates();
   afterAll(() => made.remove());
   const authority = made.authority("authority");
@@ -39,7 +48,7 @@ describeTls("certificates", () => {
     sharesAddress: false,
   });
 
-  describeInterop("tls with one Kamailio", () => {
+  describe("one Kamailio", () => {
     let lab: Lab | undefined;
     let daemons = new Daemons();
     const uri = "sip:127.0.0.41:5761;transport=tls";
@@ -222,4 +231,4 @@ describeTls("certificates", () => {
         TEST_MS,
       );
   });
-});
+}
