@@ -116,7 +116,7 @@ static int is_whole(const char *text, size_t size, const char *id) {
 	char call_id[17];
 	memcpy(call_id, id, 16), call_id[16] = '@';
 	return memmem(text, size, call_id, 17) != NULL && memmem(text, size, "CSeq: 10 KDMQ\r\n", 15) != NULL &&
-		memmem(text, size, "\r\nFrom: <sip:", 13) != NULL && memmem(text, size, "\r\nTo: <sip:", 11) != NULL;
+		memmem(text, size, "\r\nFrom: ", 8) != NULL && memmem(text, size, "\r\nTo: ", 6) != NULL;
 }
 
 static void take(const char *text, size_t size, uint64_t now) {

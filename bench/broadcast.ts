@@ -1,0 +1,175 @@
+/**
+ * How many deliveries a second a node makes when it broadcasts to 1, 5, 20 and 100 peers and follows the outcome of each:
+ * what the peers received, once each, and what the sender counted as answered.
+ *
+ * Our node is a program that keeps some broadcasts under way and awaits all outcomes. Kamailio broadcasts from its script each
+ * time a MESSAGE comes; the peers keep some of those under way. Either has about as many requests on the wire.
+ */
+import { type Contender, type ContenderName, startContender } from "./lib/contenders.ts";
+import { column, figure, ratio, takeTurns } from "./lib/figures.ts";
+import { type Kamailio, kamailioProblem, kamcmd, startKamailio } from "./lib/kamailio.ts";
+import { parseOptions } from "./lib/options.ts";
+import { countsOf, join, type Peers, startPeers } from "./lib/peers.ts";
+import type { Address } from "./lib/ports.ts";
+import type { Program } from "./lib/process.ts";
+import { cell, plain, type Report, runBench } from "./lib/report.ts";
+
+const PEER_COUNTS = [1, 5, 20, 100];
+
+/** Requests on the wire at a time, about. */
+const ON_THE_WIRE = 80;
+
+const BODY = 100;
+
+/** A Kamailio keeps each transaction for five seconds after its end. */
+const SHARED_MIB = 8_192;
+
+interface Sender {
+  readonly name: string;
+  readonly program: Program;
+  readonly address: Address;
+  /** Peers that it has active. */
+  active(): Promise<number>;
+  /** Broadcasts for so long. */
+  run(peers: Peers, seconds: number): Promise<void>;
+  /** Requests that it counts as answered 2xx since its start. */
+  answered(): Promise<number>;
+}
+
+interface Turn {
+  readonly deliveries: number;
+  readonly answered: number;
+  readonly repeated: number;
+  readonly rate: number;
+  readonly cpuUs: number;
+  readonly residentMiB: number;
+  readonly idle: number;
+}
+
+function inFlight({ count }: Peers): number {
+  return Math.max(2, Math.round(ON_THE_WIRE / count));
+}
+
+function ourSender({ name, program, address }: Contender): Sender {
+  let delivered = 0;
+  return {
+    name,
+    program,
+    address,
+    active: async () => (await program.ask<{ active: number }>("peers")).active,
+    run: async (peers, seconds) => {
+      const sent = await program.ask<{ delivered: number }>(`broadcast ${seconds} ${inFlight(peers)} ${BODY}`);
+      delivered += sent.delivered;
+    },
+    answered: async () => delivered,
+  };
+}
+
+function realSender(name: string, kamailio: Kamailio): Sender {
+  const { program, address } = kamailio;
+  return {
+    name,
+    program,
+    address,
+    active: async () => [...kamcmd(kamailio, "dmq.list_nodes").matchAll(/status: active/g)].length - 1,
+    run: async (peers, seconds) => {
+      peers.program.tell(`trigger ${address.text} ${inFlight(peers)} ${BODY}`);
+      await Bun.sleep(seconds * 1_000);
+      peers.program.tell("stop");
+      // What is on the way belongs to this turn.
+      await Bun.sleep(50);
+    },
+    answered: async () => Number(/^\s*2xx: (\d+)/m.exec(kamcmd(kamailio, "tm.stats"))?.[1] ?? 0),
+  };
+}
+
+async function start(only: readonly string[]): Promise<Sender[]> {
+  const wanted = (name: string): boolean => only.length === 0 || only.some((word) => name.includes(word));
+  const senders: Sender[] = wanted("dmq") ? [ourSender(await startContender("dmq"))] : [];
+  const problem = kamailioProblem();
+  for (const allocator of ["tlsf", "qm"] as const) {
+    const name: ContenderName = `kamailio ${allocator}`;
+    if (!wanted(name)) continue;
+    if (problem !== undefined) console.error(`${name} is left out: ${problem}`);
+    else senders.push(realSender(name, await startKamailio(allocator, { sharedMiB: SHARED_MIB })));
+  }
+  return senders;
+}
+
+async function turnOf(sender: Sender, peers: Peers, seconds: number): Promise<Turn> {
+  const [before, answeredBefore] = [await countsOf(peers), await sender.answered()];
+  const usage = sender.program.usage();
+  const start = performance.now();
+  await sender.run(peers, seconds);
+  const passed = (performance.now() - start) / 1_000;
+  const after = sender.program.usage();
+  const [counts, answered] = [await countsOf(peers), await sender.answered()];
+  const deliveries = counts.received - before.received;
+  return {
+    deliveries,
+    answered: answered - answeredBefore,
+    repeated: counts.repeated - before.repeated,
+    rate: deliveries / passed,
+    cpuUs: ((after.cpuMs - usage.cpuMs) * 1_000) / deliveries,
+    residentMiB: after.residentKiB / 1_024,
+    idle: counts.idle,
+  };
+}
+
+/** At either end: each delivery is one answer, within what is on the way when a turn ends. */
+function check(report: Report, name: string, { deliveries, answered }: Turn): void {
+  if (deliveries === 0) report.fault(`${name}: nothing was delivered`);
+  if (Math.abs(deliveries - answered) > Math.max(2 * ON_THE_WIRE, 0.02 * deliveries))
+    report.fault(`${name}: ${deliveries} deliveries, ${answered} answers counted by the sender`);
+}
+
+async function measure(report: Report, count: number): Promise<void> {
+  const { seconds, turns, only, quick } = report.options;
+  const peers = await startPeers(count);
+  const senders: Sender[] = [];
+  for (const sender of await start(only)) {
+    try {
+      await join(peers, sender.address, sender.active);
+      senders.push(sender);
+    } catch (cause) {
+      report.note(`${sender.name} is left out: ${(cause as Error).message}`);
+    }
+  }
+  for (const sender of senders) await turnOf(sender, peers, quick ? 0.7 : 2);
+  const results = await takeTurns(senders, turns, (sender) => turnOf(sender, peers, seconds));
+  for (const [{ name }, all] of results) for (const turn of all) check(report, name, turn);
+  report.table(
+    `${count} peers, ${BODY} octets`,
+    [...results].map(([{ name }, all]) => ({
+      name,
+      cells: {
+        "deliveries/s": cell(figure(column(all, ({ rate }) => rate))),
+        "CPU µs": cell(figure(column(all, ({ cpuUs }) => cpuUs)), 2),
+        "MiB at most": plain(Math.max(...column(all, ({ residentMiB }) => residentMiB))),
+        repeated: plain(column(all, ({ repeated }) => repeated).reduce((sum, one) => sum + one, 0)),
+        "peers idle": plain(figure(column(all, ({ idle }) => idle)).median * 100, 0, " %"),
+      },
+    })),
+  );
+  goals(report, count, results);
+  for (const sender of senders) await sender.program.end();
+  await peers.program.end();
+}
+
+function goals(report: Report, count: number, results: ReadonlyMap<Sender, Turn[]>): void {
+  const find = (name: string) => [...results].find(([sender]) => sender.name === name)?.[1];
+  const [ours, theirs] = [find("dmq"), find("kamailio tlsf")];
+  if (ours === undefined) return;
+  const memory = Math.max(...column(ours, ({ residentMiB }) => residentMiB));
+  report.goal({ name: `broadcast to ${count}, resident`, measured: memory, unit: "MiB", atMost: 100 });
+  if (theirs === undefined || (count !== 5 && count !== 20)) return;
+  const rates = [ours, theirs].map((all) => column(all, ({ rate }) => rate)) as [number[], number[]];
+  const measured = ratio(...rates).median;
+  report.goal({ name: `broadcast to ${count}, dmq over kamailio tlsf`, measured, unit: "×", atLeast: 4 });
+}
+
+const options = parseOptions(process.argv.slice(2));
+
+await runBench("broadcast", options, async (report) => {
+  for (const count of PEER_COUNTS) await measure(report, count);
+});
