@@ -53,14 +53,18 @@ export class Router {
   /**
    * Sets the route.
    *
-   * @returns the function that takes it away again
+   * @returns the function that takes it away again, and says whether it was there
    * @throws UsageError if there is one
    */
-  set(route: Route): () => void {
+  set(route: Route): () => boolean {
     if (this.route !== undefined) throw new UsageError("the node has a route already");
     this.route = route;
+    let isSet = true;
     return () => {
-      if (this.route === route) this.route = undefined;
+      if (!isSet) return false;
+      isSet = false;
+      this.route = undefined;
+      return true;
     };
   }
 

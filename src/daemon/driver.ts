@@ -62,8 +62,9 @@ export class RunningNode {
   private readonly resolver: Resolver;
   private readonly dispatcher: Dispatcher;
   private readonly router: Router;
-  /** Whom to synchronise with, once the bus was met. */
-  private met: string[] | undefined;
+  private readonly initWithSingle: boolean;
+  /** Since `joined`, until the last active peer is lost. */
+  private isMet = false;
   private readonly outcomes = new Map<number, (report: OutcomeReport) => void>();
   private readonly listeners: Listeners = {};
   /** Of what the core does not see. */
@@ -79,6 +80,7 @@ export class RunningNode {
   constructor(core: DmqNode, sockets: Sockets, options: CreateNodeOptions) {
     this.core = core;
     this.opened = sockets;
+    this.initWithSingle = options.initWithSingle === true;
     this.resolver = new Resolver({ servers: options.dnsServers ?? [], families: families(sockets.listeners()) });
     this.dispatcher = new Dispatcher(
       {
@@ -122,7 +124,8 @@ export class RunningNode {
    * @param options.mode  `queued` (default): on one of `numWorkers` workers, in order for one sender. `inline`: at once
    * @param options.init  called at the first contact with the bus, and again after all peers were lost: `nodes` are the
    *                      active ones, or with `initWithSingle` the one that answered first. The place to ask for a
-   *                      synchronisation (`init_callback` in Kamailio). At once if the bus has been met already
+   *                      synchronisation (`init_callback` in Kamailio). At once if the bus has been met already, with
+   *                      those that are active by then, or with `initWithSingle` the one that has been known longest
    * @returns             the function that takes the handler away
    * @throws UsageError   if the channel has a handler already
    */
@@ -135,11 +138,23 @@ export class RunningNode {
     const { init } = options;
     if (init === undefined) return unregister;
     const silence = this.on("joined", ({ nodes }) => init(nodes));
-    if (this.met !== undefined) init(this.met);
+    const nodes = this.toSynchroniseWith();
+    if (nodes.length > 0) init(nodes);
     return () => {
       silence();
       unregister();
     };
+  }
+
+  /** For a handler that comes after the first contact; empty where that, the first or the next one, is still to come. */
+  private toSynchroniseWith(): string[] {
+    if (!this.isMet) return [];
+    const active = this.activeUris();
+    return this.initWithSingle ? active.slice(-1) : active;
+  }
+
+  private activeUris(): string[] {
+    return this.nodes().flatMap(({ status, uri }) => (status === "active" ? [uri] : []));
   }
 
   channels(): { name: string; declared: boolean; consumed: boolean }[] {
@@ -218,8 +233,8 @@ export class RunningNode {
     const unset = this.router.set(route);
     this.core.route(options.kdmq === true ? "all" : "others");
     return () => {
-      unset();
-      this.core.route("none");
+      // Called again, it must not make the route deaf that has come since.
+      if (unset()) this.core.route("none");
     };
   }
 
@@ -383,7 +398,7 @@ export class RunningNode {
 
   private drain(): void {
     // A handler that answers at once comes here from within: its output is polled by the loop that is running already.
-    if (this.draining || this.closed) return;
+    if (this.draining) return;
     this.draining = true;
     try {
       for (let output = this.core.poll(); output !== undefined; output = this.core.poll()) this.perform(output);
@@ -394,6 +409,8 @@ export class RunningNode {
   }
 
   private perform(output: Output): void {
+    // Whoever sends after the end still learns that it is `cancelled`, but there is nothing to send with any more.
+    if (this.closed && output.type !== "event") return;
     switch (output.type) {
       case "transmit":
         this.transmit(output.to, output.flow, output.bytes, output.close);
@@ -437,7 +454,13 @@ export class RunningNode {
         this.router.receive(event.request);
         break;
       case "joined":
-        this.met = event.nodes;
+        this.isMet = true;
+        this.emit(event);
+        break;
+      case "peer-down":
+      case "peer-disabled":
+      case "peer-removed":
+        if (this.activeUris().length === 0) this.isMet = false;
         this.emit(event);
         break;
       case "outcome":

@@ -138,6 +138,14 @@ test("driver: a closed node sets no timer again, whatever answers late", async (
   clearTimeout(timer);
 }, 15_000);
 
+test("driver: what is sent after the end is cancelled, and nobody waits for ever", async () => {
+  const [a, b] = await pair("sip:127.0.0.1:0", "sip:127.0.0.2:0");
+  await a.close({ announce: false });
+  const [single, [one]] = await Promise.all([a.send("lab", b.uri(), "x"), a.broadcast("lab", "x")]);
+  expect(single.outcome.type).toBe("cancelled");
+  expect(one?.outcome.type).toBe("cancelled");
+});
+
 test("driver: a leave is seen at once", async () => {
   const [a, b] = await pair("sip:127.0.0.1:0", "sip:127.0.0.2:0");
   const seen = new Promise<void>((resolve) => void a.on("peer-disabled", () => resolve()));

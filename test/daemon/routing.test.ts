@@ -45,6 +45,16 @@ describe("routing", () => {
     expect(status(await ask(one, "REGISTER"))).toBe("405");
   });
 
+  test("routing: taking a route away twice leaves the next one alone, also where it is the same function", async () => {
+    const one = await node();
+    const route = (): number => 202;
+    const unset = one.onRequest(route);
+    unset();
+    one.onRequest(route);
+    unset();
+    expect(status(await ask(one, "REGISTER"))).toBe("202");
+  });
+
   test("routing: a port, an address, a channel: a route keeps KDMQ out, or lets it in", async () => {
     const one = await node();
     const heard: string[] = [];
@@ -143,6 +153,20 @@ describe("first contact", () => {
     await until(() => told.length > 0, 5_000, "init was called");
     third.channel("late", () => undefined, { init: (uris) => void told.push([...uris].sort()) });
     expect(told).toEqual([[seed.uri(), second.uri()].sort(), [seed.uri(), second.uri()].sort()]);
+  });
+
+  test("first contact: a handler that comes when everybody is lost waits for the next contact", async () => {
+    const one = await node();
+    const other = await node({ serverAddress: "sip:127.0.0.2:0", notificationAddresses: [one.uri()] });
+    await until(() => one.nodes().some((peer) => peer.status === "active"), 5_000, "the two have met");
+    await other.close({ announce: true });
+    await until(() => one.nodes().every((peer) => peer.status !== "active"), 5_000, "nobody is left");
+    const told: string[][] = [];
+    one.channel("late", () => undefined, { init: (uris) => void told.push([...uris]) });
+    expect(told).toEqual([]);
+    const third = await node({ serverAddress: "sip:127.0.0.3:0", notificationAddresses: [one.uri()] });
+    await until(() => told.length > 0, 5_000, "init was called");
+    expect(told).toEqual([[third.uri()]]);
   });
 
   test("first contact: with initWithSingle there is one node to synchronise with", async () => {
