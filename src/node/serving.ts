@@ -25,6 +25,8 @@ import type { Warnings } from "./warnings.ts";
 const SERVER_TRANSACTIONS_MAX = 65_536;
 /** Leaves room for the headers that an answer copies from an ordinary request. */
 const ANSWER_BODY_BYTES_MAX = 60_000;
+/** Reason, content type and added headers of an answer, in characters; beside the largest body they still fit a datagram. */
+const ANSWER_TEXT_MAX = 4_096;
 /** A request over UDP is repeated for 64·T1: what has no answer by then needs none. */
 const PENDING_MS = 32_000;
 /** What an answer copies from its request, or what is written for it (RFC 3261 §8.2.6). */
@@ -161,20 +163,35 @@ function mayHaveBody(request: SipRequest): boolean {
 
 /**
  * @returns what forbids to send this answer, `undefined` if nothing does: a status that is not final, or 408 (RFC 4320
- *          §4.1); text that would break out of its line; a header that every answer has already
+ *          §4.1); text that would break out of its line; a header that every answer has already; headers that would not
+ *          fit a datagram. A handler in JavaScript knows no types, so they are looked at, too
  */
 export function answerFault(answer: Answer): string | undefined {
-  const { status, reason = "", contentType = "", headers = [] } = answer;
+  const { status, reason = "", contentType = "", headers = [], body, retryAfterSeconds = 0 } = answer;
   if (status < 200 || !isAnswerStatus(status))
     return `a request cannot be answered with ${status}: expected 200 to 699, and not 408`;
-  if (!isHeaderSafe(reason) || !isHeaderSafe(contentType))
-    return "the reason or content type of an answer holds control characters";
-  for (const [name, value] of headers) {
-    if (!isToken(name) || OWN_HEADERS.has(name.toLowerCase()))
-      return `header ${JSON.stringify(name)} cannot be added to an answer`;
-    if (!isHeaderSafe(value)) return `the value of header ${name} holds control characters`;
-  }
-  return undefined;
+  if (!isHeaderText(reason) || !isHeaderText(contentType))
+    return "the reason or content type of an answer is no text, or holds control characters";
+  if (body !== undefined && !(body instanceof Uint8Array)) return "the body of an answer is no Uint8Array";
+  if (!Number.isInteger(retryAfterSeconds) || retryAfterSeconds < 0)
+    return `Retry-After ${retryAfterSeconds} is no whole number of seconds`;
+  if (!Array.isArray(headers)) return "the headers of an answer are no array";
+  const fault = headers.map(headerFault).find((one) => one !== undefined);
+  if (fault !== undefined) return fault;
+  const size = [reason, contentType, ...headers.flat()].reduce((sum: number, { length }: string) => sum + length, 0);
+  if (size <= ANSWER_TEXT_MAX) return undefined;
+  return `the headers of an answer have ${size} characters, expected at most ${ANSWER_TEXT_MAX}`;
+}
+
+function headerFault(header: unknown): string | undefined {
+  const [name, value] = Array.isArray(header) ? header : [];
+  if (typeof name !== "string" || !isToken(name) || OWN_HEADERS.has(name.toLowerCase()))
+    return `header ${JSON.stringify(name)} cannot be added to an answer`;
+  return isHeaderText(value) ? undefined : `the value of header ${name} is no text, or holds control characters`;
+}
+
+function isHeaderText(text: unknown): boolean {
+  return typeof text === "string" && isHeaderSafe(text);
 }
 
 function transactionKey(
