@@ -166,9 +166,15 @@ function find(option: ConfigOption, input: ConfigInput, file: ConfigFile | undef
   return { source: "default", values: option.default === undefined ? [] : [option.default] };
 }
 
-/** White space and commas separate; but a command has both, so there it is the end of the line. */
+/** A command has spaces and commas in it, the methods that are replicated with one code have commas between them. */
+const SEPARATORS: ReadonlyMap<string, RegExp> = new Map([
+  ["on", /[\r\n]+/],
+  ["replicate", /\s+/],
+]);
+
+/** White space and commas separate, where a value cannot have them. */
 function splitVariable(option: ConfigOption, variable: string): string[] {
-  const separator = option.name === "on" ? /[\r\n]+/ : /[\s,]+/;
+  const separator = SEPARATORS.get(option.name) ?? /[\s,]+/;
   return variable.split(separator).filter((one) => one.trim() !== "");
 }
 

@@ -81,7 +81,7 @@ export interface DmqConfig {
   ctl: string | undefined;
   /** Path of the FIFO for kamctl; `undefined`: there is none. */
   rpcFifo: string | undefined;
-  /** Directory of the reply FIFOs of kamctl; `undefined` means the system's temporary directory. */
+  /** Directory of the reply FIFOs of kamctl; `undefined` means `/tmp`, where kamctl makes them. */
   rpcFifoReplyDir: string | undefined;
   logLevel: LogLevelName;
   logJson: boolean;
@@ -372,7 +372,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     placeholder: "DIR",
     expected: "the path of a directory",
     accepts: isPath,
-    help: "where kamctl makes its reply FIFOs (the system's directory for temporary files if unset)",
+    help: "where kamctl makes its reply FIFOs (/tmp if unset, whatever TMPDIR says: kamctl has it so)",
   }),
   {
     name: "log_level",

@@ -2,6 +2,7 @@
  * `serve --replicate`: requests of these methods that come from outside the bus are passed to all active nodes and answered
  * here; one that comes from a node is only answered, or two nodes would send it to each other for ever (dmq.md section 10).
  */
+import { ConfigError } from "../core/errors.ts";
 import type { Logger } from "../core/logger.ts";
 import type { IncomingRequest, OutcomeReport } from "../node/io.ts";
 import type { RunningNode } from "./driver.ts";
@@ -9,16 +10,26 @@ import type { RunningNode } from "./driver.ts";
 const CODE = 200;
 
 /**
- * @param rules  `METHOD[,METHOD…][=CODE]` each, as the configuration has checked; a later one wins over an earlier
+ * @param rules  `METHOD[,METHOD…][=CODE]` each, as the configuration has checked
  * @returns      the methods, and the code that answers each
+ * @throws ConfigError `config-contradiction` for two codes of one method
  */
 export function readReplication(rules: readonly string[]): Map<string, number> {
   const codes = new Map<string, number>();
   for (const rule of rules) {
     const [methods = "", code] = rule.split("=");
-    for (const method of methods.split(",")) codes.set(method, code === undefined ? CODE : Number(code));
+    for (const method of methods.split(",")) add(codes, method, code === undefined ? CODE : Number(code));
   }
   return codes;
+}
+
+function add(codes: Map<string, number>, method: string, code: number): void {
+  const before = codes.get(method);
+  if (before !== undefined && before !== code) {
+    const seen = `${method} with ${before} and ${code}`;
+    throw new ConfigError("config-contradiction", "replicate", seen, "one code for each method");
+  }
+  codes.set(method, code);
 }
 
 /** Sets the node's route; without rules it sets none. */

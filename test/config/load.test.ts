@@ -194,6 +194,11 @@ describe("precedence", () => {
     expect(load({ toml, env: { DMQ_PING_INTERVAL: "" } }).config.pingIntervalMs).toBe(30_000);
   });
 
+  test("methods with one code have commas between them: in the variable they stay together", () => {
+    const rules = ["REGISTER,PUBLISH=202", "MESSAGE"];
+    expect(load({ env: { DMQ_REPLICATE: rules.join(" ") } }).config.replicate).toEqual(rules);
+  });
+
   test("commands have spaces and commas: in the variable a line is one, in the file a text", () => {
     const commands = ["alerts=logger -t dmq, -p info", "peer-up=sh -c 'echo a, b'"];
     expect(load({ env: { DMQ_ON: commands.join("\n") } }).config.handlers).toEqual(commands);
