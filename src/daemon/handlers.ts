@@ -29,6 +29,9 @@ const EVENTS_WAITING_MAX = 1_000;
 /** What a stopping node gives the commands of events; the core gives those of messages the same. */
 const LEAVE_MS: Duration = 1_500;
 
+/** Commands that are still there after that cannot be ended: they changed their user, or hang in the kernel. */
+const STOP_MS: Duration = 2_500;
+
 /** EX_TEMPFAIL of sysexits.h: try again later. */
 const EXIT_TEMPORARY = 75;
 
@@ -46,6 +49,8 @@ export interface HandlersOptions {
   /** What commands find in `DMQ_SOCKET`, so that a `dmq` that they call talks to this daemon. */
   socketPath: string;
   log: Logger;
+  /** Stands in for the system in tests. */
+  run?: typeof run;
 }
 
 /** One `--on`. */
@@ -93,7 +98,8 @@ export class Handlers {
    * Stops with the node: what waits is dropped, commands of events have 1.5 s, those of messages what the node gives them.
    *
    * @param left  the node's own closing
-   * @returns     resolves when the node has left and no command runs any more, rejects as `left` does
+   * @returns     resolves when the node has left and no command runs any more, or after 2.5 s, because one that nobody can
+   *              end must not keep the daemon; rejects as `left` does
    */
   async close(left: Promise<void>): Promise<void> {
     this.closed = true;
@@ -101,12 +107,16 @@ export class Handlers {
     const timer = setTimeout(() => {
       for (const controller of this.controllers) controller.abort();
     }, LEAVE_MS);
+    const { promise: patienceOver, resolve } = Promise.withResolvers<void>();
+    const stopTimer = setTimeout(resolve, STOP_MS);
     try {
       await left;
-      await Promise.all(this.runs);
+      await Promise.race([Promise.all(this.runs), patienceOver]);
     } finally {
       clearTimeout(timer);
+      clearTimeout(stopTimer);
     }
+    if (this.runs.size > 0) this.options.log.warn(`commands of handlers that could not be ended: ${this.runs.size}`);
   }
 
   private async answer(
@@ -146,7 +156,7 @@ export class Handlers {
     stdin: Uint8Array,
     signal: AbortSignal,
   ): Promise<RunResult> {
-    const running = run({
+    const running = (this.options.run ?? run)({
       argv: command.argv,
       stdin,
       variables: bounded({ ...variables, DMQ_SOCKET: this.options.socketPath }),

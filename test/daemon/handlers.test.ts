@@ -431,6 +431,28 @@ describe("handlers: a node that stops", () => {
     expect(statusOf(await sent)).toBe("200 OK");
   });
 
+  test("is not kept by a command that nobody can end", async () => {
+    const log = new Log();
+    let begun = 0;
+    const config = { handlers: ["peer-up=true"], numWorkers: 1, handlerTimeoutMs: 100, notificationChannel: "n" };
+    const handlers = new Handlers({
+      config,
+      socketPath: "/run/dmq.sock",
+      log,
+      run: () => {
+        begun++;
+        return new Promise(() => {});
+      },
+    });
+    const node = await createNode({ serverAddress: "sip:127.0.0.1:0" }, (fresh) => handlers.bind(fresh));
+    node.add("sip:127.0.0.9:9", "active");
+    await until(() => begun === 1, 2_000, "it runs");
+    const at = performance.now();
+    await handlers.close(node.close({ announce: false }));
+    expect(performance.now() - at).toBeLessThan(4_000);
+    expect(log.texts("warn")).toEqual(["commands of handlers that could not be ended: 1"]);
+  });
+
   test("ends commands that take longer, of messages and of events, within two seconds", async () => {
     const file = newFile();
     const on = [shell("hang", `echo $$ >>${file}; sleep 100`), shell("peer-up", `echo $$ >>${file}; sleep 100`)];
