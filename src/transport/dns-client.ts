@@ -22,6 +22,8 @@ import type { DnsServer } from "./dns-system.ts";
 export interface DnsFindings {
   /** Empty where the servers say that there is nothing. */
   readonly records: readonly DnsRecord[];
+  /** There is such a name, perhaps without such records. */
+  readonly exists: boolean;
   readonly ttlMs: Duration;
 }
 
@@ -50,7 +52,8 @@ export class DnsClient {
     for (let aliases = 0; aliases <= ALIASES_MAX; aliases++) {
       const reply = await this.#askAll(servers, asked, type, signal);
       ttlMs = Math.min(ttlMs, reply.ttlMs);
-      if (reply.kind !== "alias") return { records: reply.kind === "records" ? reply.records : [], ttlMs };
+      if (reply.kind === "records") return { records: reply.records, exists: true, ttlMs };
+      if (reply.kind === "nothing") return { records: [], exists: reply.exists, ttlMs };
       asked = reply.name;
     }
     throw new Error(`${name} leads from alias to alias`);

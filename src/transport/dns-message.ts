@@ -26,8 +26,8 @@ export interface DnsRecord {
 
 export type DnsReply =
   | { readonly kind: "records"; readonly records: readonly DnsRecord[]; readonly ttlMs: Duration }
-  /** There is no such name, or the name has no such records. */
-  | { readonly kind: "nothing"; readonly ttlMs: Duration }
+  /** There is no such name, or where `exists` the name has no such records. */
+  | { readonly kind: "nothing"; readonly exists: boolean; readonly ttlMs: Duration }
   /** The name is another's alias, and this answer says nothing of the other: ask for that. */
   | { readonly kind: "alias"; readonly name: string; readonly ttlMs: Duration }
   /** Too long for a datagram: ask over TCP. */
@@ -107,7 +107,8 @@ function follow(packet: DecodedPacket, question: DnsQuestion, isUnknown: boolean
     const alias = answers.find((answer) => answer.type === "CNAME" && isOf(answer, name));
     if (alias?.type !== "CNAME") {
       const isOver = aliases === 0 || isUnknown || soaTtl(packet) !== undefined;
-      return isOver ? { kind: "nothing", ttlMs: soaTtl(packet) ?? NEGATIVE_TTL_MS } : { kind: "alias", name, ttlMs };
+      if (!isOver) return { kind: "alias", name, ttlMs };
+      return { kind: "nothing", exists: !isUnknown, ttlMs: soaTtl(packet) ?? NEGATIVE_TTL_MS };
     }
     ttlMs = Math.min(ttlMs, ttlOf(alias));
     name = alias.data.toLowerCase();
@@ -127,7 +128,7 @@ function recordsOf(found: readonly Answer[], aliasTtlMs: Duration): DnsReply {
     if (record !== undefined) records.push(record);
     ttlMs = Math.min(ttlMs, ttlOf(answer));
   }
-  return records.length === 0 ? { kind: "nothing", ttlMs } : { kind: "records", records, ttlMs };
+  return records.length === 0 ? { kind: "nothing", exists: true, ttlMs } : { kind: "records", records, ttlMs };
 }
 
 function recordOf(answer: Answer): DnsRecord | undefined {

@@ -10,7 +10,7 @@ import { lookup } from "node:dns/promises";
 import { canonicalIp, isIpv6 } from "../core/endpoint.ts";
 import { TransportError } from "../core/errors.ts";
 import type { Duration } from "../core/time.ts";
-import type { DnsClient, DnsFindings } from "./dns-client.ts";
+import type { DnsClient } from "./dns-client.ts";
 import type { DnsRecord, DnsType } from "./dns-message.ts";
 import {
   candidatesOf,
@@ -204,18 +204,30 @@ export class Resolver {
     this.#cache.set(key, { part, until: performance.now() + part.ttlMs });
   }
 
-  /** What DNS says of the first candidate that has such records. */
+  /**
+   * What DNS says of the first candidate that there is. One that is there without such records ends the search, or a
+   * name with A records alone would get the AAAA records of a wildcard in the search list. One that no server tells of
+   * is passed over, as other resolvers do, but what is not found then may be there all the same.
+   */
   async #askDns(type: DnsType, name: string, signal: AbortSignal): Promise<Part> {
     const system = await this.#system();
     // Without a server there is only the system's own way.
     if (system.servers.length === 0) return { records: [], complete: true, ttlMs: NOTHING_TTL_MS };
     const client = await this.#dns();
-    let found: DnsFindings = { records: [], ttlMs: NOTHING_TTL_MS };
+    let ttlMs: Duration = NOTHING_TTL_MS;
+    let problem: unknown;
     for (const candidate of candidatesOf(name, system).filter(isHostName)) {
-      found = await this.#questions.run(() => client.ask(system.servers, candidate, type, signal), signal);
-      if (found.records.length > 0) break;
+      try {
+        const found = await this.#questions.run(() => client.ask(system.servers, candidate, type, signal), signal);
+        ttlMs = found.ttlMs;
+        if (found.exists) return { records: found.records, complete: true, ttlMs };
+      } catch (cause) {
+        if (signal.aborted) throw cause;
+        problem ??= cause;
+      }
     }
-    return { ...found, complete: true };
+    if (problem !== undefined) throw problem;
+    return { records: [], complete: true, ttlMs };
   }
 
   async #askSystem(name: string, signal: AbortSignal): Promise<Part> {

@@ -151,11 +151,12 @@ export interface OddDns {
 export type OddAnswer = (question: Buffer, transport: "udp" | "tcp") => readonly Uint8Array[];
 
 /** @param answer  gives nothing at all for silence */
-export async function oddDns(answer: OddAnswer): Promise<OddDns> {
-  const port = await freePort();
+export async function oddDns(answer: OddAnswer, place?: { hostname: string; port: number }): Promise<OddDns> {
+  const hostname = place?.hostname ?? "127.0.0.1";
+  const port = place?.port ?? (await freePort());
   const asked: OddDns["asked"] = [];
   const udp = await Bun.udpSocket({
-    hostname: "127.0.0.1",
+    hostname,
     port,
     socket: {
       data(socket, bytes, from, ip) {
@@ -168,7 +169,7 @@ export async function oddDns(answer: OddAnswer): Promise<OddDns> {
     },
   });
   const tcp = Bun.listen({
-    hostname: "127.0.0.1",
+    hostname,
     port,
     socket: {
       data(socket, bytes) {
@@ -182,7 +183,7 @@ export async function oddDns(answer: OddAnswer): Promise<OddDns> {
     },
   });
   return {
-    address: `127.0.0.1:${port}`,
+    address: `${hostname}:${port}`,
     asked,
     close() {
       udp.close();

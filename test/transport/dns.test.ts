@@ -3,6 +3,9 @@
  * servers play no part.
  */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 import { type Answer, decode, encode } from "dns-packet";
 import { type Resolution, Resolver, type ResolverOptions } from "../../src/transport/resolver.ts";
 import { DnsServer, describeDns, type OddAnswer, type OddDns, oddDns } from "../helpers/dns.ts";
@@ -134,8 +137,22 @@ function a(ip: string, name = NAME, ttl = 60): Answer {
   return { type: "A", name, ttl, data: ip };
 }
 
+function aaaa(ip: string, name: string): Answer {
+  return { type: "AAAA", name, ttl: 60, data: ip };
+}
+
 function cname(name: string, data: string, ttl = 60): Answer {
   return { type: "CNAME", name, ttl, data };
+}
+
+/** @returns why nothing can listen there, `undefined` if it can */
+function portProblem(place: { hostname: string; port: number }): string | undefined {
+  try {
+    Bun.listen({ ...place, socket: { data() {} } }).stop(true);
+    return undefined;
+  } catch (cause) {
+    return `${place.hostname}:${place.port} cannot be listened at (${(cause as { code?: string }).code})`;
+  }
 }
 
 function nameIn(question: Uint8Array): string {
@@ -231,6 +248,53 @@ describe("dns: servers that are odd", () => {
     const soa: Answer = { type: "SOA", name: "test", ttl: 30, data };
     const found = await ask((question) => [reply(question, [], { flags: NXDOMAIN, authorities: [soa] })]);
     expect(found).toMatchObject({ addresses: [], complete: true, ttlMs: 9_000 });
+  });
+
+  describe("dns: the search list of the system", () => {
+    /** resolv.conf(5) knows no ports. */
+    const place = { hostname: "127.0.0.53", port: 53 };
+    const resolvConfPath = join(mkdtempSync(join(tmpdir(), "dmq-dns-")), "resolv.conf");
+    afterAll(() => rmSync(dirname(resolvConfPath), { recursive: true }));
+
+    async function search(conf: string, answer: OddAnswer): Promise<Resolution> {
+      open.push(await oddDns(answer, place));
+      writeFileSync(resolvConfPath, `nameserver ${place.hostname}\n${conf}\n`);
+      const lookup = async (): Promise<never[]> => [];
+      return new Resolver({ hostsPath: "/nowhere/hosts", resolvConfPath, lookup }).resolve(NAME);
+    }
+
+    function typeIn(question: Uint8Array): string {
+      return decode(Buffer.from(question)).questions?.[0]?.type ?? "";
+    }
+
+    const problem = portProblem(place);
+    if (problem !== undefined) console.log(`skipped: dns: the search list of the system: ${problem}`);
+
+    test.skipIf(problem !== undefined)("dns: a name that is there is not looked for in the search list", async () => {
+      const found = await search("search wild.test", (question) => {
+        if (nameIn(question) !== NAME) return [reply(question, [aaaa("::bad", nameIn(question))])];
+        return [reply(question, typeIn(question) === "A" ? [a("192.0.2.1")] : [])];
+      });
+      expect(found).toMatchObject({ addresses: ["192.0.2.1"], complete: true });
+    });
+
+    test.skipIf(problem !== undefined)("dns: a dead domain of the search list hides no name behind it", async () => {
+      const found = await search("search dead.test\noptions ndots:5", (question) => {
+        if (nameIn(question) !== NAME) return [reply(question, [], { flags: SERVFAIL })];
+        return [reply(question, typeIn(question) === "A" ? [a("192.0.2.1")] : [])];
+      });
+      expect(found).toMatchObject({ addresses: ["192.0.2.1"], complete: true });
+    });
+
+    test.skipIf(problem !== undefined)(
+      "dns: where it has no answer for all candidates, nothing is certain",
+      async () => {
+        const found = await search("search dead.test\noptions ndots:5", (question) => [
+          reply(question, [], { flags: nameIn(question) === NAME ? NXDOMAIN : SERVFAIL }),
+        ]);
+        expect(found).toMatchObject({ addresses: [], complete: false });
+      },
+    );
   });
 
   test("dns: an alias in the answer is followed, and one that leads out of it is asked for", async () => {
