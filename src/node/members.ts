@@ -594,10 +594,11 @@ export class Members {
     const alias = this.registry.at(endpointOf(peer.address, ip));
     if (alias === undefined || alias === peer) return true;
     if (!isLiteral(alias.address)) return false;
+    if (alias.source === "notification_address") peer.source = alias.source;
+    // First the one, then the other: for a moment without an active peer the next answer would be a first contact.
+    this.become(peer, alias.status, now);
     this.drop(alias);
     this.lost.delete(alias.key);
-    if (alias.source === "notification_address") peer.source = alias.source;
-    this.become(peer, alias.status, now);
     peer.verified = alias.verified;
     peer.announced = alias.announced;
     peer.failCount = alias.failCount;

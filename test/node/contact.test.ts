@@ -56,6 +56,18 @@ describe("joined", () => {
     expect(told(harness)).toEqual([[SEED]]);
   });
 
+  test("joined: a name that turns out to be the only peer is no second contact", () => {
+    const harness = new Harness({ notificationAddresses: [SEED, "sip:seed.test:5060"] });
+    harness.start();
+    const [join] = harness.take() as [Sent];
+    harness.receive(response(join, "200 OK", line("127.0.0.2:5060")), udp("127.0.0.2"));
+    harness.resolve("seed.test", ["127.0.0.2"]);
+    const [greeting] = harness.take() as [Sent];
+    harness.receive(response(greeting, "200 OK", line("127.0.0.2:5060")), udp("127.0.0.2"));
+    expect(harness.node.nodes().map(({ uri, status }) => [uri, status])).toEqual([["sip:seed.test:5060", "active"]]);
+    expect(told(harness)).toEqual([[SEED]]);
+  });
+
   test("joined: comes once, and again only after everybody was lost", () => {
     const { harness } = joined({ initWithSingle: true, pingIntervalMs: 5_000, requestTimeoutMs: 2_000 });
     harness.runUntil(30_000);
