@@ -252,11 +252,13 @@ export class StreamTransport {
   }
 
   #accepted(socket: Bun.Socket<Connection | undefined>): void {
-    if (this.#stopped || this.#inbound >= this.#options.maxConnections) {
+    // Whom the other side reset before we accepted it has no address any more, whatever Bun's types say (getpeername(2)).
+    const address: string | undefined = socket.remoteAddress;
+    if (address === undefined || this.#stopped || this.#inbound >= this.#options.maxConnections) {
       socket.terminate();
       return;
     }
-    const ip = canonicalSource(socket.remoteAddress);
+    const ip = canonicalSource(address);
     const remote: Endpoint = { transport: this.listener.transport, ip, port: socket.remotePort };
     const connection = this.#add(remote, true);
     socket.data = connection;

@@ -55,6 +55,17 @@ async function deadEndpoint(): Promise<Endpoint> {
   return endpoint;
 }
 
+test("stream: who connects and resets before it is accepted ends nothing", async () => {
+  const { transport, sink, endpoint } = await streams("127.0.0.1");
+  const knock = `await Bun.connect({ hostname: "127.0.0.1", port: ${endpoint.port}, socket: { data() {}, open: (s) => s.terminate() } })`;
+  // While a child runs synchronously nobody accepts: the connection is reset when its turn comes, and has no address.
+  expect(Bun.spawnSync([process.execPath, "-e", `${knock};${knock}`]).exitCode).toBe(0);
+  const after = foreignClient(endpoint);
+  after.socket.write("after");
+  await until("the next one", () => sink.octets().toString() === "after");
+  expect([transport.connections(), sink.ends.length]).toEqual([1, 0]);
+});
+
 describe("stream delivery", () => {
   for (const [fromIp, toIp] of [
     ["127.0.0.1", "127.0.0.1"],
