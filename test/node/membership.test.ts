@@ -222,7 +222,7 @@ describe("one node, several spellings", () => {
     harness.receive(response(ping, "200 OK", line("127.0.0.2:5060")), udp("127.0.0.2"));
     harness.resolve("seed.example", ["127.0.0.2"]);
     expect(statuses(harness)).toEqual(["sip:seed.example:5060 active"]);
-    expect(harness.events.map(({ type }) => type)).toEqual(["peer-up", "joined", "peer-removed", "peer-up"]);
+    expect(harness.events.map(({ type }) => type)).toEqual(["peer-up", "joined", "peer-up", "peer-removed"]);
   });
 });
 
