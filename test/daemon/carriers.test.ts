@@ -52,6 +52,15 @@ test("where one cannot be opened, the others are closed again", async () => {
   expect(readdirSync(directory)).toEqual(["f"]);
 });
 
+test("a directory for the answers has to be there, and is of no use without the FIFO", async () => {
+  const open = (fifo: string | undefined, replyDir: string): Promise<unknown> =>
+    openCarriers({ ...places(fifo === undefined ? {} : { fifo }), rpcFifoReplyDir: replyDir }, new FakeSurface(), LOG);
+  await expect(open(undefined, directory)).rejects.toThrow("rpc_fifo_reply_dir: got no rpc_fifo");
+  for (const replyDir of [join(directory, "gone"), "/dev/null", "/dev/null/x"])
+    await expect(open("f", replyDir)).rejects.toThrow(`rpc_fifo_reply_dir: got ${replyDir}`);
+  expect(readdirSync(directory)).toEqual([]);
+});
+
 test.each([
   [{ ctl: "s" }, "ctl"],
   [{ fifo: "s" }, "rpc_fifo"],
