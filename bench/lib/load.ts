@@ -15,6 +15,8 @@ export interface LoadPlan {
   readonly rate?: number;
   /** Ends after so many requests, if the time has not come before. */
   readonly count?: number;
+  /** Name of the channels without their four digits, default `bench`. */
+  readonly channel?: string;
   /** The channels `bench0000`, `bench0001` … in turn, default 1. */
   readonly channels?: number;
   readonly connections?: number;

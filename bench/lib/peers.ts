@@ -30,7 +30,7 @@ export interface Peers {
 /** The first of their addresses, and the next after it: none that anything else here uses. */
 const FIRST = "127.0.1.1";
 
-const JOIN_MS_MAX = 20_000;
+const JOIN_MS_MAX = 90_000;
 
 /** Starts so many peers; they know nobody yet. Messages on the channel `hold0000` get no answer. */
 export async function startPeers(count: number): Promise<Peers> {

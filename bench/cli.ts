@@ -1,0 +1,104 @@
+/**
+ * How long a command takes as a whole process, from its start to its end: those of `dmq`, beside Kamailio's kamcmd and beside
+ * the least that a process and a runtime cost here. The commands through the daemon ask a `dmq serve`, which sends to one
+ * fake peer that answers at once.
+ */
+import { executable, program } from "./lib/compile.ts";
+import { type Daemon, startDaemon } from "./lib/daemon.ts";
+import { figure, takeTurns } from "./lib/figures.ts";
+import { kamailioProblem, startKamailio } from "./lib/kamailio.ts";
+import { parseOptions } from "./lib/options.ts";
+import { join, startPeers } from "./lib/peers.ts";
+import { cell, plain, type Report, runBench } from "./lib/report.ts";
+
+interface Command {
+  readonly name: string;
+  readonly words: readonly string[];
+  /** Milliseconds that it may take. */
+  readonly atMost?: number;
+}
+
+/** Runs of each command in a turn; the first of them is not counted. */
+const RUNS = 11;
+
+async function commandsOf(report: Report): Promise<Command[]> {
+  const dmq = executable();
+  const daemon = await startDaemon();
+  const peers = await startPeers(1);
+  await join(peers, daemon.address, () => activePeers(daemon));
+  const [peer] = await nodesOf(daemon);
+  const { socket, ctl } = daemon;
+  const send = [dmq, "send", "--socket", socket, "bench0000", peer as string, "good morning"];
+  return [
+    { name: "true", words: ["true"] },
+    { name: "bun -e 0", words: [process.execPath, "-e", "0"] },
+    { name: "dmq --version", words: [dmq, "--version"], atMost: 15 },
+    { name: "dmq send, through the daemon", words: send, atMost: 20 },
+    { name: "dmq list", words: [dmq, "list", "--socket", socket] },
+    { name: "dmq status", words: [dmq, "status", "--socket", socket] },
+    ...(await kamcmdOf(report, ctl)),
+  ];
+}
+
+async function kamcmdOf(report: Report, ctl: string): Promise<Command[]> {
+  const problem = kamailioProblem();
+  if (problem !== undefined) {
+    report.note(`kamcmd is left out: ${problem}`);
+    return [];
+  }
+  const kamailio = await startKamailio("tlsf");
+  return [
+    { name: "kamcmd core.version, of Kamailio", words: ["kamcmd", "-s", `unix:${kamailio.ctl}`, "core.version"] },
+    { name: "kamcmd dmq.list_nodes, of Kamailio", words: ["kamcmd", "-s", `unix:${kamailio.ctl}`, "dmq.list_nodes"] },
+    { name: "kamcmd dmq.list_nodes, of dmq", words: ["kamcmd", "-s", `unix:${ctl}`, "dmq.list_nodes"] },
+  ];
+}
+
+interface Row {
+  readonly uri: string;
+  readonly local: number;
+  readonly status: string;
+}
+
+async function rowsOf({ socket }: Daemon): Promise<Row[]> {
+  const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "dmq.list_nodes" });
+  const response = await fetch("http://dmq/rpc", { method: "POST", body, unix: socket });
+  return ((await response.json()) as { result: Row[] }).result;
+}
+
+async function activePeers(daemon: Daemon): Promise<number> {
+  return (await rowsOf(daemon)).filter(({ local, status }) => local === 0 && status === "active").length;
+}
+
+async function nodesOf(daemon: Daemon): Promise<string[]> {
+  return (await rowsOf(daemon)).flatMap(({ uri, local }) => (local === 0 ? [uri] : []));
+}
+
+/** @returns milliseconds of each run of this turn */
+function turnOf({ name, words }: Command): number[] {
+  const done = Bun.spawnSync([program("spawn"), String(RUNS), ...words], { stdout: "pipe", stderr: "pipe" });
+  if (!done.success) throw new Error(`${name}: ${done.stderr.toString()}`);
+  const lines = done.stdout.toString().trim().split("\n").slice(1);
+  return lines.map((line) => Number(line) / 1e6);
+}
+
+const options = parseOptions(process.argv.slice(2));
+
+await runBench("cli", options, async (report) => {
+  const commands = await commandsOf(report);
+  const results = await takeTurns(commands, options.turns, async (command) => turnOf(command));
+  const medians = (all: readonly number[][]) => figure(all.map((runs) => figure(runs).median));
+  report.table(
+    `whole process, ${RUNS - 1} runs a turn`,
+    [...results].map(([{ name }, all]) => ({
+      name,
+      cells: {
+        ms: cell(medians(all), 2),
+        fastest: plain(Math.min(...all.flat()), 2),
+        slowest: plain(Math.max(...all.flat()), 2),
+      },
+    })),
+  );
+  for (const [{ name, atMost }, all] of results)
+    if (atMost !== undefined) report.goal({ name, measured: medians(all).median, unit: "ms", atMost });
+});

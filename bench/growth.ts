@@ -1,0 +1,117 @@
+/**
+ * Whether a message costs the same whatever the node already has to keep in mind: 10, 100 and 1,000 peers, channels and open
+ * transactions. Each is a node of its own that is filled and then left so; the cost is the CPU time of its process for one
+ * message, received and handled, or sent and answered.
+ */
+import { checkAnswers, type Turn, turnOf } from "./lib/answering.ts";
+import { type Contender, startContender } from "./lib/contenders.ts";
+import { column, figure, ratio, takeTurns } from "./lib/figures.ts";
+import { load } from "./lib/load.ts";
+import { parseOptions } from "./lib/options.ts";
+import { join, type Peers, startPeers } from "./lib/peers.ts";
+import { endAll } from "./lib/process.ts";
+import { cell, type Report, runBench } from "./lib/report.ts";
+
+const SIZES = [10, 100, 1_000];
+
+/** Peers that messages go to where the number of peers is not what grows: enough windows for 1,000 open requests. */
+const SOME_PEERS = 10;
+
+const IN_FLIGHT = 32;
+
+interface Grown {
+  readonly size: number;
+  readonly contender: Contender;
+}
+
+interface Dimension {
+  readonly name: string;
+  /** Makes a node that has `size` of them. */
+  grow(size: number): Promise<Contender>;
+  /** Once more before each turn, for what does not last. */
+  refill?(grown: Grown): Promise<void>;
+  turn(grown: Grown, report: Report): Promise<Turn | { cpuUs: number }>;
+}
+
+async function withPeers(count: number): Promise<{ contender: Contender; peers: Peers }> {
+  const contender = await startContender("dmq");
+  const peers = await startPeers(count);
+  const active = async () => (await contender.program.ask<{ active: number }>("peers")).active;
+  await join(peers, contender.address, active);
+  return { contender, peers };
+}
+
+async function receive({ contender, size }: Grown, report: Report, channels = 1): Promise<Turn> {
+  const turn = await turnOf(contender, { seconds: report.options.seconds, channels });
+  checkAnswers(report, { ...contender, name: `${contender.name} with ${size}` }, [turn]);
+  return turn;
+}
+
+async function send({ contender }: Grown, report: Report): Promise<{ cpuUs: number }> {
+  const before = contender.program.usage();
+  const sent = await contender.program.ask<{ delivered: number; failed: number }>(
+    `send ${report.options.seconds} ${IN_FLIGHT} 100`,
+  );
+  const after = contender.program.usage();
+  if (sent.failed > 0) report.fault(`${sent.failed} of the messages sent were not delivered`);
+  return { cpuUs: ((after.cpuMs - before.cpuMs) * 1_000) / sent.delivered };
+}
+
+/** Requests whose handler never ends: a node gives them up after 32 s, so each turn begins with fresh ones. */
+async function hold({ contender, size }: Grown): Promise<void> {
+  const result = await load({ to: contender.address, seconds: 0.5, channel: "hold", count: size, outstanding: size });
+  if (result.answered > 0) throw new Error(`${result.answered} requests were answered that should stay open`);
+}
+
+const DIMENSIONS: readonly Dimension[] = [
+  { name: "peers, receive", grow: async (size) => (await withPeers(size)).contender, turn: receive },
+  { name: "peers, send", grow: async (size) => (await withPeers(size)).contender, turn: send },
+  {
+    name: "channels, receive",
+    grow: (channels) => startContender("dmq", { channels }),
+    turn: (grown, report) => receive(grown, report, grown.size),
+  },
+  {
+    name: "requests that wait for a handler, receive",
+    grow: () => startContender("dmq"),
+    refill: hold,
+    turn: receive,
+  },
+  {
+    name: "requests without an answer, send",
+    grow: async (size) => {
+      const { contender } = await withPeers(SOME_PEERS);
+      await contender.program.ask(`open ${size}`);
+      return contender;
+    },
+    turn: send,
+  },
+];
+
+async function measure(report: Report, dimension: Dimension): Promise<void> {
+  const grown: Grown[] = [];
+  for (const size of SIZES) grown.push({ size, contender: await dimension.grow(size) });
+  const turn = async (one: Grown) => {
+    await dimension.refill?.(one);
+    return dimension.turn(one, report);
+  };
+  for (const one of grown) await turn(one);
+  const results = await takeTurns(grown, report.options.turns, turn);
+  const costs = [...results].map(([{ size }, all]) => ({ size, costs: column(all, ({ cpuUs }) => cpuUs) }));
+  report.table(
+    dimension.name,
+    costs.map(({ size, costs: all }) => ({ name: String(size), cells: { "CPU µs a message": cell(figure(all), 2) } })),
+  );
+  const [first, last] = [costs[0]?.costs ?? [], costs.at(-1)?.costs ?? []];
+  const name = `growth, ${dimension.name}, 1,000 over 10`;
+  report.goal({ name, measured: ratio(last, first).median, unit: "×", atMost: 1.3 });
+}
+
+const options = parseOptions(process.argv.slice(2));
+
+await runBench("growth", options, async (report) => {
+  for (const dimension of DIMENSIONS) {
+    await measure(report, dimension);
+    await endAll();
+  }
+});

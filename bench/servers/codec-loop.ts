@@ -1,0 +1,90 @@
+/**
+ * Reads and answers the same kind of request over and over, in one of several ways, and says what one took.
+ *
+ *   codec-loop WAY COUNT
+ *
+ * Ways: `parse`, `check` (parse and check), `answer` (parse, check, build the 200), and of the npm package `sip-parse` and
+ * `sip-answer`. Between the two marks on stderr everything happens COUNT times; the nanoseconds of one go to stdout.
+ */
+import { writeSync } from "node:fs";
+import type { SipRequest } from "../../src/sip/message.ts";
+import { checkRequest, parseMessage } from "../../src/sip/parse.ts";
+import { ResponseWriter } from "../../src/sip/serialize.ts";
+import { sipPackage } from "../lib/sip-package.ts";
+
+const SOURCE = { transport: "udp", ip: "127.0.0.2", port: 5099 } as const;
+
+const ANSWER = { status: 200, reason: "OK", toTag: "0f1e2d3c4b5a6978", headers: [["Server", "dmq"]] } as const;
+
+/** As the generator writes it; no two have the same branch. */
+function requestOf(number: number): Buffer {
+  const id = number.toString(16).padStart(16, "0");
+  return Buffer.from(
+    [
+      "KDMQ sip:bench0000@127.0.0.1:5060 SIP/2.0",
+      `Via: SIP/2.0/UDP 127.0.0.2:5099;branch=z9hG4bK${id}`,
+      "To: <sip:bench0000@127.0.0.1:5060>",
+      "From: <sip:bench0000@127.0.0.2:5099>;tag=2f61a0c3-0000",
+      "CSeq: 10 KDMQ",
+      `Call-ID: ${id}@127.0.0.2`,
+      "Content-Length: 100",
+      "User-Agent: load",
+      "Max-Forwards: 1",
+      "Content-Type: text/plain",
+      "",
+      "x".repeat(100),
+    ].join("\r\n"),
+  );
+}
+
+const writer = new ResponseWriter();
+
+function parse(bytes: Uint8Array): SipRequest {
+  const message = parseMessage(bytes, "datagram");
+  if (message.type !== "request") throw new Error("the request was not read as one");
+  return message;
+}
+
+function check(bytes: Uint8Array): SipRequest {
+  const request = parse(bytes);
+  if (checkRequest(request) !== undefined) throw new Error("the request has a fault");
+  return request;
+}
+
+/** Each gives a number that depends on the work, so that none of it can be left out. */
+const WAYS: Readonly<Record<string, (bytes: Buffer) => number>> = {
+  parse: (bytes) => parse(bytes).body.length,
+  check: (bytes) => check(bytes).body.length,
+  answer: (bytes) => writer.write(check(bytes), SOURCE, ANSWER).length,
+  "sip-parse": (bytes) => sipPackage.parse(bytes.toString("latin1"))?.method?.length ?? 0,
+  "sip-answer": (bytes) => {
+    const request = sipPackage.parse(bytes.toString("latin1"));
+    if (request === undefined) throw new Error("the package did not read the request");
+    return Buffer.from(sipPackage.stringify(sipPackage.makeResponse(request, 200, "OK")), "latin1").length;
+  },
+};
+
+function repeat(way: (bytes: Buffer) => number, requests: readonly Buffer[], count: number): number {
+  let sum = 0;
+  for (let i = 0; i < count; i++) sum += way(requests[i % requests.length] as Buffer);
+  return sum;
+}
+
+function main(): void {
+  const [name = "", count = "100000"] = process.argv.slice(2);
+  const way = WAYS[name];
+  if (way === undefined) throw new Error(`${name} is no way: expected ${Object.keys(WAYS).join(", ")}`);
+  const requests = Array.from({ length: 4_096 }, (_, i) => requestOf(i));
+  const expected = way(requests[0] as Buffer);
+  repeat(way, requests, Math.min(Number(count), 50_000));
+  Bun.gc(true);
+  writeSync(2, "MARK\n");
+  const start = performance.now();
+  const sum = repeat(way, requests, Number(count));
+  const passed = performance.now() - start;
+  writeSync(2, "MARK\n");
+  if (sum !== expected * Number(count)) throw new Error(`${name} gave ${sum}, expected ${expected * Number(count)}`);
+  console.log((passed * 1e6) / Number(count));
+}
+
+main();
