@@ -468,7 +468,7 @@ function readBoolean(raw: unknown): boolean | undefined {
 }
 
 /** RFC 3261 §25.1 `user`, without escapes and without the colon of a password: what Kamailio's users name channels. */
-export function isChannelName(name: string): boolean {
+function isChannelName(name: string): boolean {
   return name.length <= 255 && /^[A-Za-z0-9\-_.!~*'()&=+$,;?/]+$/.test(name);
 }
 

@@ -52,7 +52,7 @@ export function buildKdmq(parts: KdmqParts, random: Random): KdmqRequest {
 
 /** RFC 3261 §25.1 `user`, without escapes: Kamailio compares channel names octet by octet. */
 const CHANNEL_OCTETS = new Set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.!~*'()&=+$,;?/");
-export const CHANNEL_LENGTH_MAX = 128;
+const CHANNEL_LENGTH_MAX = 128;
 
 /** @throws UsageError where the name cannot stand in a Request-URI as it is */
 export function checkChannel(name: string): void {

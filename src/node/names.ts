@@ -8,7 +8,7 @@ import type { Duration, Instant } from "../core/time.ts";
 import type { Outbox } from "./outbox.ts";
 
 /** However short a TTL is: no name is asked for more often. */
-export const TTL_MS_MIN = 1_000;
+const TTL_MS_MIN = 1_000;
 const RETRY_FIRST_MS = 1_000;
 
 /** A host name, and whether the SRV records of it are wanted too. */

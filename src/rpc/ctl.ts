@@ -30,7 +30,7 @@ export interface CtlLimits {
   closeGraceMs: number;
 }
 
-export const CTL_LIMITS: CtlLimits = { connectionsMax: 64, idleMs: 120_000, stallMs: 10_000, closeGraceMs: 1_000 };
+const CTL_LIMITS: CtlLimits = { connectionsMax: 64, idleMs: 120_000, stallMs: 10_000, closeGraceMs: 1_000 };
 
 export interface CtlOptions {
   path: string;

@@ -25,7 +25,7 @@ export interface FifoLimits extends ReplyLimits {
   complaintMs: number;
 }
 
-export const FIFO_LIMITS: FifoLimits = {
+const FIFO_LIMITS: FifoLimits = {
   ...REPLY_LIMITS,
   callsMax: 32,
   partialMs: 5_000,
@@ -34,7 +34,7 @@ export const FIFO_LIMITS: FifoLimits = {
 };
 
 /** kamctl makes its FIFOs there whatever TMPDIR says. */
-export const REPLY_DIR_DEFAULT = "/tmp";
+const REPLY_DIR_DEFAULT = "/tmp";
 
 export interface FifoOptions {
   path: string;

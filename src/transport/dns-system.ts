@@ -78,7 +78,7 @@ export async function readHosts(path: string, name: string): Promise<string[]> {
   return addressesIn(await read(path), name);
 }
 
-export function addressesIn(hosts: string, name: string): string[] {
+function addressesIn(hosts: string, name: string): string[] {
   const found: string[] = [];
   for (const line of hosts.split("\n")) {
     const [address, ...names] = withoutComment(line);
