@@ -160,10 +160,18 @@ export class StreamTransport {
     this.#reports.stop();
     clearInterval(this.#sweeper);
     this.#server?.stop();
+    const waiting: Connection[] = [];
     for (const connection of [...this.#byFlow.values()]) {
       this.#forget(connection);
-      connection.socket?.end();
+      if (endWaits(connection)) {
+        connection.socket?.shutdown();
+        waiting.push(connection);
+      } else connection.socket?.end();
     }
+    const cut = (): void => {
+      for (const { socket } of waiting) socket?.terminate();
+    };
+    if (waiting.length > 0) setTimeout(cut, this.#options.lingerMs).unref();
   }
 
   /** True if the connection of this number is here. */
@@ -489,7 +497,7 @@ export class StreamTransport {
     this.#finish(connection, cause);
     // The answer to a peer that reads nothing is RST: a FIN would wait behind what it does not read. And a TLS 1.3 server that
     // is refused so does not get to see our certificate.
-    if (connection.queuedBytes > 0) connection.socket?.terminate();
+    if (connection.queuedBytes > 0 || endWaits(connection)) connection.socket?.terminate();
     else connection.socket?.end();
   }
 
@@ -548,6 +556,11 @@ export class StreamTransport {
 /** RFC 5922 §7: a connection was verified for one name, and is good for no other. */
 function connectionKey(to: Endpoint): string {
   return to.name === undefined ? endpointKey(to) : `${endpointKey(to)} ${to.name.toLowerCase()}`;
+}
+
+/** Bun 1.4.5 ends a TLS session that was up only when the other side ends it too, and lets nobody cut it after `end`. */
+function endWaits({ material, openedAt }: Connection): boolean {
+  return material !== undefined && openedAt !== undefined;
 }
 
 function takesOctets(connection: Connection): boolean {

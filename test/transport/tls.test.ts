@@ -292,6 +292,36 @@ describeTls("tls", () => {
     expect(reasons.some((reason) => reason.includes("not through after 300 ms"))).toBe(true);
   });
 
+  for (const who of ["that moves nothing", "that is ended by us", "at a shutdown"])
+    test(`tls: a connection ${who} is gone in time, also where the other side neither answers nor hangs up`, async () => {
+      const server = await streams(good, "127.0.0.1", { ...FAST, headerTimeoutMs: 300, idleMs: 300, lingerMs: 100 });
+      // A relay that lets the client's octets through until the first message is there: no close_notify of it comes after.
+      let toServer: Socket | undefined;
+      let isOver = false;
+      const relay = createServer({ allowHalfOpen: true }, (fromClient) => {
+        const onward = connect({ port: server.endpoint.port, host: "127.0.0.1", allowHalfOpen: true });
+        toServer = onward;
+        onward.on("error", () => {});
+        fromClient.on("error", () => {});
+        fromClient.on("data", (chunk) => server.sink.arrivals.length === 0 && onward.write(chunk));
+        onward.on("data", (chunk) => server.sink.arrivals.length === 0 && fromClient.write(chunk));
+        for (const sign of ["end", "close"]) onward.on(sign, () => (isOver = true));
+      });
+      await new Promise<void>((resolve) => relay.listen(0, "127.0.0.1", resolve));
+      cleanups.push(
+        () => relay.close(),
+        () => toServer?.destroy(),
+      );
+      const client = await streams(good, undefined);
+      const to: Endpoint = { transport: "tls", ip: "127.0.0.1", port: (relay.address() as AddressInfo).port };
+      client.transport.send(to, undefined, Buffer.from("x"));
+      await until("the octet", () => server.sink.octets().length === 1);
+      if (who === "that is ended by us") server.transport.close(1);
+      if (who === "at a shutdown") server.transport.shutdown();
+      await until("it is off the books", () => server.transport.connections() === 0);
+      await until("the end of the socket", () => isOver, 2_000);
+    });
+
   test("tls: a port scan is no refusal", async () => {
     const server = await streams(good);
     const scan = connect(server.endpoint.port, "127.0.0.1", () => scan.end());
