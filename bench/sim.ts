@@ -2,10 +2,11 @@
  * How many hours of a node's life the simulator plays in a second: a bus of nodes that joined, ping each other and broadcast
  * now and then, under the virtual clock.
  */
+
+import { Bus } from "../src/sim/bus.ts";
 import { column, figure } from "./lib/figures.ts";
 import { parseOptions } from "./lib/options.ts";
 import { cell, runBench } from "./lib/report.ts";
-import { Bus } from "../src/sim/bus.ts";
 
 const SIZES = [3, 10, 30];
 

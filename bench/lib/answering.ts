@@ -62,8 +62,7 @@ export function checkAnswers(report: Report, contender: Contender, turns: readon
 }
 
 export function rateRatio(turns: ReadonlyMap<Contender, Turn[]>, over: string, under: string): Figure | undefined {
-  const find = (name: string): Turn[] | undefined =>
-    [...turns].find(([contender]) => contender.name === name)?.[1];
+  const find = (name: string): Turn[] | undefined => [...turns].find(([contender]) => contender.name === name)?.[1];
   const [a, b] = [find(over), find(under)];
   if (a === undefined || b === undefined) return undefined;
   return ratio(

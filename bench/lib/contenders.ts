@@ -16,7 +16,14 @@ export interface Contender {
   readonly transport: Transport;
 }
 
-export type ContenderName = "dmq" | "dmq inline" | "kamailio tlsf" | "kamailio qm" | "npm sip" | "bun canned" | "c echo";
+export type ContenderName =
+  | "dmq"
+  | "dmq inline"
+  | "kamailio tlsf"
+  | "kamailio qm"
+  | "npm sip"
+  | "bun canned"
+  | "c echo";
 
 export interface StartOptions {
   readonly transport?: Transport;

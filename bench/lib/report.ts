@@ -75,7 +75,13 @@ export class Report {
     const all = [[title, ...columns], ...texts];
     const widths = [title, ...columns].map((_, i) => Math.max(...all.map((row) => (row[i] as string).length)));
     this.#say("");
-    for (const row of all) this.#say(row.map((text, i) => pad(text, widths[i] as number, i === 0)).join("  ").trimEnd());
+    for (const row of all)
+      this.#say(
+        row
+          .map((text, i) => pad(text, widths[i] as number, i === 0))
+          .join("  ")
+          .trimEnd(),
+      );
   }
 
   goal(goal: Goal): void {
