@@ -258,8 +258,8 @@ export class RunningNode {
    * Passes a request from outside the bus on to every active peer, unchanged but for our Via on top (`dmq_t_replicate`).
    *
    * @param request               what a route was given, or the octets of a SIP request (Via and Content-Length may be missing)
-   * @param options.skipLoopTest  also if it came from the address of a node; without it such a request goes nowhere
-   * @returns one report for each peer; empty if there is nobody, or the request came from a node
+   * @param options.skipLoopTest  also if it came from the address of a node, or is a copy of ours; without it such a request goes nowhere
+   * @returns one report for each peer; empty if there is nobody, or the request came from a node or has passed this one
    * @throws UsageError for octets that are no SIP request, for INVITE, ACK, CANCEL, KDMQ, and for a request that the route
    *         has ended
    */

@@ -202,7 +202,7 @@ export interface NodeCounters {
   strayResponses: number;
   /** Copies of requests from outside the bus that were sent to nodes. */
   replicasSent: number;
-  /** Requests that were not replicated because they came from a node. */
+  /** Requests that were not replicated because they came from a node, or had passed this one. */
   loopsPrevented: number;
   relays: number;
   /** Joins, pings, probes, relays and leaves. */

@@ -6,7 +6,7 @@
  */
 import type { Endpoint } from "../core/endpoint.ts";
 import { ProtocolError, UsageError } from "../core/errors.ts";
-import type { Random } from "../core/random.ts";
+import { type Random, token } from "../core/random.ts";
 import type { Duration, Instant } from "../core/time.ts";
 import { addressUri, isUnspecified, type Peer, type PeerAddress, parseAddress } from "../membership/peer.ts";
 import type { Status } from "../membership/status.ts";
@@ -33,7 +33,7 @@ import { Members } from "./members.ts";
 import { type NodeOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { Outbox } from "./outbox.ts";
 import { peerInfo } from "./peer-info.ts";
-import { type Original, originalOf, readOriginal, replicaFor } from "./replica.ts";
+import { hasPassed, type Original, originalOf, readOriginal, replicaFor } from "./replica.ts";
 import { type EndedRequest, isNotification, type OutgoingRequest, Requests } from "./requests.ts";
 import { type Pending, Serving } from "./serving.ts";
 import { Warnings } from "./warnings.ts";
@@ -101,6 +101,8 @@ export class DmqNode {
   private readonly serving: Serving;
   private readonly framers = new Map<Flow, Framer>();
   private routing: Routing = "none";
+  /** By which we know copies of ours; there is none before the first. */
+  private replicaTag: string | undefined;
   private leaveDeadline: Instant | undefined;
   private gone = false;
 
@@ -212,14 +214,13 @@ export class DmqNode {
    *
    * @param request  as it came in, or octets that an operator gave
    * @returns        one number for each peer that was addressed; nothing if there is none, or if the request came from a
-   *                 node and `skipLoopTest` is not set
+   *                 node, or has passed this one, and `skipLoopTest` is not set
    * @throws UsageError for octets that are no request, and for INVITE, ACK, CANCEL and KDMQ
    */
   replicate(request: IncomingRequest | Uint8Array, options: ReplicateOptions, now: Instant): Addressed[] {
     const original =
       request instanceof Uint8Array ? readOriginal(request) : originalOf(request.request, request.source);
-    const isLoop = !(request instanceof Uint8Array) && this.isFromNode(request.source.ip);
-    if (isLoop && options.skipLoopTest !== true) {
+    if (!(request instanceof Uint8Array) && this.isLoop(request) && options.skipLoopTest !== true) {
       this.counters.loopsPrevented++;
       return [];
     }
@@ -233,6 +234,10 @@ export class DmqNode {
     return addressed;
   }
 
+  private isLoop({ source, request }: IncomingRequest): boolean {
+    return this.isFromNode(source.ip) || (this.replicaTag !== undefined && hasPassed(request, this.replicaTag));
+  }
+
   private submitReplica(
     original: Original,
     peer: Peer,
@@ -244,9 +249,11 @@ export class DmqNode {
     const obstacle = this.obstacleTo(peer);
     if (obstacle !== undefined || peer.endpoint === undefined) return this.refuse(id, peer, obstacle);
     const { transport } = peer.endpoint;
-    const built = replicaFor(original, this.options.address, transport, index, this.random);
+    this.replicaTag ??= token(this.random, 2);
+    const built = replicaFor(original, this.options.address, transport, index, this.replicaTag, this.random);
     const reason = tooLarge(transport, built.bytes.length);
     if (reason !== undefined) return this.refuse(id, peer, { type: "unreachable", reason });
+    this.warnLarge(peer, built.bytes.length, now);
     this.counters.replicasSent++;
     const { method, vias } = original;
     this.launch(id, "replica", peer, peer.endpoint, { ...built, method, vias }, options.timeoutMs, now);

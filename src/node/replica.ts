@@ -1,6 +1,7 @@
 /**
  * The copy of a foreign request that goes to the nodes (Kamailio's `dmq_t_replicate`, dmq.md section 10): one Via of ours on
- * top, everything else as it came: Request-URI, Route, Max-Forwards, all headers, the body. Nothing marks it as a copy.
+ * top, everything else as it came: Request-URI, Route, Max-Forwards, all headers, the body. Nothing marks it as a copy but the
+ * branch, and only for us.
  */
 import { concatBytes, encodeUtf8 } from "../core/bytes.ts";
 import { type Endpoint, formatHost, isReliable, type Transport } from "../core/endpoint.ts";
@@ -61,21 +62,33 @@ function stamped(request: SipRequest, source: Endpoint | undefined, start: numbe
   return concatBytes([before, encodeUtf8(value), bytes.subarray(headers.valueEnd(via), end)]);
 }
 
-/** @param index  which copy it is: each node has a branch of its own, as each request of a transaction (RFC 3261 §8.1.1.7) */
+/**
+ * @param index  which copy it is: each node has a branch of its own, as each request of a transaction (RFC 3261 §8.1.1.7)
+ * @param tag    a token of this node's alone, the beginning of its branches: `hasPassed` finds it
+ */
 export function replicaFor(
   original: Original,
   local: PeerAddress,
   transport: Transport,
   index: number,
+  tag: string,
   random: Random,
 ): Replica {
-  const branch = `${MAGIC_COOKIE}${token(random, 2)}.${index}`;
+  const branch = `${MAGIC_COOKIE}${tag}${token(random, 2)}.${index}`;
   const host = formatHost(local.host);
   const via = `Via: SIP/2.0/${transport.toUpperCase()} ${host}:${local.port};branch=${branch}\r\n`;
   // A stream cannot tell where a message without it ends (RFC 3261 §20.14).
   const length = isReliable(transport) && !original.hasLength ? `Content-Length: ${original.body.length}\r\n` : "";
   const parts = [original.requestLine, encodeUtf8(via), original.headers, encodeUtf8(`${length}\r\n`), original.body];
   return { branch, bytes: concatBytes(parts) };
+}
+
+/**
+ * True if the request is a copy of ours that came back (RFC 3261 §16.3, item 4). The address that it came from does not
+ * always tell: on a machine with several, a node that listens at a wildcard connects from another one than its own.
+ */
+export function hasPassed({ headers }: SipRequest, tag: string): boolean {
+  return headers.getAll("Via").some((value) => value.includes(MAGIC_COOKIE + tag));
 }
 
 /**

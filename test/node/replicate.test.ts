@@ -97,6 +97,18 @@ describe("replicate", () => {
     expect(harness.do((node, now) => node.replicate(request, { skipLoopTest: true }, now)).length).toBe(2);
   });
 
+  test("replicate: a copy that comes back by an unknown address goes nowhere, unless the test is skipped", () => {
+    const harness = met(PEERS);
+    harness.do((node, now) => node.replicate(routed(harness), {}, now));
+    const [copy] = harness.take() as [Sent];
+    const again = copy.text.replace("Via:", "Via: SIP/2.0/UDP 127.0.0.2:5060;branch=z9hG4bKother.0\r\nVia:");
+    const request = routed(harness, again, udp("127.0.0.77"));
+    expect(request.fromNode).toBe(false);
+    expect(harness.do((node, now) => node.replicate(request, {}, now))).toEqual([]);
+    expect(harness.node.counters.loopsPrevented).toBe(1);
+    expect(harness.do((node, now) => node.replicate(request, { skipLoopTest: true }, now)).length).toBe(2);
+  });
+
   test("replicate: an answer with both Vias ends a copy, with another number of them it is a stranger's", () => {
     const harness = met(PEERS);
     const request = routed(harness);
