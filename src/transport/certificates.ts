@@ -63,6 +63,7 @@ function read(option: string, path: string | undefined): string | undefined {
   throw new ConfigError("config-unreadable", option, `${path} (${content.length} bytes)`, "at most 4 MiB");
 }
 
+const BEGINNING = /^-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----/gm;
 const CERTIFICATE = /-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----[^-]*-----END (?:TRUSTED |X509 )?CERTIFICATE-----/g;
 
 /** All certificates of a file, in its order. */
@@ -71,6 +72,9 @@ function certificates(option: string, path: string | undefined, text: string | u
   const blocks = text.match(CERTIFICATE) ?? [];
   const expected = "a PEM file with at least one certificate (-----BEGIN CERTIFICATE-----), all of them whole";
   if (blocks.length === 0) throw invalid(option, `${path}, in which there is none`, expected);
+  // A file that was cut off, while somebody wrote it say: the library would take what is before the cut without a word.
+  if ((text.match(BEGINNING) ?? []).length > blocks.length)
+    throw invalid(option, `${path}, in which one has no end`, expected);
   return blocks.map((block, index) => {
     try {
       return new X509Certificate(block);

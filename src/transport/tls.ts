@@ -83,7 +83,7 @@ export function serverRefusal(
   if (cause !== null && errorCode(cause) !== "ERR_TLS_CERT_ALTNAME_INVALID") return explainChain(cause, certificate);
   const host = to.name ?? to.ip;
   if (isNamed(certificate?.subjectaltname, host)) return undefined;
-  const names = certificate?.subjectaltname ?? "";
+  const names = shortened(certificate?.subjectaltname ?? "");
   return `its certificate is not for ${host}, ${names === "" ? "and has no subjectAltName at all" : `but for ${names}`}`;
 }
 
@@ -151,9 +151,16 @@ function sameHost(named: string, host: string, ip: string | undefined): boolean 
   return ip === undefined ? named !== "" && named.toLowerCase() === host.toLowerCase() : canonicalIp(named) === ip;
 }
 
+/** A certificate that nobody vouches for may hold a name of any length, and a reason goes to the log. */
+const QUOTED_MAX = 200;
+
+function shortened(text: string): string {
+  return text.length <= QUOTED_MAX ? text : `${text.slice(0, QUOTED_MAX)}…`;
+}
+
 /** Bun names what it finds wrong with a chain as OpenSSL does (X509_V_ERR_…). */
 function explainChain(cause: Error, certificate: PeerCertificate | undefined): string {
-  const issuer = String(certificate?.issuer?.CN ?? certificate?.issuer?.O ?? "an authority without a name");
+  const issuer = shortened(String(certificate?.issuer?.CN ?? certificate?.issuer?.O ?? "an authority without a name"));
   switch (errorCode(cause)) {
     case "CERT_HAS_EXPIRED":
       return `its certificate expired on ${certificate?.valid_to ?? "a day that it does not tell"}`;

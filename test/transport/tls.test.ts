@@ -219,6 +219,14 @@ describeTls("tls", () => {
       expect(server.sink.octets().toString()).toBe("ab");
     });
 
+  test("tls: a certificate of many names does not fill the log", async () => {
+    const names = Array.from({ length: 2_000 }, (_, index) => `DNS:node${index}.example`);
+    const server = await streams(made.issue(authority, names.join(",")));
+    const why = await refusal(await streams(good, undefined), server.endpoint);
+    expect(why).toContain("but for DNS:node0.example, ");
+    expect(why.length).toBeLessThan(400);
+  });
+
   test("tls: what does not speak TLS is said to be so, on both sides", async () => {
     const web = createServer((socket) => {
       socket.on("error", () => {});
@@ -386,6 +394,12 @@ describeTls("tls", () => {
     expect([failures, old.sink.ends.length, server.sink.refusals.length]).toEqual([0, 0, 0]);
   });
 
+  function cutOff(): string {
+    const path = made.path("cut-off.pem");
+    writeFileSync(path, readFileSync(stranger.cert, "utf8") + readFileSync(ca, "utf8").slice(0, 200));
+    return path;
+  }
+
   const wrong: [what: string, options: TlsOptions, code: string, says: string][] = [
     ["a certificate without its key", { cert: here.cert }, "config-contradiction", "tls_cert without tls_key"],
     ["a key without its certificate", { key: here.key }, "config-contradiction", "tls_key without tls_cert"],
@@ -409,6 +423,7 @@ describeTls("tls", () => {
       "tls_key: got",
     ],
     ["authorities that are none", { ca: here.key }, "config-invalid-value", "tls_ca: got"],
+    ["authorities that were cut off", { ca: cutOff() }, "config-invalid-value", "in which one has no end"],
     [
       "required certificates without authorities",
       { ...here, requireClientCert: true },
