@@ -224,7 +224,7 @@ export class StreamTransport {
   #handlers(): Handlers {
     return {
       open: (socket) => this.#connected(socket),
-      handshake: (socket, _success, cause) => this.#shaken(socket, cause),
+      handshake: (socket, success, cause) => this.#shaken(socket, success, cause),
       data: (socket, bytes) => this.#received(socket, bytes),
       drain: (socket) => this.#drained(socket),
       end: (socket) => this.#ended(socket),
@@ -311,15 +311,17 @@ export class StreamTransport {
   }
 
   /** A handshake is through, or never will be: the one place where the other side of a TLS connection is judged. */
-  #shaken(socket: Bun.Socket<Connection | undefined>, cause: Error | null): void {
+  #shaken(socket: Bun.Socket<Connection | undefined>, success: boolean, cause: Error | null): void {
     const connection = socket.data;
     if (connection?.state !== "handshaking" || connection.material === undefined) return;
     const { inbound, remote, alert } = connection;
     const { verify, requireClientCert } = connection.material;
     const certificate = socket.getPeerCertificate() ?? undefined;
-    const why = inbound
+    const verdict = inbound
       ? clientRefusal(cause, requireClientCert, certificate, alert)
       : serverRefusal(cause, remote, verify, certificate);
+    // A certificate that Bun does not like is no success either, so that alone says nothing; without a cause it does.
+    const why = verdict ?? (success || cause !== null ? undefined : "the handshake failed without a reason");
     if (why === undefined) this.#opened(connection, socket);
     else this.#refuse(connection, why);
   }

@@ -87,6 +87,8 @@ export function serverRefusal(
   return `its certificate is not for ${host}, ${names === "" ? "and has no subjectAltName at all" : `but for ${names}`}`;
 }
 
+const NO_CLIENT_CERTIFICATE = "it gave no client certificate, and tls_require_client_cert wants one";
+
 /**
  * Judges a client that connected to us.
  *
@@ -102,7 +104,9 @@ export function clientRefusal(
   if (cause !== null && alert !== undefined) return explainAlert(alert);
   if (cause !== null && isBroken(cause)) return explainHandshake(cause);
   // Where no certificate was asked for, Bun complains that there is none.
-  return cause === null || !requireClientCert ? undefined : explainChain(cause, certificate);
+  if (!requireClientCert) return undefined;
+  if (cause !== null) return explainChain(cause, certificate);
+  return certificate === undefined ? NO_CLIENT_CERTIFICATE : undefined;
 }
 
 /** True if the handshake itself came to no end; any other complaint of Bun's is about a certificate. */
@@ -213,7 +217,7 @@ export function explainHandshake(cause: Error): string {
   const name = cause.message.slice(cause.message.lastIndexOf(":") + 1);
   switch (name) {
     case "PEER_DID_NOT_RETURN_A_CERTIFICATE":
-      return "it gave no client certificate, and tls_require_client_cert wants one";
+      return NO_CLIENT_CERTIFICATE;
     case "WRONG_VERSION_NUMBER":
     case "HTTP_REQUEST":
     case "HTTPS_PROXY_REQUEST":
