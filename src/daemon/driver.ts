@@ -21,6 +21,7 @@ import type {
   PeerInfo,
 } from "../node/io.ts";
 import { type Addressed, DmqNode, type NodeOptions, type ReplicateOptions, type SendOptions } from "../node/node.ts";
+import { checkCount, checkDuration } from "../node/options.ts";
 import { Warnings } from "../node/warnings.ts";
 import { Resolver } from "../transport/resolver.ts";
 import type { Listener, TransportSink } from "../transport/transport.ts";
@@ -538,7 +539,7 @@ function systemRandom(): Random {
  * Starts a node: opens its sockets and joins the bus.
  *
  * @param prepare         called before the node joins: listeners and handlers that are set here miss nothing
- * @throws ConfigError     an option is malformed (server_address no IP literal, server_socket no `proto:ip:port`), or a TLS
+ * @throws ConfigError     an option is malformed (a number out of bounds, server_address no IP literal, server_socket no `proto:ip:port`), or a TLS
  *                         file is missing or wrong
  * @throws TransportError  an address cannot be bound (`transport-bind`)
  */
@@ -547,6 +548,9 @@ export async function createNode(
   prepare: (node: RunningNode) => void = () => {},
 ): Promise<RunningNode> {
   const address = ownAddress(options.serverAddress);
+  checkCount("numWorkers", options.numWorkers, 1);
+  checkDuration("workerSleepMs", options.workerSleepMs, 0);
+  checkDuration("handlerTimeoutMs", options.handlerTimeoutMs, 1);
   const sink: TransportSink = {
     received: (from, flow, bytes) => deliver?.received(from, flow, bytes),
     closed: (flow, cause) => deliver?.closed(flow, cause),

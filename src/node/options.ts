@@ -68,10 +68,41 @@ export interface ResolvedOptions extends FailureRules {
 
 const PING_TIMEOUT_MS_MIN = 2_000;
 
-/** @throws ConfigError where our own address is a name: not every node could resolve it (dmq.md 15.1) */
+/** What a timer can hold: 32 bits, about 24 days. */
+const DURATION_MS_MAX: Duration = 2 ** 31 - 1;
+
+/** @throws ConfigError for a duration that is none, or that no timer can hold; `undefined` is left to the default */
+export function checkDuration(option: string, value: Duration | undefined, minimum: Duration): void {
+  checkNumber(option, value, minimum, DURATION_MS_MAX);
+}
+
+/** @throws ConfigError for what is no whole number of things */
+export function checkCount(option: string, value: number | undefined, minimum: number): void {
+  checkNumber(option, value, minimum, Number.MAX_SAFE_INTEGER);
+  if (value !== undefined && !Number.isInteger(value)) throw badNumber(option, value, "a whole number");
+}
+
+function checkNumber(option: string, value: number | undefined, minimum: number, maximum: number): void {
+  // Turned round, so that what is no number is refused, too.
+  if (value === undefined || (value >= minimum && value <= maximum)) return;
+  throw badNumber(option, value, `${minimum} to ${maximum}`);
+}
+
+function badNumber(option: string, value: number, expected: string): ConfigError {
+  return new ConfigError("config-invalid-value", option, String(value), expected);
+}
+
+/**
+ * @throws ConfigError where our own address is a name: not every node could resolve it (dmq.md 15.1); and for numbers with
+ *         which nothing would ever happen, or something all the time
+ */
 export function resolveOptions(options: NodeOptions): ResolvedOptions {
   if (!isLiteral(options.address))
     throw new ConfigError("config-invalid-value", "server_address", options.address.host, "an IP literal");
+  for (const option of ["pingIntervalMs", "requestTimeoutMs"] as const) checkDuration(option, options[option], 1);
+  checkCount("window", options.window, 1);
+  for (const option of ["queueMessages", "queueBytes", "pendingMessages"] as const)
+    checkCount(option, options[option], 0);
   const pingIntervalMs = options.pingIntervalMs ?? 60_000;
   const requestTimeoutMs = options.requestTimeoutMs ?? 32_000;
   return {

@@ -138,6 +138,25 @@ test("driver: a closed node sets no timer again, whatever answers late", async (
   clearTimeout(timer);
 }, 15_000);
 
+test("driver: a number with which nothing, or everything at once, would happen is refused", async () => {
+  const wrong: Partial<CreateNodeOptions>[] = [
+    { pingIntervalMs: 0 },
+    { pingIntervalMs: Number.NaN },
+    { pingIntervalMs: 2 ** 31 },
+    { requestTimeoutMs: -1 },
+    { window: 0 },
+    { queueMessages: 1.5 },
+    { numWorkers: 0 },
+    { workerSleepMs: -1 },
+    { handlerTimeoutMs: Number.POSITIVE_INFINITY },
+  ];
+  for (const options of wrong) {
+    const [[option, value]] = Object.entries(options) as [[string, unknown]];
+    const making = createNode({ serverAddress: "sip:127.0.0.1:0", ...options });
+    await expect(making).rejects.toThrow(`${option}: got ${value}`);
+  }
+});
+
 test("driver: what is sent after the end is cancelled, and nobody waits for ever", async () => {
   const [a, b] = await pair("sip:127.0.0.1:0", "sip:127.0.0.2:0");
   await a.close({ announce: false });
