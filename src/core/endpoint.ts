@@ -14,6 +14,11 @@ export interface Endpoint {
    * (RFC 5922 §7.1). It is no part of what an endpoint is: two endpoints that differ in it are the same.
    */
   readonly name?: string;
+  /**
+   * Name whose addresses in DNS led here although the URI has the IP: TLS sends it as server name, and takes a certificate
+   * for it as well as one for the IP (RFC 5922 §4). It is no part of what an endpoint is either.
+   */
+  readonly domain?: string;
 }
 
 /** RFC 3261 §18: messages over a stream are never sent again by a transaction. */

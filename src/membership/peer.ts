@@ -13,6 +13,8 @@ export interface PeerAddress {
   /** Canonical IP literal without brackets, or a host name in lower case. */
   readonly host: string;
   readonly port: number;
+  /** With `multi_notify`: the domain of the notification address that led to this literal. No part of what a peer is. */
+  readonly domain?: string;
 }
 
 /** Where a peer is known from: configuration, its own announcement, others' lists, the control surface, the snapshot. */
@@ -79,8 +81,10 @@ export function addressUri(address: PeerAddress, host: string = address.host, us
 }
 
 export function endpointOf(address: PeerAddress, ip: string): Endpoint {
-  const named = address.transport === "tls" && canonicalIp(address.host) === undefined;
-  return { transport: address.transport, ip, port: address.port, ...(named && { name: address.host }) };
+  const { transport, host, port, domain } = address;
+  if (transport !== "tls") return { transport, ip, port };
+  if (canonicalIp(host) === undefined) return { transport, ip, port, name: host };
+  return { transport, ip, port, ...(domain !== undefined && { domain }) };
 }
 
 /** A literal needs no DNS. */

@@ -134,6 +134,7 @@ export class Members {
     const known = this.registry.find(address);
     if (known !== undefined) {
       known.source = "notification_address";
+      if (address.domain !== undefined) this.vouch(known, address);
       if (known.status !== "active") this.ping(known, now);
       return known;
     }
@@ -624,7 +625,15 @@ export class Members {
   /** An address that a name had before and has no more may be given up like any other peer. */
   private release(contact: PeerAddress): void {
     const peer = this.registry.find(contact);
-    if (peer?.source === "notification_address" && !this.contacts.has(peer.key)) peer.source = "mentioned";
+    if (peer?.source !== "notification_address" || this.contacts.has(peer.key)) return;
+    peer.source = "mentioned";
+    const { transport, host, port } = peer.address;
+    this.vouch(peer, { transport, host, port });
+  }
+
+  /** DNS leads to this literal, or does so no more: its TLS certificate may be for the domain, or may not. */
+  private vouch(peer: Peer, contact: PeerAddress): void {
+    if (peer.endpoint !== undefined && isLiteral(peer.address)) peer.endpoint = endpointOf(contact, peer.endpoint.ip);
   }
 
   private resolveHint(hint: Hint, addresses: readonly string[], now: Instant): void {

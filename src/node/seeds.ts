@@ -86,12 +86,17 @@ export class Seeds {
 function contactsOf({ address, port }: Seed, { addresses, services }: HostAnswer): Map<string, PeerAddress> {
   const found = new Map<string, PeerAddress>();
   const take = (host: string, at: number): void => {
-    const contact = { transport: address.transport, host, port: at };
+    const contact = { transport: address.transport, host, port: at, domain: domainOf(address.host) };
     found.set(addressKey(contact), contact);
   };
   for (const service of services) if (port === undefined || service.port === port) take(service.ip, service.port);
   for (const ip of addresses) take(ip, address.port);
   return found;
+}
+
+/** What a certificate is for: the name without the labels of a service, as in `_sips._tcp.example.org` (RFC 5922 §7.1). */
+function domainOf(host: string): string {
+  return host.replace(/^(?:_[^.]+\.)+/, "");
 }
 
 /** Leaves the first `size` entries. @returns how many went */

@@ -557,7 +557,8 @@ export class StreamTransport {
 
 /** RFC 5922 §7: a connection was verified for one name, and is good for no other. */
 function connectionKey(to: Endpoint): string {
-  return to.name === undefined ? endpointKey(to) : `${endpointKey(to)} ${to.name.toLowerCase()}`;
+  if (to.name !== undefined) return `${endpointKey(to)} ${to.name.toLowerCase()}`;
+  return to.domain === undefined ? endpointKey(to) : `${endpointKey(to)} or ${to.domain.toLowerCase()}`;
 }
 
 /** Bun 1.4.5 ends a TLS session that was up only when the other side ends it too, and lets nobody cut it after `end`. */

@@ -52,7 +52,7 @@ export function clientTls({ cert, key, ca }: TlsMaterial, to: Endpoint): Bun.TLS
     ...(key !== undefined && { key }),
     ...(ca !== undefined && { ca }),
     // RFC 6066 §3 allows no IP literal as a server name, and Bun sends one unless the name is empty.
-    serverName: to.name ?? "",
+    serverName: withoutRoot(to.name ?? to.domain ?? ""),
     rejectUnauthorized: false,
   };
 }
@@ -81,10 +81,15 @@ export function serverRefusal(
   if (verify === "none") return undefined;
   // Bun's own look at the name comes after the chain, so the chain is good where it complains of the name.
   if (cause !== null && errorCode(cause) !== "ERR_TLS_CERT_ALTNAME_INVALID") return explainChain(cause, certificate);
-  const host = to.name ?? to.ip;
-  if (isNamed(certificate?.subjectaltname, host)) return undefined;
+  const hosts = [to.name ?? to.ip, ...(to.domain === undefined ? [] : [to.domain])].map(withoutRoot);
+  if (hosts.some((host) => isNamed(certificate?.subjectaltname, host))) return undefined;
   const names = shortened(certificate?.subjectaltname ?? "");
-  return `its certificate is not for ${host}, ${names === "" ? "and has no subjectAltName at all" : `but for ${names}`}`;
+  return `its certificate is not for ${hosts.join(" or ")}, ${names === "" ? "and has no subjectAltName at all" : `but for ${names}`}`;
+}
+
+/** `a.example.` in DNS is `a.example` in a certificate, and as server name (RFC 6066 §3). */
+function withoutRoot(host: string): string {
+  return host.replace(/\.$/, "");
 }
 
 const NO_CLIENT_CERTIFICATE = "it gave no client certificate, and tls_require_client_cert wants one";

@@ -75,6 +75,22 @@ describeTls("nodes over TLS", () => {
       expect([...a.warned, ...b.warned]).toEqual([]);
     });
 
+  test("tls: with multi_notify a certificate for the name of the notification address is good for its addresses", async () => {
+    const named: TlsOptions = { ...made.issue(authority, "DNS:localhost"), ca };
+    const a = await node(at("sips:127.0.0.1:0", named));
+    const uri = a.uri().replace("127.0.0.1", "localhost");
+    const b = await node({ ...at("sips:127.0.0.2:0", here), multiNotify: true, notificationAddresses: [uri] });
+    await knows(b, a);
+    expect((await b.send("notification_peer", a.uri(), "")).outcome.type).not.toBe("unreachable");
+    const c = await node({ ...at("sips:127.0.0.3:0", here), notificationAddresses: [a.uri()] });
+    await until(
+      () => c.warned.length > 0,
+      5_000,
+      "a certificate without the IP is refused where nothing but the IP is known",
+    );
+    expect(c.warned[0]).toContain("is not for 127.0.0.1, but for DNS:localhost");
+  });
+
   function at(serverAddress: string, tls: TlsOptions): CreateNodeOptions {
     return { serverAddress, tls };
   }

@@ -1,6 +1,8 @@
 /** Names in the core: the port rule of multi_notify, when a name is asked for again, and what an answer changes. */
 import { describe, expect, test } from "bun:test";
-import type { NodeOptions } from "../../src/node/node.ts";
+import type { Endpoint } from "../../src/core/endpoint.ts";
+import { seededRandom } from "../../src/core/random.ts";
+import { DmqNode, type NodeOptions } from "../../src/node/node.ts";
 import { Harness, line, response, type Sent, udp } from "./harness.ts";
 
 const SECOND = 1_000;
@@ -66,6 +68,43 @@ describe("multi_notify", () => {
       const transport = uri.includes("tcp") ? "tcp" : "udp";
       expect(new Set(harness.node.nodes().map((peer) => peer.transport))).toEqual(new Set([transport]));
     });
+
+  test("names: who is met by a name over TLS may have a certificate for the name, while DNS leads there", () => {
+    const uri = `sips:_sips._tcp.${NAME}`;
+    const address = { transport: "tls", host: "127.0.0.1", port: 5061 } as const;
+    const node = new DmqNode({ address, notificationAddresses: [uri], multiNotify: true }, seededRandom(1));
+    let now = 0;
+    const settle = (): { endpoints: Endpoint[]; asked: boolean } => {
+      const endpoints: Endpoint[] = [];
+      let asked = false;
+      for (let output = node.poll(); output !== undefined; output = node.poll()) {
+        if (output.type === "transmit") endpoints.push(output.to);
+        if (output.type === "resolve") asked = true;
+      }
+      return { endpoints, asked };
+    };
+    const answered = (ip: string): Endpoint[] => {
+      const services = [{ ip, port: 5061 }];
+      const host = `_sips._tcp.${NAME}`;
+      node.handle({ type: "resolved", host, addresses: [], services, complete: true, ttlMs: 1_000 }, now);
+      return settle().endpoints;
+    };
+    const at = (ip: string, domain?: string): Endpoint =>
+      ({ transport: "tls", ip, port: 5061, ...(domain !== undefined && { domain }) }) as Endpoint;
+    node.start(now);
+    expect(settle().asked).toBe(true);
+    expect(answered("127.0.0.2")).toEqual([at("127.0.0.2", NAME)]);
+    let asked = false;
+    while (!asked && now < 60 * SECOND) {
+      now = node.nextTimeout() ?? now;
+      node.handleTimeout(now);
+      asked = settle().asked;
+    }
+    expect(answered("127.0.0.3")).toEqual([at("127.0.0.3", NAME)]);
+    const left = node.send("channel1", "sip:127.0.0.2:5061;transport=tls", new Uint8Array(), {}, now);
+    expect(left).toBeGreaterThan(0);
+    expect(settle().endpoints).toEqual([at("127.0.0.2")]);
+  });
 
   test("names: an address is asked for as it is where it is a literal", () => {
     const harness = multi("sip:127.0.0.2:5090");

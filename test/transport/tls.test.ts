@@ -133,6 +133,35 @@ describeTls("tls", () => {
     expect(a.transport.connections()).toBe(3);
   });
 
+  test("tls: where a domain led to an IP, a certificate for either is good, and one for neither is not", async () => {
+    const client = await streams(good, undefined);
+    for (const names of ["DNS:bus.example", "IP:127.0.0.1"]) {
+      const server = await streams(made.issue(authority, names));
+      client.transport.send({ ...server.endpoint, domain: "bus.example" }, undefined, Buffer.from("x"));
+      await until("the octet", () => server.sink.octets().length === 1);
+    }
+    const other = await streams(made.issue(authority, "DNS:other.example"));
+    const why = await refusal(await streams(good, undefined), { ...other.endpoint, domain: "bus.example" });
+    expect(why).toContain("is not for 127.0.0.1 or bus.example, but for DNS:other.example");
+  });
+
+  test("tls: a connection for a domain is none for the bare IP", async () => {
+    const server = await streams(made.issue(authority, "DNS:bus.example"));
+    const client = await streams(good, undefined);
+    client.transport.send({ ...server.endpoint, domain: "bus.example" }, undefined, Buffer.from("x"));
+    await until("the octet", () => server.sink.octets().length === 1);
+    client.transport.send(server.endpoint, undefined, Buffer.from("y"));
+    await until("the refusal", () => client.sink.refusals.length === 1);
+    expect(server.sink.octets().toString()).toBe("x");
+  });
+
+  test("tls: the dot at the end of a name is DNS's, not the certificate's", async () => {
+    const server = await streams(good);
+    const client = await streams(good, undefined);
+    client.transport.send({ ...server.endpoint, name: "node1.example." }, undefined, Buffer.from("x"));
+    await until("the octet", () => server.sink.octets().length === 1);
+  });
+
   const servers: [what: string, options: () => Pair, name: string | undefined, reason: RegExp][] = [
     [
       "an expired certificate",
