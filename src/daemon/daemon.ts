@@ -2,6 +2,7 @@
  * The process behind `dmq serve`: a running node, its control sockets, its log and its snapshot. It owns no signal and
  * ends no process; the command does.
  */
+import { statSync } from "node:fs";
 import type { DmqConfig } from "../config/schema.ts";
 import { DEFAULT_SERVER_ADDRESS } from "../config/schema.ts";
 import type { Logger } from "../core/logger.ts";
@@ -56,7 +57,12 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
       handlers.bind(fresh);
     },
   );
-  const reload = (): Promise<string[]> => reloadTls(node, log);
+  warnOfKey(config.tlsKey, log);
+  const reload = async (): Promise<string[]> => {
+    const what = await reloadTls(node, log);
+    warnOfKey(config.tlsKey, log);
+    return what;
+  };
   const done = Promise.withResolvers<void>();
   let serving: Promise<Carriers> | undefined;
   let ending: Promise<void> | undefined;
@@ -96,6 +102,13 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
 function tlsOf(config: DmqConfig): TlsOptions {
   const { tlsCert: cert, tlsKey: key, tlsCa: ca, tlsVerify: verify, tlsRequireClientCert: requireClientCert } = config;
   return { cert, key, ca, verify, requireClientCert };
+}
+
+/** It was read a moment ago; what is no file (a pipe of the shell's) has no permissions that count. */
+function warnOfKey(path: string | undefined, log: Logger): void {
+  const found = path === undefined ? undefined : statSync(path, { throwIfNoEntry: false });
+  if (found?.isFile() !== true || (found.mode & 0o004) === 0) return;
+  log.warn(`tls_key ${path} can be read by every account of this machine: chmod o-r`);
 }
 
 async function reloadTls(node: RunningNode, log: Logger): Promise<string[]> {

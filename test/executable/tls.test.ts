@@ -1,6 +1,6 @@
 /** `dmq serve` with TLS options and places to listen: what an operator sees at a start, at a reload, and when he got it wrong. */
 import { afterAll, expect, test } from "bun:test";
-import { copyFileSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { connect } from "node:tls";
 import { Certificates, describeTls } from "../helpers/certificates.ts";
@@ -148,6 +148,13 @@ describeTls("serve with certificates", () => {
       await until(async () => (await serialAt(port)) !== second, 5_000, "the third certificate");
       const third = await serialAt(port);
       expect(daemon.log).toBe("");
+      chmodSync(live.key, 0o644);
+      expect((await daemon.run(["reload"])).code).toBe(0);
+      await until(
+        () => daemon.log.includes("can be read by every account"),
+        5_000,
+        "the warning of a key that all can read",
+      );
       writeFileSync(live.cert, "nothing");
       const failed = await daemon.run(["reload"]);
       expect([failed.code, failed.stdout]).toEqual([9, ""]);
