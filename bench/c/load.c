@@ -4,7 +4,8 @@
  * Closed loop: --outstanding requests are under way at any time. Open loop: --rate requests a second leave when they are due,
  * whatever comes back, and a latency counts from when its request was due and not from when it got out.
  * An answer counts if its branch is that of a request under way and its status is 2xx; for one in 256 the other headers
- * that an answer repeats are looked at too. What has no answer after a second is lost.
+ * that an answer repeats are looked at too. What has no answer after a second is lost,
+ * and counts as one second in the latencies.
  *
  * It never sleeps: it has a core of its own, and `idle` says what share of the run it found nothing to do. At 0 it would be
  * the bottleneck.
@@ -88,10 +89,16 @@ static void write_template(const char *to, const char *own, const char *transpor
 	request_size = at + (size_t)body;
 }
 
+/* What is lost counts as a second in the latencies: a server must not look better for dropping what it is late with. */
+static void lose(void) {
+	lost++;
+	note(&latency, LOST_NS);
+}
+
 /* Makes `to`, a copy of the template, the next request, which was due `at`. */
 static void fill(char *to, uint64_t at) {
 	uint32_t number = next_number++, slot = number % RING;
-	if (ring[slot].at != 0) lost++;
+	if (ring[slot].at != 0) lose();
 	ring[slot].number = number, ring[slot].at = at;
 	uint64_t id = (uint64_t)run_id << 32 | number;
 	hex(to + branch_at, id, 16), hex(to + call_id_at, id, 16);
@@ -106,7 +113,7 @@ static uint64_t under_way(void) { return sent - answered - lost; }
 /* Gives up what was sent more than a second ago. */
 static void expire(uint64_t now) {
 	for (int i = 0; i < RING; i++)
-		if (ring[i].at != 0 && ring[i].at + LOST_NS < now) ring[i].at = 0, lost++;
+		if (ring[i].at != 0 && ring[i].at + LOST_NS < now) ring[i].at = 0, lose();
 }
 
 /* ---- answers --------------------------------------------------------------------------------------------------- */
@@ -347,7 +354,7 @@ static void settle(const plan *p) {
 			if (p->is_udp) receive_datagrams(connections[i].fd);
 			else flush(&connections[i]), receive_stream(&connections[i]);
 		}
-	lost += under_way();
+	while (under_way() > 0) lose();
 }
 
 static void report(uint64_t in_time, double seconds, uint64_t idle) {
