@@ -24,3 +24,17 @@ export function concatBytes(parts: readonly Uint8Array[]): Uint8Array {
   }
   return whole;
 }
+
+/** Bun's own copy takes a third of the time of `set` with a view, and makes none. */
+const COPY = Buffer.prototype.copy as (
+  this: Uint8Array,
+  target: Uint8Array,
+  at: number,
+  start: number,
+  end: number,
+) => number;
+
+/** Copies `from[start, end)` to `to` at `at`. */
+export function copyBytes(from: Uint8Array, start: number, end: number, to: Uint8Array, at: number): void {
+  COPY.call(from, to, at, start, end);
+}

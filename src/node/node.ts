@@ -31,6 +31,7 @@ import type {
 import { buildKdmq, checkChannel, checkHeaderText } from "./kdmq.ts";
 import { Members } from "./members.ts";
 import { type NodeOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
+import { ChannelNames, OrdinaryMessage, type PeerLookup } from "./ordinary-message.ts";
 import { Outbox } from "./outbox.ts";
 import { peerInfo } from "./peer-info.ts";
 import { hasPassed, type Original, originalOf, readOriginal, replicaFor } from "./replica.ts";
@@ -101,6 +102,8 @@ export class DmqNode {
   private readonly serving: Serving;
   private readonly framers = new Map<Flow, Framer>();
   private routing: Routing = "none";
+  private readonly channelNames = new ChannelNames();
+  private readonly peers: PeerLookup = (from, source) => this.peerOf(from, source);
   /** By which we know copies of ours; there is none before the first. */
   private replicaTag: string | undefined;
   private leaveDeadline: Instant | undefined;
@@ -426,7 +429,7 @@ export class DmqNode {
     const pending = this.serving.take(id);
     if (pending === undefined) return false;
     if (pending.request.method !== "KDMQ") {
-      this.serving.hold(pending, now);
+      this.serving.hold(pending);
       throw new UsageError(`a ${pending.request.method} request has no channel: expected KDMQ`);
     }
     this.onKdmq(pending, now, mode);
@@ -445,7 +448,28 @@ export class DmqNode {
 
   private onDatagram(bytes: Uint8Array, from: Endpoint, now: Instant): void {
     this.counters.received++;
+    if (this.isOrdinary(bytes, from, 0, now)) return;
     this.onMessage(parseMessage(bytes, "datagram"), from, 0, now);
+  }
+
+  /**
+   * The short way of an ordinary channel message: read, told from a retransmission and given to its channel without making
+   * anything of it that nobody asks for.
+   *
+   * @returns false where it is something else, and nothing has happened
+   */
+  private isOrdinary(bytes: Uint8Array, source: Endpoint, flow: Flow, now: Instant): boolean {
+    if (this.routing === "all") return false;
+    const scan = this.serving.readOrdinary(bytes, flow !== 0);
+    if (scan === undefined) return false;
+    const channel = this.channelNames.of(bytes, scan.channelStart, scan.channelEnd);
+    if (channel === this.options.notificationChannel) return false;
+    const pending = this.serving.admitOrdinary(source, flow, now);
+    if (pending === undefined) return true;
+    this.counters.messagesReceived++;
+    if (this.isOverloaded(pending, channel, now)) return true;
+    this.outbox.event({ type: "message", message: new OrdinaryMessage(pending, channel, scan, this.peers) });
+    return true;
   }
 
   private onChunk(bytes: Uint8Array, from: Endpoint, flow: Flow, now: Instant): void {
@@ -520,7 +544,7 @@ export class DmqNode {
 
   private onRouted(pending: Pending, now: Instant): void {
     const { request, source, transaction } = pending;
-    if (this.isOverloaded(pending, `${request.method} request`, now)) return;
+    if (this.isOverloaded(pending, request.method, now)) return;
     const { method, uri, body } = request;
     const fromNode = this.isFromNode(source.ip);
     this.outbox.event({
@@ -577,7 +601,7 @@ export class DmqNode {
 
   private onChannelMessage(pending: Pending, channel: string, now: Instant, mode?: HandlerMode): void {
     this.counters.messagesReceived++;
-    if (this.isOverloaded(pending, `message on ${channel}`, now)) return;
+    if (this.isOverloaded(pending, channel, now)) return;
     const message = this.messageOf(pending, channel);
     this.outbox.event({ type: "message", message, ...(mode !== undefined && { mode }) });
   }
@@ -586,10 +610,10 @@ export class DmqNode {
   private isOverloaded(pending: Pending, what: string, now: Instant): boolean {
     const { waiting } = this.serving;
     if (this.leaveDeadline === undefined && waiting < this.options.pendingMessages) {
-      this.serving.hold(pending, now);
+      this.serving.hold(pending);
       return false;
     }
-    this.warnings.warn("overload", `${what} refused: leaving, or ${waiting} wait for a handler`, now);
+    this.warnings.warn("overload", `request refused (${what}): leaving, or ${waiting} wait for a handler`, now);
     this.serving.respond(pending, { status: 503, retryAfterSeconds: 2 }, now);
     return true;
   }
@@ -597,13 +621,13 @@ export class DmqNode {
   private messageOf(pending: Pending, channel: string): ChannelMessage {
     const { request, source, transaction } = pending;
     const { headers } = request;
-    const address = fromAddress(request, source);
+    const from = fromUri(request) ?? "";
     const maxForwards = headers.get("Max-Forwards");
     return {
       id: transaction,
       channel,
-      from: fromUri(request) ?? "",
-      peer: address === undefined ? undefined : this.members.registry.find(address)?.uri,
+      from,
+      peer: this.peerOf(from, source),
       source,
       callId: headers.get("Call-ID") ?? "",
       contentType: headers.get("Content-Type"),
@@ -687,6 +711,12 @@ export class DmqNode {
     this.gone = true;
     this.requests.cancelAll(now);
     this.outbox.event({ type: "left" });
+  }
+
+  /** URI of the peer that a From URI names; one that calls itself 0.0.0.0 is where the request came from. */
+  private peerOf(from: string, source: Endpoint): string | undefined {
+    const address = parseAddress(from, source.ip);
+    return address instanceof ProtocolError ? undefined : this.members.registry.find(address)?.uri;
   }
 
   private find(uri: string): Peer | undefined {

@@ -7,7 +7,7 @@
 import { DeadlineQueue } from "../core/deadline-queue.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import type { Duration, Instant } from "../core/time.ts";
-import { ClientTransactions } from "../transaction/table.ts";
+import { ClientTransactions } from "../transaction/clients.ts";
 
 export type RequestKind = "message" | "replica" | "ping" | "join" | "probe" | "relay" | "leave";
 

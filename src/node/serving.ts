@@ -4,18 +4,21 @@
  * It absorbs retransmissions (RFC 3261 §17.2.2), holds a request while a handler or a route thinks about it, and builds the
  * answer from the request's own octets. What a request means is not its business.
  */
-import { DeadlineQueue } from "../core/deadline-queue.ts";
+import { assert } from "../core/assert.ts";
+import { encodeUtf8 } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { ProtocolError, UsageError } from "../core/errors.ts";
 import { type Random, token } from "../core/random.ts";
 import type { Instant } from "../core/time.ts";
 import { isToken } from "../sip/grammar.ts";
 import type { SipRequest } from "../sip/message.ts";
+import { AnswerWriter, OrdinaryRequest } from "../sip/ordinary.ts";
+import { RequestScan } from "../sip/scan.ts";
 import { isHeaderSafe, ResponseWriter, reasonPhrase } from "../sip/serialize.ts";
 import { responseDestination, topVia } from "../sip/via.ts";
-import { hasMagicCookie, serverKey } from "../transaction/key.ts";
+import { Fingerprinter, hasMagicCookie, serverKey } from "../transaction/key.ts";
 import { isAnswerStatus } from "../transaction/server.ts";
-import { ServerTransactions } from "../transaction/table.ts";
+import { ServerTransactions } from "../transaction/servers.ts";
 import type { Answer, Flow, NodeCounters } from "./io.ts";
 import type { ResolvedOptions } from "./options.ts";
 import type { Outbox } from "./outbox.ts";
@@ -27,8 +30,6 @@ const SERVER_TRANSACTIONS_MAX = 65_536;
 const ANSWER_BODY_BYTES_MAX = 60_000;
 /** Reason, content type and added headers of an answer, in characters; beside the largest body they still fit a datagram. */
 const ANSWER_TEXT_MAX = 4_096;
-/** A request over UDP is repeated for 64·T1: what has no answer by then needs none. */
-const PENDING_MS = 32_000;
 /** What an answer copies from its request, or what is written for it (RFC 3261 §8.2.6). */
 const OWN_HEADERS = new Set(
   ["via", "from", "to", "call-id", "cseq", "content-length", "content-type", "server", "retry-after"].concat(
@@ -55,62 +56,88 @@ export interface ServingContext {
 }
 
 export class Serving {
-  private readonly servers = new ServerTransactions(SERVER_TRANSACTIONS_MAX);
+  private readonly servers = new ServerTransactions<Pending>(SERVER_TRANSACTIONS_MAX);
+  private readonly fingerprints: Fingerprinter;
   private readonly writer = new ResponseWriter();
-  private readonly held = new Map<number, Pending>();
-  private readonly heldUntil = new DeadlineQueue<number>();
+  private readonly answers = new AnswerWriter();
+  private readonly scan = new RequestScan();
+  /** The request that `scan` speaks of. */
+  private scanned: Uint8Array | undefined;
+  /** Status lines by code, each with the reason that it was written for. */
+  private readonly heads = new Map<number, { reason: string; octets: Uint8Array }>();
   private readonly context: ServingContext;
   private readonly toTag: string;
-
+  private readonly tag: Uint8Array;
+  private readonly tail: Uint8Array;
   constructor(context: ServingContext) {
     this.context = context;
     this.toTag = token(context.random, 2);
+    this.tag = encodeUtf8(`;tag=${this.toTag}`);
+    this.tail = encodeUtf8(`Server: ${context.options.userAgent}\r\nContent-Length: 0\r\n\r\n`);
+    this.fingerprints = new Fingerprinter(context.random.u32(), context.random.u32());
   }
 
   /** The server transaction of a request; `undefined` for a retransmission, which is answered as before. */
   admit(request: SipRequest, source: Endpoint, flow: Flow, now: Instant): Pending | undefined {
     const via = topVia(request);
     if (via === undefined || via instanceof ProtocolError) return undefined;
-    const seen = this.servers.receive(transactionKey(request, via), source, flow, now);
-    if (seen.verdict === "new") return { request, source, flow, transaction: seen.id };
+    const id = this.servers.receive(this.fingerprints.ofText(transactionKey(request, via)), source.transport, now);
+    return id === 0 ? this.repeat() : { request, source, flow, transaction: id };
+  }
+
+  /**
+   * Reads an ordinary request, the short way.
+   *
+   * @returns what the scan found; `undefined` where it is not ordinary, or none, and parse.ts has to decide
+   */
+  readOrdinary(bytes: Uint8Array, isStream: boolean): RequestScan | undefined {
+    this.scanned = this.scan.read(bytes, isStream) ? bytes : undefined;
+    return this.scanned === undefined ? undefined : this.scan;
+  }
+
+  /** As `admit`, of the request that `readOrdinary` has just read. */
+  admitOrdinary(source: Endpoint, flow: Flow, now: Instant): Pending | undefined {
+    const { scan, scanned } = this;
+    assert(scanned !== undefined, "an ordinary request is admitted after it was read");
+    const { viaHost, viaHostEnd, viaPort, branch, branchEnd } = scan;
+    const hostPortEnd = viaPort === 0 ? viaHostEnd : branch - BRANCH_PARAMETER_BYTES;
+    const { fingerprints } = this;
+    const key = fingerprints.ofParts("KDMQ", scanned, viaHost, hostPortEnd, viaPort !== 0, branch, branchEnd);
+    const id = this.servers.receive(key, source.transport, now);
+    return id === 0 ? this.repeat() : { request: new OrdinaryRequest(scanned), source, flow, transaction: id };
+  }
+
+  private repeat(): undefined {
     this.context.counters.retransmissionsReceived++;
-    if (seen.answer !== undefined) this.context.outbox.push({ type: "transmit", ...seen.answer });
-    return undefined;
+    const answer = this.servers.repeated;
+    if (answer !== undefined) this.context.outbox.push({ type: "transmit", ...answer });
   }
 
   /** Requests that wait for a handler or a route. */
   get waiting(): number {
-    return this.held.size;
+    return this.servers.noted;
   }
 
-  /** Keeps a request until its answer comes, 32 s at most. */
-  hold(pending: Pending, now: Instant): void {
-    this.held.set(pending.transaction, pending);
-    this.heldUntil.set(pending.transaction, now + PENDING_MS);
+  /** Keeps a request until its answer comes, for as long as copies of it may come (37 s). */
+  hold(pending: Pending): void {
+    this.servers.note(pending.transaction, pending);
   }
 
   /** Takes a request that waits; `undefined` if it has been answered, or waited too long. */
   take(id: number): Pending | undefined {
-    const pending = this.held.get(id);
-    this.held.delete(id);
-    this.heldUntil.delete(id);
-    return pending;
+    return this.servers.takeNote(id);
   }
 
   handleTimeout(now: Instant): void {
     this.servers.handleTimeout(now);
-    for (let id = this.heldUntil.take(now); id !== undefined; id = this.heldUntil.take(now)) this.held.delete(id);
   }
 
   nextTimeout(): Instant | undefined {
-    const servers = this.servers.nextTimeout();
-    const held = this.heldUntil.next();
-    if (servers === undefined || held === undefined) return servers ?? held;
-    return Math.min(servers, held);
+    return this.servers.nextTimeout();
   }
 
   /**
-   * Answers a request that waits; a second answer, or one after 32 s, is ignored.
+   * Answers a request that waits; a second answer, or one that comes too late for any copy, is ignored.
    *
    * @throws UsageError for a status that is not final, or 408, which RFC 4320 forbids, and for text that breaks its line
    */
@@ -119,29 +146,32 @@ export class Serving {
     if (fault !== undefined) throw new UsageError(fault);
     const pending = this.take(id);
     if (pending === undefined) return;
-    const { body, ...bare } = answer;
-    const wanted = body !== undefined && mayHaveBody(pending.request);
-    if (body !== undefined && body.length > 0 && !wanted) {
+    const { body } = answer;
+    if (body === undefined) {
+      this.respond(pending, answer, now);
+      return;
+    }
+    const wanted = mayHaveBody(pending.request);
+    if (body.length > 0 && !wanted) {
       this.context.counters.guardsHit++;
       const text = "the answer's body was left out: the request has no Accept header";
       this.context.warnings.warn("body-dropped", text, now);
     }
     const isTooLarge = wanted && pending.source.transport === "udp" && body.length > ANSWER_BODY_BYTES_MAX;
     if (isTooLarge) this.respond(pending, { status: 500, reason: "Answer Too Large For A Datagram" }, now);
-    else this.respond(pending, wanted ? answer : bare, now);
+    else this.respond(pending, wanted ? answer : withoutBody(answer), now);
   }
 
   /** Sends the answer to an admitted request, and keeps it for retransmissions. */
   respond(to: Pending, answer: Answer, now: Instant): void {
+    if (to.request instanceof OrdinaryRequest && isBare(answer) && this.respondOrdinary(to, answer, now)) return;
     const via = topVia(to.request);
     if (via === undefined || via instanceof ProtocolError) return;
-    const { options, outbox } = this.context;
+    const { options } = this.context;
     const headers: [string, string][] = (answer.headers ?? []).map(([name, value]) => [name, value]);
     headers.push(["Server", options.userAgent]);
     if (answer.retryAfterSeconds !== undefined) headers.push(["Retry-After", String(answer.retryAfterSeconds)]);
-    // The buffer is used again only while nobody waits for what stands in it.
-    const writer = outbox.isEmpty() ? this.writer : new ResponseWriter();
-    const octets = writer.write(to.request, to.source, {
+    const written = this.writer.write(to.request, to.source, {
       status: answer.status,
       reason: answer.reason ?? reasonPhrase(answer.status),
       toTag: this.toTag,
@@ -150,10 +180,61 @@ export class Serving {
         ? {}
         : { body: answer.body, contentType: answer.contentType ?? "text/plain" }),
     });
-    const destination = responseDestination(via, to.source);
-    const kept = this.servers.respond(to.transaction, answer.status, octets, destination, to.flow, now);
-    if (kept) outbox.push({ type: "transmit", to: destination, flow: to.flow, bytes: octets });
+    this.send(to, answer.status, this.answers.keep(written), responseDestination(via, to.source), now);
   }
+
+  /** @returns false where the topmost Via has to be told where the request came from */
+  private respondOrdinary(to: Pending, answer: Answer, now: Instant): boolean {
+    const { bytes } = to.request;
+    // An answer that comes later finds the scan with another request: reading it again costs less than keeping offsets.
+    if (this.scanned !== bytes) {
+      this.scan.read(bytes, false);
+      this.scanned = bytes;
+    }
+    const { scan } = this;
+    if (!standsAt(bytes, scan.viaHost, scan.viaHostEnd, to.source.ip)) return false;
+    const octets = this.answers.write(scan, bytes, this.headOf(answer), this.tag, this.tail);
+    this.send(to, answer.status, octets, answerEndpoint(to.source, scan.viaPort), now);
+    return true;
+  }
+
+  private send(to: Pending, status: number, bytes: Uint8Array, destination: Endpoint, now: Instant): void {
+    if (!this.servers.respond(to.transaction, status, bytes, destination, to.flow, now)) return;
+    this.context.outbox.push({ type: "transmit", to: destination, flow: to.flow, bytes });
+  }
+
+  private headOf({ status, reason = reasonPhrase(status) }: Answer): Uint8Array {
+    const known = this.heads.get(status);
+    if (known?.reason === reason) return known.octets;
+    const octets = encodeUtf8(`SIP/2.0 ${status} ${reason}\r\n`);
+    this.heads.set(status, { reason, octets });
+    return octets;
+  }
+}
+
+/** `;branch=` stands between the sent-by and the branch. */
+const BRANCH_PARAMETER_BYTES = 8;
+
+/** An answer of a status line and the headers that every answer has. */
+function isBare({ headers, body, retryAfterSeconds }: Answer): boolean {
+  return headers === undefined && retryAfterSeconds === undefined && (body === undefined || body.length === 0);
+}
+
+function withoutBody({ body, ...rest }: Answer): Answer {
+  return rest;
+}
+
+function standsAt(b: Uint8Array, start: number, end: number, text: string): boolean {
+  if (end - start !== text.length) return false;
+  for (let i = 0; i < text.length; i++) if (b[start + i] !== text.charCodeAt(i)) return false;
+  return true;
+}
+
+/** `responseDestination` of a Via without rport, made anew only where it is not the source itself. */
+function answerEndpoint(source: Endpoint, viaPort: number): Endpoint {
+  const port = viaPort === 0 ? 5060 : viaPort;
+  if (source.transport !== "udp" || port === source.port) return source;
+  return { transport: "udp", ip: source.ip, port };
 }
 
 /** A Kamailio reads the body of a 200 to a KDMQ as a node list (dmq.md 11.2): only who asks for one gets one. */
@@ -168,6 +249,9 @@ function mayHaveBody(request: SipRequest): boolean {
  */
 export function answerFault(answer: Answer): string | undefined {
   const { status, reason = "", contentType = "", headers = [], body, retryAfterSeconds = 0 } = answer;
+  // The one that nearly all are.
+  if (status === 200 && answer.reason === undefined && answer.contentType === undefined && body === undefined)
+    if (isBare(answer)) return undefined;
   if (status < 200 || !isAnswerStatus(status))
     return `a request cannot be answered with ${status}: expected 200 to 699, and not 408`;
   if (!isHeaderText(reason) || !isHeaderText(contentType))

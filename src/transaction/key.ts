@@ -54,3 +54,84 @@ function legacyKey(parts: ServerKeyParts): string {
   }
   return key;
 }
+
+/**
+ * 64 bits of a key. Equal keys have equal fingerprints; that two keys share one by chance is less likely than an error of the
+ * machine's memory, and on purpose it takes the seed, which is drawn at each start.
+ */
+export interface Fingerprint {
+  high: number;
+  low: number;
+}
+
+/** Makes fingerprints of keys, octet by octet, with one seed. The result is used again: whoever keeps it copies it. */
+export class Fingerprinter {
+  private readonly seedHigh: number;
+  private readonly seedLow: number;
+  private readonly result: Fingerprint = { high: 0, low: 0 };
+
+  constructor(seedHigh: number, seedLow: number) {
+    this.seedHigh = seedHigh;
+    this.seedLow = seedLow;
+  }
+
+  /** Of a text of `serverKey`. */
+  ofText(text: string): Fingerprint {
+    this.begin();
+    for (let i = 0; i < text.length; i++) {
+      const code = text.charCodeAt(i);
+      // Characters above Latin-1 are two octets here; remote text has them only where nothing of it is in order.
+      this.add(code & 0xff);
+      if (code > 0xff) this.add(code >> 8);
+    }
+    return this.end();
+  }
+
+  /**
+   * Of a request whose parts stand in its octets: the same as `ofText(serverKey(…))` of the same request.
+   *
+   * @param host    of an IPv4 sent-by with its port, as `host:port` or `host`
+   * @param branch  with the magic cookie
+   */
+  ofParts(
+    method: string,
+    b: Uint8Array,
+    host: number,
+    hostEnd: number,
+    hasPort: boolean,
+    branch: number,
+    branchEnd: number,
+  ): Fingerprint {
+    this.begin();
+    for (let i = 0; i < method.length; i++) this.add(method.charCodeAt(i));
+    this.add(0x20);
+    for (let i = host; i < hostEnd; i++) this.add(b[i] as number);
+    if (!hasPort) this.add(0x3a);
+    this.add(0x20);
+    for (let i = branch; i < branchEnd; i++) this.add(b[i] as number);
+    return this.end();
+  }
+
+  private begin(): void {
+    this.result.high = this.seedHigh;
+    this.result.low = this.seedLow;
+  }
+
+  /** Two multiplicative hashes with different primes (FNV's and one of MurmurHash3's). */
+  private add(octet: number): void {
+    const { result } = this;
+    result.low = Math.imul(result.low ^ octet, 0x01000193);
+    result.high = Math.imul(result.high ^ octet, 0x85ebca6b) ^ (result.high >>> 15);
+  }
+
+  /** Spreads the last octets over all bits. */
+  private end(): Fingerprint {
+    const { result } = this;
+    let low = result.low ^ (result.low >>> 16);
+    low = Math.imul(low, 0x7feb352d);
+    low ^= low >>> 15;
+    result.low = low >>> 0;
+    result.high >>>= 0;
+    return result;
+  }
+}

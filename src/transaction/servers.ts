@@ -1,0 +1,314 @@
+/**
+ * Requests that came in: tells a new one from a retransmission, keeps what it was answered for as long as copies of it may
+ * come, and what it waits for until then (RFC 3261 §17.2.2, §17.2.3).
+ *
+ * Transactions are rows of typed arrays and not objects, because there is one for every message of a busy node. A row is found
+ * by the fingerprint of its key; the waiting and the answered ones are two lists through the rows, oldest first, so that
+ * nothing has a timer and every call costs the same however many there are. Their number and the octets of their answers are
+ * bounded: whoever floods us shortens the memory, he does not grow it.
+ *
+ * A failed transmission of an answer ends no transaction here, although Figure 8 has such an arrow: an error on the shared UDP
+ * socket may belong to another peer, and the handler would run a second time for the next retransmission.
+ */
+import { assert } from "../core/assert.ts";
+import { type Endpoint, isReliable, type Transport } from "../core/endpoint.ts";
+import { UsageError } from "../core/errors.ts";
+import type { Instant } from "../core/time.ts";
+import type { Fingerprint } from "./key.ts";
+import { isAnswerStatus, isEarlyTrying, type ServerState, serverStep } from "./server.ts";
+import { type TimerSettings, timerJ, timerSettings } from "./timers.ts";
+
+/** What goes out again when a request comes again: `flow` as the answer had it. */
+export interface StoredAnswer {
+  readonly to: Endpoint;
+  readonly flow: number;
+  readonly bytes: Uint8Array;
+}
+
+/** Octets of answers that are kept for retransmissions, unless the constructor is told otherwise. */
+const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
+const ROWS_MIN = 64;
+const NONE = -1;
+
+/** A list through the rows: `first` is the oldest. */
+interface RowList {
+  first: number;
+  last: number;
+}
+
+/** @typeParam T  what the transaction user notes of a request that waits for its answer */
+export class ServerTransactions<T> {
+  /** Of the retransmission that `receive` found last: what it was answered, if it was. */
+  repeated: StoredAnswer | undefined;
+  /** Notes that were made and not taken. */
+  noted = 0;
+  private readonly limit: number;
+  private readonly answerBytesMax: number;
+  private readonly settings: TimerSettings;
+  private readonly waiting: RowList = { first: NONE, last: NONE };
+  private readonly completed: RowList = { first: NONE, last: NONE };
+  private rows = 0;
+  private count = 0;
+  private answerBytes = 0;
+  /** Rows that are not in use, chained by `newer`. */
+  private free = NONE;
+  // One element a row.
+  private high = new Uint32Array(0);
+  private low = new Uint32Array(0);
+  private startedAt = new Float64Array(0);
+  private dueAt = new Float64Array(0);
+  private older = new Int32Array(0);
+  private newer = new Int32Array(0);
+  /** The next row of the same bucket. */
+  private chain = new Int32Array(0);
+  /** How often the row was used: part of the number, so that an old number finds nothing. */
+  private uses = new Uint32Array(0);
+  private readonly states: (ServerState | undefined)[] = [];
+  private readonly transports: Transport[] = [];
+  private readonly notes: (T | undefined)[] = [];
+  private readonly answers: (StoredAnswer | undefined)[] = [];
+  private buckets = new Int32Array(0);
+
+  /**
+   * @param limit           transactions at most; for a new one above it the oldest completed one goes, else the oldest
+   * @param answerBytesMax  octets of final answers at most; above it the oldest completed transactions go
+   * @throws UsageError     if the timers are out of bounds or the limit is below 1
+   */
+  constructor(limit: number, timers: Partial<TimerSettings> = {}, answerBytesMax = ANSWER_BYTES_MAX) {
+    if (!(limit >= 1)) throw new UsageError(`limit of server transactions must be 1 or more, got ${limit}`);
+    this.limit = limit;
+    this.answerBytesMax = answerBytesMax;
+    this.settings = timerSettings(timers);
+  }
+
+  /**
+   * Tells a new request from a retransmission (RFC 3261 §17.2.2, §17.2.3).
+   *
+   * @param key        of the request
+   * @param transport  that it came over; it decides about Timer J
+   * @returns          the number of a new transaction; 0 for a retransmission, whose answer is in `repeated`
+   */
+  receive(key: Fingerprint, transport: Transport, now: Instant): number {
+    const known = this.find(key);
+    if (known !== NONE) {
+      this.repeated = this.answerAgain(known);
+      return 0;
+    }
+    if (this.count >= this.limit) this.evict();
+    const row = this.take();
+    this.high[row] = key.high;
+    this.low[row] = key.low;
+    this.startedAt[row] = now;
+    this.dueAt[row] = now + timerJ(this.settings, "udp") + this.settings.t4Ms;
+    this.states[row] = "trying";
+    this.transports[row] = transport;
+    this.chain[row] = this.buckets[this.bucketOf(key.low)] as number;
+    this.buckets[this.bucketOf(key.low)] = row;
+    this.append(this.waiting, row);
+    return this.numberOf(row);
+  }
+
+  /** Notes what belongs to a request that waits. */
+  note(id: number, note: T): void {
+    const row = this.waitingRow(id);
+    if (row === NONE) return;
+    if (this.notes[row] === undefined) this.noted++;
+    this.notes[row] = note;
+  }
+
+  /** What was noted, `undefined` if the request was answered, forgotten, or had no note. It is given once. */
+  takeNote(id: number): T | undefined {
+    const row = this.waitingRow(id);
+    if (row === NONE) return undefined;
+    const note = this.notes[row];
+    this.dropNote(row);
+    return note;
+  }
+
+  private dropNote(row: number): void {
+    if (this.notes[row] === undefined) return;
+    this.notes[row] = undefined;
+    this.noted--;
+  }
+
+  /**
+   * Records the transaction user's answer, which the caller then sends. Over UDP it is kept for Timer J; over streams a final
+   * answer ends the transaction at once.
+   *
+   * @param bytes      nobody writes to them again
+   * @returns          true if the answer is to be sent; false if the number is unknown (evicted, answered on a stream),
+   *                   already has a final answer, or a 100 would be too early for UDP (RFC 4320 §4.1)
+   * @throws UsageError for a status that RFC 4320 forbids: 408, and any provisional one but 100
+   */
+  respond(id: number, status: number, bytes: Uint8Array, to: Endpoint, flow: number, now: Instant): boolean {
+    if (!isAnswerStatus(status)) throw new UsageError(`a non-INVITE request is never answered ${status} (RFC 4320)`);
+    const row = this.waitingRow(id);
+    if (row === NONE) return false;
+    const transport = this.transports[row] as Transport;
+    if (status === 100 && isEarlyTrying(this.settings, transport, now - (this.startedAt[row] as number))) return false;
+    const step = serverStep(this.states[row] as ServerState, status === 100 ? "provisional" : "final", transport);
+    this.states[row] = step.state;
+    this.keep(row, step.state === "terminated" ? undefined : { to, flow, bytes });
+    if (status !== 100) this.finish(row, now);
+    return true;
+  }
+
+  /** Forgets the transactions whose Timer J is due, and those that nobody answered for as long. */
+  handleTimeout(now: Instant): void {
+    for (const list of [this.completed, this.waiting])
+      while (list.first !== NONE && (this.dueAt[list.first] as number) <= now) this.forget(list, list.first);
+  }
+
+  nextTimeout(): Instant | undefined {
+    const completed = this.completed.first === NONE ? undefined : this.dueAt[this.completed.first];
+    const waiting = this.waiting.first === NONE ? undefined : this.dueAt[this.waiting.first];
+    if (completed === undefined || waiting === undefined) return completed ?? waiting;
+    return Math.min(completed, waiting);
+  }
+
+  /** Transactions that are not terminated. */
+  size(): number {
+    return this.count;
+  }
+
+  // --- answers -----------------------------------------------------------------------------------------------------
+
+  private answerAgain(row: number): StoredAnswer | undefined {
+    const step = serverStep(this.states[row] as ServerState, "request", this.transports[row] as Transport);
+    return step.action === "resend" ? this.answers[row] : undefined;
+  }
+
+  private keep(row: number, answer: StoredAnswer | undefined): void {
+    this.answerBytes += (answer?.bytes.length ?? 0) - (this.answers[row]?.bytes.length ?? 0);
+    this.answers[row] = answer;
+  }
+
+  /**
+   * Over UDP the transaction stays for 64·T1 and T4, else it is gone. RFC 3261 has Timer J alone; but the last copy leaves
+   * the client 31.5 s after the first (Timer E) and may be under way for T4, and it must not run a handler again.
+   */
+  private finish(row: number, now: Instant): void {
+    this.dropNote(row);
+    if (isReliable(this.transports[row] as Transport)) {
+      this.forget(this.waiting, row);
+      return;
+    }
+    this.unlink(this.waiting, row);
+    this.dueAt[row] = now + timerJ(this.settings, "udp") + this.settings.t4Ms;
+    this.append(this.completed, row);
+    while (this.answerBytes > this.answerBytesMax && this.completed.first !== NONE)
+      this.forget(this.completed, this.completed.first);
+  }
+
+  private evict(): void {
+    const list = this.completed.first === NONE ? this.waiting : this.completed;
+    assert(list.first !== NONE, "a full table holds a transaction");
+    this.forget(list, list.first);
+  }
+
+  private forget(list: RowList, row: number): void {
+    this.unlink(list, row);
+    this.unchain(row);
+    this.keep(row, undefined);
+    this.dropNote(row);
+    this.states[row] = undefined;
+    this.newer[row] = this.free;
+    this.free = row;
+    this.count--;
+  }
+
+  // --- rows --------------------------------------------------------------------------------------------------------
+
+  /** Row and use: exact up to 2^53, as a row is used 2^32 times at most. */
+  private numberOf(row: number): number {
+    return (this.uses[row] as number) * this.limit + row + 1;
+  }
+
+  private waitingRow(id: number): number {
+    const row = (id - 1) % this.limit;
+    const isWaiting = row < this.rows && (this.states[row] === "trying" || this.states[row] === "proceeding");
+    return isWaiting && this.numberOf(row) === id ? row : NONE;
+  }
+
+  private take(): number {
+    if (this.free === NONE) this.grow();
+    const row = this.free;
+    this.free = this.newer[row] as number;
+    this.uses[row]!++;
+    this.count++;
+    return row;
+  }
+
+  private bucketOf(low: number): number {
+    return low & (this.buckets.length - 1);
+  }
+
+  private find(key: Fingerprint): number {
+    if (this.rows === 0) return NONE;
+    let row = this.buckets[this.bucketOf(key.low)] as number;
+    while (row !== NONE && (this.low[row] !== key.low || this.high[row] !== key.high)) row = this.chain[row] as number;
+    return row;
+  }
+
+  private unchain(row: number): void {
+    const bucket = this.bucketOf(this.low[row] as number);
+    if (this.buckets[bucket] === row) {
+      this.buckets[bucket] = this.chain[row] as number;
+      return;
+    }
+    let before = this.buckets[bucket] as number;
+    while (this.chain[before] !== row) before = this.chain[before] as number;
+    this.chain[before] = this.chain[row] as number;
+  }
+
+  private append(list: RowList, row: number): void {
+    this.older[row] = list.last;
+    this.newer[row] = NONE;
+    if (list.last === NONE) list.first = row;
+    else this.newer[list.last] = row;
+    list.last = row;
+  }
+
+  private unlink(list: RowList, row: number): void {
+    const older = this.older[row] as number;
+    const newer = this.newer[row] as number;
+    if (older === NONE) list.first = newer;
+    else this.newer[older] = newer;
+    if (newer === NONE) list.last = older;
+    else this.older[newer] = older;
+  }
+
+  /** Twice the rows, up to the limit; buckets are as many as the next power of two. */
+  private grow(): void {
+    const before = this.rows;
+    this.rows = Math.min(this.limit, Math.max(ROWS_MIN, before * 2));
+    this.high = grown(this.high, new Uint32Array(this.rows));
+    this.low = grown(this.low, new Uint32Array(this.rows));
+    this.startedAt = grown(this.startedAt, new Float64Array(this.rows));
+    this.dueAt = grown(this.dueAt, new Float64Array(this.rows));
+    this.older = grown(this.older, new Int32Array(this.rows));
+    this.newer = grown(this.newer, new Int32Array(this.rows));
+    this.chain = grown(this.chain, new Int32Array(this.rows));
+    this.uses = grown(this.uses, new Uint32Array(this.rows));
+    for (let row = this.rows - 1; row >= before; row--) {
+      this.newer[row] = this.free;
+      this.free = row;
+    }
+    this.rehash(before);
+  }
+
+  private rehash(used: number): void {
+    this.buckets = new Int32Array(2 ** Math.ceil(Math.log2(this.rows))).fill(NONE);
+    for (let row = 0; row < used; row++) {
+      if (this.states[row] === undefined) continue;
+      const bucket = this.bucketOf(this.low[row] as number);
+      this.chain[row] = this.buckets[bucket] as number;
+      this.buckets[bucket] = row;
+    }
+  }
+}
+
+function grown<A extends { set(from: A): void }>(from: A, to: A): A {
+  to.set(from);
+  return to;
+}
