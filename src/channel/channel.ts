@@ -20,9 +20,11 @@ export interface HandlerContext {
 
 export type Handler = (message: ChannelMessage, context: HandlerContext) => HandlerResult | Promise<HandlerResult>;
 
+const OK: Answer = { status: 200 };
+
 /** What a handler's result means on the wire; RFC 4320 forbids 408 and provisional responses here. */
 export function answerOf(result: HandlerResult): Answer {
-  if (result === undefined || result === null) return { status: 200 };
+  if (result === undefined || result === null) return OK;
   const answer = typeof result === "number" ? { status: result } : result;
   // The text of an exception, say, as reason: what cannot be sent is the handler's mistake and not the sender's.
   return answerFault(answer) === undefined ? answer : { status: 500, reason: "Handler Gave No Valid Answer" };

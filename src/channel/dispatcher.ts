@@ -9,7 +9,7 @@ import { DeadlineQueue } from "../core/deadline-queue.ts";
 import { UsageError } from "../core/errors.ts";
 import type { Duration, Instant } from "../core/time.ts";
 import type { Answer, ChannelMessage, HandlerMode } from "../node/io.ts";
-import { answerOf, type Handler, type HandlerResult } from "./channel.ts";
+import { answerOf, type Handler, type HandlerContext, type HandlerResult } from "./channel.ts";
 
 export interface DispatcherOptions {
   /** Handler runs at a time, default 2. */
@@ -48,6 +48,27 @@ interface Line {
 /** Seconds that a sender is asked to wait after a handler was late. */
 const RETRY_AFTER_SECONDS = 2;
 
+const NOT_FOUND: Answer = { status: 404, reason: "Not Found Peer ID" };
+const ACCEPTED: Answer = { status: 202, reason: "Accepted DMQ" };
+const FAILED: Answer = { status: 500, reason: "Handler Failed" };
+
+/** The context of one run. Few handlers ask for their signal, and an AbortController costs more than all the rest. */
+class RunContext implements HandlerContext {
+  private controller: AbortController | undefined;
+  private reason: Error | undefined;
+
+  get signal(): AbortSignal {
+    this.controller ??= new AbortController();
+    if (this.reason !== undefined) this.controller.abort(this.reason);
+    return this.controller.signal;
+  }
+
+  abort(reason: Error): void {
+    this.reason = reason;
+    this.controller?.abort(reason);
+  }
+}
+
 export class Dispatcher {
   private readonly channels = new Map<string, Registered>();
   private readonly lines = new Map<string, Line>();
@@ -56,8 +77,8 @@ export class Dispatcher {
   /** The line that a message waits in, until it is run or answered for. */
   private readonly waitingIn = new Map<number, Line>();
   private readonly late = new DeadlineQueue<number>();
-  /** What tells a handler that is running that nobody waits for it any more. */
-  private readonly controllers = new Map<number, AbortController>();
+  /** What tells a handler that goes on that nobody waits for it any more. */
+  private readonly contexts = new Map<number, RunContext>();
   private readonly host: DispatcherHost;
   private readonly numWorkers: number;
   private readonly workerSleepMs: Duration;
@@ -115,24 +136,58 @@ export class Dispatcher {
   receive(message: ChannelMessage, mode?: HandlerMode): void {
     const channel = this.channels.get(message.channel);
     if (channel === undefined) {
-      this.host.answer(message.id, { status: 404, reason: "Not Found Peer ID" });
+      this.host.answer(message.id, NOT_FOUND);
       return;
     }
     if (channel.handler === undefined) {
-      this.host.answer(message.id, { status: 202, reason: "Accepted DMQ" });
+      this.host.answer(message.id, ACCEPTED);
+      return;
+    }
+    const isQueued = (mode ?? channel.mode) === "queued";
+    if (isQueued && !this.isIdle()) {
+      this.late.set(message.id, this.host.now() + this.handlerTimeoutMs);
+      this.enqueue(message);
+    } else this.runFresh(message, channel.handler, isQueued);
+    this.host.changed();
+  }
+
+  /** A worker is free, and nobody's order would be broken by a message that goes first. */
+  private isIdle(): boolean {
+    return this.workerSleepMs === 0 && this.busy < this.numWorkers && this.lines.size === 0 && !this.working;
+  }
+
+  /** A message that need not wait. Most handlers end at once: then nothing is kept of it. */
+  private runFresh(message: ChannelMessage, handler: Handler, isQueued: boolean): void {
+    const context = new RunContext();
+    let result: HandlerResult | Promise<HandlerResult>;
+    try {
+      result = handler(message, context);
+    } catch (cause) {
+      this.host.failed(message.channel, cause);
+      this.host.answer(message.id, FAILED);
+      return;
+    }
+    if (!(result instanceof Promise)) {
+      this.host.answer(message.id, answerOf(result));
       return;
     }
     this.late.set(message.id, this.host.now() + this.handlerTimeoutMs);
-    if ((mode ?? channel.mode) === "inline") this.run(message, undefined);
-    else this.enqueue(message);
-    this.host.changed();
+    this.follow(message, isQueued ? this.occupy(message) : undefined, context, result);
+  }
+
+  /** The worker that a message is on, and the line that keeps others of its sender behind it. */
+  private occupy({ channel, from }: ChannelMessage): Line {
+    const line: Line = { key: `${channel} ${from}`, waiting: [], running: true };
+    this.lines.set(line.key, line);
+    this.busy++;
+    return line;
   }
 
   handleTimeout(now: Instant): void {
     for (let id = this.late.take(now); id !== undefined; id = this.late.take(now)) {
       this.withdraw(id);
       this.host.answer(id, { status: 503, reason: "Handler Too Late", retryAfterSeconds: RETRY_AFTER_SECONDS });
-      this.controllers.get(id)?.abort(new Error("handler_timeout is over"));
+      this.contexts.get(id)?.abort(new Error("handler_timeout is over"));
     }
     if (this.nextLook !== undefined && now >= this.nextLook) {
       this.nextLook = undefined;
@@ -150,7 +205,7 @@ export class Dispatcher {
   /** The node has left: what waits is forgotten, and every handler that is running is told that nobody waits for it. */
   abandon(): void {
     for (const id of [...this.waitingIn.keys()]) this.withdraw(id);
-    for (const controller of [...this.controllers.values()]) controller.abort(new Error("the node has left"));
+    for (const context of [...this.contexts.values()]) context.abort(new Error("the node has left"));
   }
 
   /** Handler runs under way. */
@@ -232,24 +287,29 @@ export class Dispatcher {
       this.busy++;
     }
     this.waitingIn.delete(message.id);
-    const controller = new AbortController();
-    this.controllers.set(message.id, controller);
+    const context = new RunContext();
     let result: HandlerResult | Promise<HandlerResult>;
     try {
-      result =
-        handler === undefined
-          ? { status: 202, reason: "Accepted DMQ" }
-          : handler(message, { signal: controller.signal });
+      result = handler === undefined ? ACCEPTED : handler(message, context);
     } catch (cause) {
       this.fail(message, line, cause);
       return;
     }
-    if (result instanceof Promise)
-      result.then(
-        (value) => this.complete(message, line, value),
-        (cause) => this.fail(message, line, cause),
-      );
+    if (result instanceof Promise) this.follow(message, line, context, result);
     else this.complete(message, line, result);
+  }
+
+  private follow(
+    message: ChannelMessage,
+    line: Line | undefined,
+    context: RunContext,
+    result: Promise<HandlerResult>,
+  ): void {
+    this.contexts.set(message.id, context);
+    result.then(
+      (value) => this.complete(message, line, value),
+      (cause) => this.fail(message, line, cause),
+    );
   }
 
   private complete(message: ChannelMessage, line: Line | undefined, result: HandlerResult): void {
@@ -262,12 +322,12 @@ export class Dispatcher {
 
   private fail(message: ChannelMessage, line: Line | undefined, cause: unknown): void {
     this.host.failed(message.channel, cause);
-    if (this.late.delete(message.id)) this.host.answer(message.id, { status: 500, reason: "Handler Failed" });
+    if (this.late.delete(message.id)) this.host.answer(message.id, FAILED);
     this.finish(message, line);
   }
 
   private finish(message: ChannelMessage, line: Line | undefined): void {
-    this.controllers.delete(message.id);
+    this.contexts.delete(message.id);
     if (line === undefined) return;
     this.busy--;
     line.running = false;

@@ -12,6 +12,7 @@ import type { Random } from "../core/random.ts";
 import type { Duration, Instant } from "../core/time.ts";
 import type { Status } from "../membership/status.ts";
 import type {
+  Answer,
   HandlerMode,
   IncomingRequest,
   NodeCounters,
@@ -73,6 +74,8 @@ export class RunningNode {
   private timer: ReturnType<typeof setTimeout> | undefined;
   private timerAt: Instant | undefined;
   private draining = false;
+  private arming = false;
+  private inputAt: Instant = 0;
   private closed = false;
   private closing: Promise<void> | undefined;
   private left: (() => void) | undefined;
@@ -85,21 +88,21 @@ export class RunningNode {
     this.resolver = new Resolver({ servers: options.dnsServers ?? [], families: families(sockets.listeners()) });
     this.dispatcher = new Dispatcher(
       {
-        answer: (id, answer) => this.run((now) => core.answer(id, answer, now)),
-        now: monotonicNow,
+        answer: (id, answer) => this.answer(id, answer),
+        now: () => this.now(),
         failed: (channel, cause) => this.emitFailure(`handler of channel ${channel}`, cause),
-        changed: () => this.arm(),
+        changed: () => this.armSoon(),
       },
       options,
     );
     this.router = new Router(
       {
-        answer: (id, answer) => this.run((now) => core.answer(id, answer, now)),
+        answer: (id, answer) => this.answer(id, answer),
         serve: (id) => this.run((now) => core.serve(id, now)),
         take: (id, mode) => this.run((now) => core.take(id, mode, now)),
         now: monotonicNow,
         failed: (cause) => this.emitFailure("the route", cause),
-        changed: () => this.arm(),
+        changed: () => this.armSoon(),
       },
       options.handlerTimeoutMs ?? HANDLER_TIMEOUT_MS,
     );
@@ -378,8 +381,7 @@ export class RunningNode {
   /** What the transports call. */
   sink(): TransportSink {
     return {
-      received: (from, flow, bytes) =>
-        this.run((now) => this.core.handle({ type: "received", from, flow, bytes }, now)),
+      received: (from, flow, bytes) => this.received(from, flow, bytes),
       closed: (flow, cause) =>
         this.run((now) => this.core.handle({ type: "closed", flow, ...(cause === undefined ? {} : { cause }) }, now)),
       unsent: (to, cause) => {
@@ -389,6 +391,22 @@ export class RunningNode {
       },
       refused: (_remote, cause) => this.warnings.warn("tls-refused", cause.message, monotonicNow()),
     };
+  }
+
+  /** The time of the input that is being worked off: asking the clock for each answer to it would cost more than the answer. */
+  private now(): Instant {
+    return this.draining ? this.inputAt : monotonicNow();
+  }
+
+  private received(from: Endpoint, flow: number, bytes: Uint8Array): void {
+    this.inputAt = monotonicNow();
+    this.core.handle({ type: "received", from, flow, bytes }, this.inputAt);
+    this.drain();
+  }
+
+  private answer(id: number, answer: Answer): void {
+    this.core.answer(id, answer, this.now());
+    this.drain();
   }
 
   private run<T>(call: (now: Instant) => T, drain = true): T {
@@ -406,7 +424,7 @@ export class RunningNode {
     } finally {
       this.draining = false;
     }
-    this.arm();
+    this.armSoon();
   }
 
   private perform(output: Output): void {
@@ -476,6 +494,18 @@ export class RunningNode {
         this.emit(event);
     }
   }
+
+  /** Once for all that one wake-up brings: what is due within it is due now. */
+  private armSoon(): void {
+    if (this.arming || this.closed) return;
+    this.arming = true;
+    setImmediate(this.onArm);
+  }
+
+  private readonly onArm = (): void => {
+    this.arming = false;
+    this.arm();
+  };
 
   /** One timer for everything; an early one is harmless, so it is moved only when something is due before it. */
   private arm(): void {

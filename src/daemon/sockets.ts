@@ -88,19 +88,26 @@ export class Sockets {
    * @returns the reason why nothing here can send to that endpoint at all; the caller has to tell the core
    */
   send(to: Endpoint, flow: number | undefined, bytes: Uint8Array, close?: boolean): TransportError | undefined {
-    const all: readonly (UdpTransport | StreamTransport)[] = to.transport === "udp" ? this.udp : this.streams;
-    let transports = all.filter(({ listener }) => listener.transport === to.transport);
-    if (to.transport === "tls" && transports.length === 0) transports = this.openTlsClient();
-    const known = flow === undefined ? undefined : this.streams.find((stream) => stream.has(flow));
-    const transport =
-      known ?? transports.find(({ listener }) => isIpv6(listener.ip) === isIpv6(to.ip)) ?? transports[0];
-    if (transport === undefined) {
-      const cause = new Error(`this node has no ${to.transport} socket (server_socket)`);
-      return new TransportError("transport-send", "send to", endpointKey(to), cause);
+    if (to.transport === "udp") {
+      const udp = this.udpFor(to);
+      udp?.send(to, bytes);
+      return udp === undefined ? noSocket(to) : undefined;
     }
-    if (to.transport === "udp") (transport as UdpTransport).send(to, bytes);
-    else (transport as StreamTransport).send(to, flow, bytes, close);
-    return undefined;
+    const stream = this.streamFor(to, flow);
+    stream?.send(to, flow, bytes, close);
+    return stream === undefined ? noSocket(to) : undefined;
+  }
+
+  private udpFor(to: Endpoint): UdpTransport | undefined {
+    // Nearly every node has one.
+    return this.udp.length === 1 ? this.udp[0] : bestFor(to, this.udp);
+  }
+
+  private streamFor(to: Endpoint, flow: number | undefined): StreamTransport | undefined {
+    const known = flow === undefined ? undefined : this.streams.find((stream) => stream.has(flow));
+    if (known !== undefined) return known;
+    const ofTransport = this.streams.filter(({ listener }) => listener.transport === to.transport);
+    return bestFor(to, ofTransport.length === 0 && to.transport === "tls" ? this.openTlsClient() : ofTransport);
   }
 
   /** A node that has no TLS listener reaches TLS peers all the same; most never need to. */
@@ -154,6 +161,16 @@ function certificateMissing({ serverSockets = [] }: SocketOptions, address: Peer
   const what = serverSockets.length === 0 ? `server_address ${addressUri(address)}` : `server_socket ${serverSockets}`;
   const expected = "tls_cert and tls_key with the certificate of this node and its private key";
   return new ConfigError("config-contradiction", what, "no tls_cert", expected);
+}
+
+function noSocket(to: Endpoint): TransportError {
+  const cause = new Error(`this node has no ${to.transport} socket (server_socket)`);
+  return new TransportError("transport-send", "send to", endpointKey(to), cause);
+}
+
+/** The one that speaks the address family, else any. */
+function bestFor<T extends { readonly listener: Listener }>(to: Endpoint, transports: readonly T[]): T | undefined {
+  return transports.find(({ listener }) => isIpv6(listener.ip) === isIpv6(to.ip)) ?? transports[0];
 }
 
 /**

@@ -2,8 +2,8 @@
  * The contract of the core: what goes in, what comes out. One call, then `poll()` to `undefined`, then one timer for
  * `nextTimeout()`. An early or a repeated timeout is harmless, and nothing that a remote does throws out of a call.
  *
- * Octets that come in belong to the core from then on (events hold views of them); octets that go out in a `transmit`
- * must be copied or handed to the kernel before the next call into the core, because answers are built in reused memory.
+ * Octets that come in belong to the core from then on (events hold views of them). Octets that go out in a `transmit` stay as
+ * they are while the driver works off one wake-up; what it holds longer it copies, because the memory of answers is used again.
  */
 import type { Endpoint } from "../core/endpoint.ts";
 import type { Duration } from "../core/time.ts";

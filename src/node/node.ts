@@ -448,7 +448,7 @@ export class DmqNode {
 
   private onDatagram(bytes: Uint8Array, from: Endpoint, now: Instant): void {
     this.counters.received++;
-    if (this.isOrdinary(bytes, from, 0, now)) return;
+    if (this.takeOrdinary(bytes, from, 0, now) > 0) return;
     this.onMessage(parseMessage(bytes, "datagram"), from, 0, now);
   }
 
@@ -456,26 +456,39 @@ export class DmqNode {
    * The short way of an ordinary channel message: read, told from a retransmission and given to its channel without making
    * anything of it that nobody asks for.
    *
-   * @returns false where it is something else, and nothing has happened
+   * @returns how many octets it has; 0 where it is something else, and nothing has happened
    */
-  private isOrdinary(bytes: Uint8Array, source: Endpoint, flow: Flow, now: Instant): boolean {
-    if (this.routing === "all") return false;
+  private takeOrdinary(bytes: Uint8Array, source: Endpoint, flow: Flow, now: Instant): number {
+    if (this.routing === "all") return 0;
     const scan = this.serving.readOrdinary(bytes, flow !== 0);
-    if (scan === undefined) return false;
+    if (scan === undefined) return 0;
     const channel = this.channelNames.of(bytes, scan.channelStart, scan.channelEnd);
-    if (channel === this.options.notificationChannel) return false;
+    if (channel === this.options.notificationChannel) return 0;
+    const { bodyEnd } = scan;
     const pending = this.serving.admitOrdinary(source, flow, now);
-    if (pending === undefined) return true;
+    if (pending === undefined) return bodyEnd;
     this.counters.messagesReceived++;
-    if (this.isOverloaded(pending, channel, now)) return true;
+    if (this.isOverloaded(pending, channel, now)) return bodyEnd;
     this.outbox.event({ type: "message", message: new OrdinaryMessage(pending, channel, scan, this.peers) });
-    return true;
+    return bodyEnd;
+  }
+
+  /** Takes ordinary messages off the front of a chunk. @returns what is left, which is for the framer */
+  private takeOrdinaries(chunk: Uint8Array, from: Endpoint, flow: Flow, now: Instant): Uint8Array {
+    let rest = chunk;
+    while (rest.length > 0) {
+      const taken = this.takeOrdinary(rest, from, flow, now);
+      if (taken === 0) return rest;
+      this.counters.received++;
+      rest = rest.subarray(taken);
+    }
+    return rest;
   }
 
   private onChunk(bytes: Uint8Array, from: Endpoint, flow: Flow, now: Instant): void {
     const framer = this.framer(flow);
     if (framer.dead()) return;
-    framer.push(bytes);
+    framer.push(framer.buffered() === 0 ? this.takeOrdinaries(bytes, from, flow, now) : bytes);
     for (let item = framer.next(); item !== undefined; item = framer.next()) {
       if (item.type === "keepalive") {
         if (item.pong) this.outbox.push({ type: "transmit", to: from, flow, bytes: PONG });

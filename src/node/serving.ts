@@ -5,14 +5,15 @@
  * answer from the request's own octets. What a request means is not its business.
  */
 import { assert } from "../core/assert.ts";
-import { encodeUtf8 } from "../core/bytes.ts";
+import { copyBytes, encodeUtf8 } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { ProtocolError, UsageError } from "../core/errors.ts";
+import { OctetStore } from "../core/octet-store.ts";
 import { type Random, token } from "../core/random.ts";
 import type { Instant } from "../core/time.ts";
 import { isToken } from "../sip/grammar.ts";
 import type { SipRequest } from "../sip/message.ts";
-import { AnswerWriter, OrdinaryRequest } from "../sip/ordinary.ts";
+import { OrdinaryRequest, writeAnswer } from "../sip/ordinary.ts";
 import { RequestScan } from "../sip/scan.ts";
 import { isHeaderSafe, ResponseWriter, reasonPhrase } from "../sip/serialize.ts";
 import { responseDestination, topVia } from "../sip/via.ts";
@@ -56,10 +57,10 @@ export interface ServingContext {
 }
 
 export class Serving {
-  private readonly servers = new ServerTransactions<Pending>(SERVER_TRANSACTIONS_MAX);
+  private readonly answers = new OctetStore();
+  private readonly servers = new ServerTransactions<Pending>(SERVER_TRANSACTIONS_MAX, this.answers);
   private readonly fingerprints: Fingerprinter;
   private readonly writer = new ResponseWriter();
-  private readonly answers = new AnswerWriter();
   private readonly scan = new RequestScan();
   /** The request that `scan` speaks of. */
   private scanned: Uint8Array | undefined;
@@ -88,11 +89,15 @@ export class Serving {
   /**
    * Reads an ordinary request, the short way.
    *
-   * @returns what the scan found; `undefined` where it is not ordinary, or none, and parse.ts has to decide
+   * @param bytes  a datagram, or a stream from where a message begins
+   * @returns      what the scan found; `undefined` where it is not ordinary, none, or not there as a whole, and parse.ts has
+   *               to decide
    */
   readOrdinary(bytes: Uint8Array, isStream: boolean): RequestScan | undefined {
-    this.scanned = this.scan.read(bytes, isStream) ? bytes : undefined;
-    return this.scanned === undefined ? undefined : this.scan;
+    this.scanned = undefined;
+    if (!this.scan.read(bytes, isStream)) return undefined;
+    this.scanned = isStream && this.scan.bodyEnd < bytes.length ? bytes.subarray(0, this.scan.bodyEnd) : bytes;
+    return this.scan;
   }
 
   /** As `admit`, of the request that `readOrdinary` has just read. */
@@ -180,7 +185,9 @@ export class Serving {
         ? {}
         : { body: answer.body, contentType: answer.contentType ?? "text/plain" }),
     });
-    this.send(to, answer.status, this.answers.keep(written), responseDestination(via, to.source), now);
+    const start = this.answers.reserve(written.length);
+    copyBytes(written, 0, written.length, this.answers.octets, start);
+    this.send(to, answer.status, start, start + written.length, responseDestination(via, to.source), now);
   }
 
   /** @returns false where the topmost Via has to be told where the request came from */
@@ -193,13 +200,18 @@ export class Serving {
     }
     const { scan } = this;
     if (!standsAt(bytes, scan.viaHost, scan.viaHostEnd, to.source.ip)) return false;
-    const octets = this.answers.write(scan, bytes, this.headOf(answer), this.tag, this.tail);
-    this.send(to, answer.status, octets, answerEndpoint(to.source, scan.viaPort), now);
+    const end = writeAnswer(scan, bytes, this.headOf(answer), this.tag, this.tail, this.answers);
+    const start = this.answers.reserve(0);
+    this.send(to, answer.status, start, end, answerEndpoint(to.source, scan.viaPort), now);
     return true;
   }
 
-  private send(to: Pending, status: number, bytes: Uint8Array, destination: Endpoint, now: Instant): void {
-    if (!this.servers.respond(to.transaction, status, bytes, destination, to.flow, now)) return;
+  /** Sends what stands in the store from `start` to `end`, and keeps it for retransmissions. */
+  private send(to: Pending, status: number, start: number, end: number, destination: Endpoint, now: Instant): void {
+    const length = end - start;
+    const place = this.answers.commit(end);
+    const bytes = this.answers.view(place, length);
+    if (!this.servers.respond(to.transaction, status, place, length, destination, to.flow, now)) return;
     this.context.outbox.push({ type: "transmit", to: destination, flow: to.flow, bytes });
   }
 

@@ -295,8 +295,10 @@ class Drain<T> {
 
   take(): T | undefined {
     if (this.head < this.items.length) return this.items[this.head++];
-    this.items.length = 0;
-    this.head = 0;
+    if (this.head > 0) {
+      this.items.length = 0;
+      this.head = 0;
+    }
     return undefined;
   }
 }

@@ -13,6 +13,7 @@
 import { assert } from "../core/assert.ts";
 import { type Endpoint, isReliable, type Transport } from "../core/endpoint.ts";
 import { UsageError } from "../core/errors.ts";
+import type { OctetStore } from "../core/octet-store.ts";
 import type { Instant } from "../core/time.ts";
 import type { Fingerprint } from "./key.ts";
 import { isAnswerStatus, isEarlyTrying, type ServerState, serverStep } from "./server.ts";
@@ -66,17 +67,29 @@ export class ServerTransactions<T> {
   private readonly states: (ServerState | undefined)[] = [];
   private readonly transports: Transport[] = [];
   private readonly notes: (T | undefined)[] = [];
-  private readonly answers: (StoredAnswer | undefined)[] = [];
+  /** Where the answer stands in the store, its length (0 where there is none), where it went and over which flow. */
+  private place = new Float64Array(0);
+  private lengths = new Uint32Array(0);
+  private flows = new Float64Array(0);
+  private readonly destinations: (Endpoint | undefined)[] = [];
+  private readonly store: OctetStore;
   private buckets = new Int32Array(0);
 
   /**
    * @param limit           transactions at most; for a new one above it the oldest completed one goes, else the oldest
+   * @param store           where the callers' answers stand
    * @param answerBytesMax  octets of final answers at most; above it the oldest completed transactions go
    * @throws UsageError     if the timers are out of bounds or the limit is below 1
    */
-  constructor(limit: number, timers: Partial<TimerSettings> = {}, answerBytesMax = ANSWER_BYTES_MAX) {
+  constructor(
+    limit: number,
+    store: OctetStore,
+    timers: Partial<TimerSettings> = {},
+    answerBytesMax: number = ANSWER_BYTES_MAX,
+  ) {
     if (!(limit >= 1)) throw new UsageError(`limit of server transactions must be 1 or more, got ${limit}`);
     this.limit = limit;
+    this.store = store;
     this.answerBytesMax = answerBytesMax;
     this.settings = timerSettings(timers);
   }
@@ -135,20 +148,33 @@ export class ServerTransactions<T> {
    * Records the transaction user's answer, which the caller then sends. Over UDP it is kept for Timer J; over streams a final
    * answer ends the transaction at once.
    *
-   * @param bytes      nobody writes to them again
+   * @param place      of the answer in the store, which is released here when it is not needed any more
+   * @param length     octets of it, more than 0
    * @returns          true if the answer is to be sent; false if the number is unknown (evicted, answered on a stream),
    *                   already has a final answer, or a 100 would be too early for UDP (RFC 4320 §4.1)
    * @throws UsageError for a status that RFC 4320 forbids: 408, and any provisional one but 100
    */
-  respond(id: number, status: number, bytes: Uint8Array, to: Endpoint, flow: number, now: Instant): boolean {
+  respond(
+    id: number,
+    status: number,
+    place: number,
+    length: number,
+    to: Endpoint,
+    flow: number,
+    now: Instant,
+  ): boolean {
     if (!isAnswerStatus(status)) throw new UsageError(`a non-INVITE request is never answered ${status} (RFC 4320)`);
     const row = this.waitingRow(id);
-    if (row === NONE) return false;
+    if (row === NONE || this.isTooEarly(row, status, now)) {
+      this.store.release(place);
+      return false;
+    }
     const transport = this.transports[row] as Transport;
-    if (status === 100 && isEarlyTrying(this.settings, transport, now - (this.startedAt[row] as number))) return false;
     const step = serverStep(this.states[row] as ServerState, status === 100 ? "provisional" : "final", transport);
     this.states[row] = step.state;
-    this.keep(row, step.state === "terminated" ? undefined : { to, flow, bytes });
+    this.drop(row);
+    if (step.state === "terminated") this.store.release(place);
+    else this.keep(row, place, length, to, flow);
     if (status !== 100) this.finish(row, now);
     return true;
   }
@@ -175,12 +201,30 @@ export class ServerTransactions<T> {
 
   private answerAgain(row: number): StoredAnswer | undefined {
     const step = serverStep(this.states[row] as ServerState, "request", this.transports[row] as Transport);
-    return step.action === "resend" ? this.answers[row] : undefined;
+    if (step.action !== "resend" || this.lengths[row] === 0) return undefined;
+    const bytes = this.store.view(this.place[row] as number, this.lengths[row] as number);
+    return { to: this.destinations[row] as Endpoint, flow: this.flows[row] as number, bytes };
   }
 
-  private keep(row: number, answer: StoredAnswer | undefined): void {
-    this.answerBytes += (answer?.bytes.length ?? 0) - (this.answers[row]?.bytes.length ?? 0);
-    this.answers[row] = answer;
+  private isTooEarly(row: number, status: number, now: Instant): boolean {
+    const waited = now - (this.startedAt[row] as number);
+    return status === 100 && isEarlyTrying(this.settings, this.transports[row] as Transport, waited);
+  }
+
+  private keep(row: number, place: number, length: number, to: Endpoint, flow: number): void {
+    this.place[row] = place;
+    this.lengths[row] = length;
+    this.destinations[row] = to;
+    this.flows[row] = flow;
+    this.answerBytes += length;
+  }
+
+  private drop(row: number): void {
+    if (this.lengths[row] === 0) return;
+    this.answerBytes -= this.lengths[row] as number;
+    this.store.release(this.place[row] as number);
+    this.lengths[row] = 0;
+    this.destinations[row] = undefined;
   }
 
   /**
@@ -209,7 +253,7 @@ export class ServerTransactions<T> {
   private forget(list: RowList, row: number): void {
     this.unlink(list, row);
     this.unchain(row);
-    this.keep(row, undefined);
+    this.drop(row);
     this.dropNote(row);
     this.states[row] = undefined;
     this.newer[row] = this.free;
@@ -290,6 +334,9 @@ export class ServerTransactions<T> {
     this.newer = grown(this.newer, new Int32Array(this.rows));
     this.chain = grown(this.chain, new Int32Array(this.rows));
     this.uses = grown(this.uses, new Uint32Array(this.rows));
+    this.place = grown(this.place, new Float64Array(this.rows));
+    this.lengths = grown(this.lengths, new Uint32Array(this.rows));
+    this.flows = grown(this.flows, new Float64Array(this.rows));
     for (let row = this.rows - 1; row >= before; row--) {
       this.newer[row] = this.free;
       this.free = row;

@@ -41,8 +41,11 @@ export interface DatagramSocket {
 
 const MAX_QUEUED_BYTES = 8 * 1024 * 1024;
 
-/** Datagrams copied at `send` lie side by side in memory of this size; when it is full the batch goes out early. */
-const SLAB_BYTES = 256 * 1024;
+/** With so many octets waiting the batch goes out early. */
+const BATCH_BYTES = 256 * 1024;
+
+/** Senders whose endpoints are kept; a power of two. */
+const SENDERS = 1_024;
 
 /** More than this in one system call brings nothing (the kernel stops at 1,024), and bounds what a short count copies. */
 const BATCH_DATAGRAMS = 256;
@@ -66,9 +69,10 @@ export async function openUdp(
 ): Promise<UdpTransport> {
   assert(canonicalIp(address.ip) === address.ip, "a transport binds to a canonical IP literal");
   let transport: UdpTransport | undefined;
+  const senders = new Senders();
   const handlers: Bun.udp.SocketHandler<"buffer"> = {
     data(_socket, bytes, port, ip) {
-      sink.received({ transport: "udp", ip: canonicalSource(ip), port }, 0, bytes);
+      sink.received(senders.endpoint(ip, port), 0, bytes);
     },
     drain() {
       transport?.flush();
@@ -100,8 +104,8 @@ export class UdpTransport {
   /** Octets, port and IP of each waiting datagram, flat, as `sendMany` wants them. */
   #queue: (Uint8Array | number | string)[] = [];
   #queuedBytes = 0;
-  #slab = new Uint8Array(SLAB_BYTES);
-  #slabUsed = 0;
+  /** Elements at the head of the queue whose octets are ours. */
+  #owned = 0;
   #blocked = false;
   #closed = false;
   #scheduled = false;
@@ -119,8 +123,8 @@ export class UdpTransport {
   }
 
   /**
-   * Takes a datagram into the batch of this wake-up. The octets are copied: the core builds its answers in memory that it
-   * uses again.
+   * Takes a datagram into the batch of this wake-up. The octets are the caller's until the batch is out (node/io.ts); where the
+   * kernel takes no more, what waits is copied.
    */
   send(to: Endpoint, bytes: Uint8Array): void {
     assert(to.transport === "udp", "a datagram goes to a udp endpoint");
@@ -129,9 +133,11 @@ export class UdpTransport {
       this.#unsent(to, new QueueFull(`${this.#queuedBytes} octets wait already and the kernel takes no more`));
       return;
     }
-    this.#queue.push(this.#copy(bytes), to.port, to.ip);
+    this.#queue.push(bytes, to.port, to.ip);
     this.#queuedBytes += bytes.length;
-    const full = this.#queuedBytes >= SLAB_BYTES || this.#queue.length >= BATCH_DATAGRAMS * FIELDS;
+    // The kernel takes none at the moment, and nobody knows when it will.
+    if (this.#blocked) this.#own(this.#owned);
+    const full = this.#queuedBytes >= BATCH_BYTES || this.#queue.length >= BATCH_DATAGRAMS * FIELDS;
     if (full && !this.#blocked) this.flush();
     else this.#schedule();
   }
@@ -181,18 +187,6 @@ export class UdpTransport {
     setImmediate(this.#onImmediate);
   }
 
-  #copy(bytes: Uint8Array): Uint8Array {
-    if (this.#slabUsed + bytes.length > this.#slab.length) {
-      // Views into the old slab still wait in the queue: it lives on through them.
-      this.#slab = new Uint8Array(Math.max(SLAB_BYTES, bytes.length));
-      this.#slabUsed = 0;
-    }
-    const copy = this.#slab.subarray(this.#slabUsed, this.#slabUsed + bytes.length);
-    copy.set(bytes);
-    this.#slabUsed += bytes.length;
-    return copy;
-  }
-
   /** @returns how many datagrams from `start` on the kernel took */
   #sendBatch(start: number): number {
     const whole = start === 0 && this.#queue.length <= BATCH_DATAGRAMS * FIELDS;
@@ -227,12 +221,20 @@ export class UdpTransport {
     if (fields >= this.#queue.length) {
       this.#queue.length = 0;
       this.#queuedBytes = 0;
-      this.#slabUsed = 0;
+      this.#owned = 0;
       return;
     }
     for (let i = 0; i < fields; i += FIELDS) this.#queuedBytes -= (this.#queue[i] as Uint8Array).length;
     // Bun's drain event, or the next send, tries again; an immediate would spin until the kernel has room.
     this.#queue.splice(0, fields);
+    this.#own(Math.max(0, this.#owned - fields));
+  }
+
+  /** What the kernel does not take now outlives the caller's memory. */
+  #own(owned: number): void {
+    for (let i = owned; i < this.#queue.length; i += FIELDS)
+      this.#queue[i] = new Uint8Array(this.#queue[i] as Uint8Array);
+    this.#owned = this.#queue.length;
   }
 
   #unsent(to: Endpoint, cause: Error): void {
@@ -243,4 +245,22 @@ export class UdpTransport {
 function sendFailure(length: number, cause: unknown): Error {
   if (errorCode(cause) !== "EMSGSIZE") return explain(cause);
   return new Error(`EMSGSIZE, ${length} octets are more than one datagram may carry; use tcp for this peer`, { cause });
+}
+
+/**
+ * Endpoints of those who send, each made once: an endpoint that an answer is kept for is then not one object for each answer.
+ * A port has one slot, and the next sender of that slot takes it.
+ */
+class Senders {
+  readonly #slots = new Array<{ ip: string; endpoint: Endpoint } | undefined>(SENDERS).fill(undefined);
+
+  /** @param ip  as the kernel has it */
+  endpoint(ip: string, port: number): Endpoint {
+    const slot = (port ^ (ip.charCodeAt(ip.length - 1) << 4)) & (SENDERS - 1);
+    const known = this.#slots[slot];
+    if (known !== undefined && known.endpoint.port === port && known.ip === ip) return known.endpoint;
+    const endpoint: Endpoint = { transport: "udp", ip: canonicalSource(ip), port };
+    this.#slots[slot] = { ip, endpoint };
+    return endpoint;
+  }
 }
