@@ -6,6 +6,7 @@
 import type { Handler } from "../channel/channel.ts";
 import { Dispatcher } from "../channel/dispatcher.ts";
 import { type Route, type RouteOptions, Router } from "../channel/router.ts";
+import { EMPTY } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { ProtocolError, UsageError } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
@@ -43,6 +44,7 @@ export interface CreateNodeOptions extends Omit<NodeOptions, "address">, SocketO
   dnsServers?: readonly string[];
 }
 
+const NOBODY: Endpoint = { transport: "udp", ip: "0.0.0.0", port: 0 };
 const HANDLER_TIMEOUT_MS: Duration = 1_500;
 
 /** The clock of this process: milliseconds that never run back. */
@@ -76,6 +78,8 @@ export class RunningNode {
   private draining = false;
   private arming = false;
   private inputAt: Instant = 0;
+  /** One for all octets: the core keeps none. */
+  private readonly input = { type: "received" as const, from: NOBODY, flow: 0, bytes: EMPTY };
   private closed = false;
   private closing: Promise<void> | undefined;
   private left: (() => void) | undefined;
@@ -400,7 +404,11 @@ export class RunningNode {
 
   private received(from: Endpoint, flow: number, bytes: Uint8Array): void {
     this.inputAt = monotonicNow();
-    this.core.handle({ type: "received", from, flow, bytes }, this.inputAt);
+    const { input } = this;
+    input.from = from;
+    input.flow = flow;
+    input.bytes = bytes;
+    this.core.handle(input, this.inputAt);
     this.drain();
   }
 

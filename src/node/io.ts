@@ -44,6 +44,7 @@ export interface ResolvedName {
   cause?: Error;
 }
 
+/** An output is the core's again when the next one is polled. */
 export type Output =
   /**
    * Send octets. Streams: on connection `flow` if it is given and alive, else on a live connection to `to`, else on a
@@ -117,6 +118,15 @@ export interface IncomingRequest {
   fromNode: boolean;
   body: Uint8Array;
   request: SipRequest;
+}
+
+/** A request that was admitted and has no answer yet. */
+export interface Pending {
+  readonly request: SipRequest;
+  readonly source: Endpoint;
+  readonly flow: Flow;
+  /** Number of its server transaction, and the handle for its answer. */
+  readonly transaction: number;
 }
 
 /** What answers a request. On KDMQ a body is dropped unless the request accepts one. */

@@ -27,16 +27,17 @@ import type {
   Outcome,
   Output,
   PeerInfo,
+  Pending,
 } from "./io.ts";
 import { buildKdmq, checkChannel, checkHeaderText } from "./kdmq.ts";
 import { Members } from "./members.ts";
 import { type NodeOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
-import { ChannelNames, OrdinaryMessage, type PeerLookup } from "./ordinary-message.ts";
+import { ChannelNames, type PeerLookup } from "./ordinary-message.ts";
 import { Outbox } from "./outbox.ts";
 import { peerInfo } from "./peer-info.ts";
 import { hasPassed, type Original, originalOf, readOriginal, replicaFor } from "./replica.ts";
 import { type EndedRequest, isNotification, type OutgoingRequest, Requests } from "./requests.ts";
-import { type Pending, Serving } from "./serving.ts";
+import { Serving } from "./serving.ts";
 import { Warnings } from "./warnings.ts";
 
 export type { NodeOptions } from "./options.ts";
@@ -465,11 +466,10 @@ export class DmqNode {
     const channel = this.channelNames.of(bytes, scan.channelStart, scan.channelEnd);
     if (channel === this.options.notificationChannel) return 0;
     const { bodyEnd } = scan;
-    const pending = this.serving.admitOrdinary(source, flow, now);
-    if (pending === undefined) return bodyEnd;
+    const message = this.serving.admitOrdinary(channel, source, flow, this.peers, now);
+    if (message === undefined) return bodyEnd;
     this.counters.messagesReceived++;
-    if (this.isOverloaded(pending, channel, now)) return bodyEnd;
-    this.outbox.event({ type: "message", message: new OrdinaryMessage(pending, channel, scan, this.peers) });
+    if (!this.isOverloaded(message, channel, now)) this.outbox.event({ type: "message", message });
     return bodyEnd;
   }
 

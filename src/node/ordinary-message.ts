@@ -5,51 +5,66 @@
 import { decodeUtf8 } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import type { SipRequest } from "../sip/message.ts";
+import { OrdinaryRequest } from "../sip/ordinary.ts";
 import type { RequestScan } from "../sip/scan.ts";
-import type { ChannelMessage } from "./io.ts";
-import type { Pending } from "./serving.ts";
+import type { ChannelMessage, Flow, Pending } from "./io.ts";
 
 /** URI of the peer that a From URI names, if it is one. */
 export type PeerLookup = (from: string, source: Endpoint) => string | undefined;
 
-export class OrdinaryMessage implements ChannelMessage {
+/** The message, and the request that waits for its answer, in one: there is one of them for every message of a busy node. */
+export class OrdinaryMessage implements ChannelMessage, Pending {
+  /** The request's octets. */
+  readonly bytes: Uint8Array;
+  readonly source: Endpoint;
+  readonly flow: Flow;
+  readonly transaction: number;
   readonly channel: string;
   readonly maxForwards: number | undefined;
   readonly acceptsBody: boolean;
-  private readonly pending: Pending;
   private readonly peers: PeerLookup;
   private readonly fromUri: number;
   private readonly fromUriEnd: number;
   private readonly bodyStart: number;
   private readonly bodyEnd: number;
+  private parsed: SipRequest | undefined;
 
-  /** @param scan  of the pending request */
-  constructor(pending: Pending, channel: string, scan: RequestScan, peers: PeerLookup) {
-    this.pending = pending;
+  /** @param scan  of the octets */
+  constructor(
+    bytes: Uint8Array,
+    scan: RequestScan,
+    transaction: number,
+    channel: string,
+    source: Endpoint,
+    flow: Flow,
+    peers: PeerLookup,
+  ) {
+    this.bytes = bytes;
+    this.source = source;
+    this.flow = flow;
+    this.transaction = transaction;
     this.channel = channel;
-    this.peers = peers;
     this.maxForwards = scan.maxForwards === -1 ? undefined : scan.maxForwards;
     this.acceptsBody = scan.hasAccept;
+    this.peers = peers;
     this.fromUri = scan.fromUri;
     this.fromUriEnd = scan.fromUriEnd;
     this.bodyStart = scan.bodyStart;
     this.bodyEnd = scan.bodyEnd;
+    this.parsed = undefined;
   }
 
   get id(): number {
-    return this.pending.transaction;
-  }
-
-  get source(): Endpoint {
-    return this.pending.source;
+    return this.transaction;
   }
 
   get request(): SipRequest {
-    return this.pending.request;
+    this.parsed ??= new OrdinaryRequest(this.bytes);
+    return this.parsed;
   }
 
   get from(): string {
-    return decodeUtf8(this.request.bytes.subarray(this.fromUri, this.fromUriEnd));
+    return decodeUtf8(this.bytes.subarray(this.fromUri, this.fromUriEnd));
   }
 
   get peer(): string | undefined {
@@ -65,7 +80,7 @@ export class OrdinaryMessage implements ChannelMessage {
   }
 
   get body(): Uint8Array {
-    return this.request.bytes.subarray(this.bodyStart, this.bodyEnd);
+    return this.bytes.subarray(this.bodyStart, this.bodyEnd);
   }
 }
 

@@ -1,31 +1,37 @@
 /** What the node wants done, in order, until the driver has polled it away. */
 import type { NodeEvent, Output } from "./io.ts";
 
-export class Outbox {
-  private items: Output[] = [];
-  private head = 0;
+type Waiting = Exclude<Output, { type: "event" }> | NodeEvent;
 
-  push(output: Output): void {
-    this.items.push(output);
+/** Types of outputs that are no events. */
+const OTHERS: ReadonlySet<string> = new Set<Output["type"]>(["transmit", "close", "resolve"]);
+
+export class Outbox {
+  /** Used again when it is empty; slots behind `head` and from `tail` on hold nothing. */
+  private readonly items: (Waiting | undefined)[] = [];
+  private head = 0;
+  private tail = 0;
+  /** The one wrapper of all events: whoever polls takes the event out before he polls again. */
+  private readonly wrapper: { type: "event"; event: NodeEvent } = { type: "event", event: { type: "left" } };
+
+  push(output: Exclude<Output, { type: "event" }>): void {
+    this.items[this.tail++] = output;
   }
 
   event(event: NodeEvent): void {
-    this.items.push({ type: "event", event });
-  }
-
-  /** Nothing waits to be polled. */
-  isEmpty(): boolean {
-    return this.head === this.items.length;
+    this.items[this.tail++] = event;
   }
 
   poll(): Output | undefined {
-    if (this.head === this.items.length) {
-      if (this.head > 0) {
-        this.items = [];
-        this.head = 0;
-      }
+    if (this.head === this.tail) {
+      this.head = 0;
+      this.tail = 0;
       return undefined;
     }
-    return this.items[this.head++];
+    const item = this.items[this.head] as Waiting;
+    this.items[this.head++] = undefined;
+    if (OTHERS.has(item.type)) return item as Output;
+    this.wrapper.event = item as NodeEvent;
+    return this.wrapper;
   }
 }

@@ -168,7 +168,7 @@ export class Requests {
   }
 
   pollEnded(): EndedRequest | undefined {
-    return this.ended.shift();
+    return this.ended.length === 0 ? undefined : this.ended.shift();
   }
 
   nextTimeout(): Instant | undefined {

@@ -13,15 +13,16 @@ import { type Random, token } from "../core/random.ts";
 import type { Instant } from "../core/time.ts";
 import { isToken } from "../sip/grammar.ts";
 import type { SipRequest } from "../sip/message.ts";
-import { OrdinaryRequest, writeAnswer } from "../sip/ordinary.ts";
+import { writeAnswer } from "../sip/ordinary.ts";
 import { RequestScan } from "../sip/scan.ts";
 import { isHeaderSafe, ResponseWriter, reasonPhrase } from "../sip/serialize.ts";
 import { responseDestination, topVia } from "../sip/via.ts";
 import { Fingerprinter, hasMagicCookie, serverKey } from "../transaction/key.ts";
 import { isAnswerStatus } from "../transaction/server.ts";
 import { ServerTransactions } from "../transaction/servers.ts";
-import type { Answer, Flow, NodeCounters } from "./io.ts";
+import type { Answer, Flow, NodeCounters, Pending } from "./io.ts";
 import type { ResolvedOptions } from "./options.ts";
+import { OrdinaryMessage, type PeerLookup } from "./ordinary-message.ts";
 import type { Outbox } from "./outbox.ts";
 import type { Warnings } from "./warnings.ts";
 
@@ -38,15 +39,6 @@ const OWN_HEADERS = new Set(
     ["v", "f", "t", "i", "l", "c"],
   ),
 );
-
-/** A request that was admitted and has no answer yet. */
-export interface Pending {
-  readonly request: SipRequest;
-  readonly source: Endpoint;
-  readonly flow: Flow;
-  /** Number of its server transaction, and the handle for its answer. */
-  readonly transaction: number;
-}
 
 export interface ServingContext {
   options: ResolvedOptions;
@@ -100,8 +92,18 @@ export class Serving {
     return this.scan;
   }
 
-  /** As `admit`, of the request that `readOrdinary` has just read. */
-  admitOrdinary(source: Endpoint, flow: Flow, now: Instant): Pending | undefined {
+  /**
+   * As `admit`, of the request that `readOrdinary` has just read.
+   *
+   * @returns its message on this channel; `undefined` for a retransmission
+   */
+  admitOrdinary(
+    channel: string,
+    source: Endpoint,
+    flow: Flow,
+    peers: PeerLookup,
+    now: Instant,
+  ): OrdinaryMessage | undefined {
     const { scan, scanned } = this;
     assert(scanned !== undefined, "an ordinary request is admitted after it was read");
     const { viaHost, viaHostEnd, viaPort, branch, branchEnd } = scan;
@@ -109,7 +111,7 @@ export class Serving {
     const { fingerprints } = this;
     const key = fingerprints.ofParts("KDMQ", scanned, viaHost, hostPortEnd, viaPort !== 0, branch, branchEnd);
     const id = this.servers.receive(key, source.transport, now);
-    return id === 0 ? this.repeat() : { request: new OrdinaryRequest(scanned), source, flow, transaction: id };
+    return id === 0 ? this.repeat() : new OrdinaryMessage(scanned, scan, id, channel, source, flow, peers);
   }
 
   private repeat(): undefined {
@@ -169,7 +171,7 @@ export class Serving {
 
   /** Sends the answer to an admitted request, and keeps it for retransmissions. */
   respond(to: Pending, answer: Answer, now: Instant): void {
-    if (to.request instanceof OrdinaryRequest && isBare(answer) && this.respondOrdinary(to, answer, now)) return;
+    if (to instanceof OrdinaryMessage && isBare(answer) && this.respondOrdinary(to, answer, now)) return;
     const via = topVia(to.request);
     if (via === undefined || via instanceof ProtocolError) return;
     const { options } = this.context;
@@ -191,8 +193,8 @@ export class Serving {
   }
 
   /** @returns false where the topmost Via has to be told where the request came from */
-  private respondOrdinary(to: Pending, answer: Answer, now: Instant): boolean {
-    const { bytes } = to.request;
+  private respondOrdinary(to: OrdinaryMessage, answer: Answer, now: Instant): boolean {
+    const { bytes } = to;
     // An answer that comes later finds the scan with another request: reading it again costs less than keeping offsets.
     if (this.scanned !== bytes) {
       this.scan.read(bytes, false);
@@ -260,10 +262,10 @@ function mayHaveBody(request: SipRequest): boolean {
  *          fit a datagram. A handler in JavaScript knows no types, so they are looked at, too
  */
 export function answerFault(answer: Answer): string | undefined {
+  // What nearly all answers are.
+  if (answer.status === 200 && answer.reason === undefined && answer.contentType === undefined)
+    if (answer.body === undefined && isBare(answer)) return undefined;
   const { status, reason = "", contentType = "", headers = [], body, retryAfterSeconds = 0 } = answer;
-  // The one that nearly all are.
-  if (status === 200 && answer.reason === undefined && answer.contentType === undefined && body === undefined)
-    if (isBare(answer)) return undefined;
   if (status < 200 || !isAnswerStatus(status))
     return `a request cannot be answered with ${status}: expected 200 to 699, and not 408`;
   if (!isHeaderText(reason) || !isHeaderText(contentType))

@@ -37,12 +37,78 @@ interface RowList {
   last: number;
 }
 
+/** Rows hold numbers and no objects: what an old array points to is looked at by every run of the collector. */
+const STATES: readonly (ServerState | undefined)[] = [undefined, "trying", "proceeding", "completed", "terminated"];
+const TRYING = STATES.indexOf("trying");
+const PROCEEDING = STATES.indexOf("proceeding");
+const TRANSPORTS: readonly Transport[] = ["udp", "tcp", "tls"];
+
+/** Endpoints by numbers, each once, for as long as somebody keeps its number. */
+class Endpoints {
+  private readonly numbers = new Map<Endpoint, number>();
+  private readonly endpoints: (Endpoint | undefined)[] = [];
+  private readonly kept: number[] = [];
+  private readonly unused: number[] = [];
+
+  keep(endpoint: Endpoint): number {
+    let number = this.numbers.get(endpoint);
+    if (number === undefined) {
+      number = this.unused.pop() ?? this.endpoints.length;
+      this.endpoints[number] = endpoint;
+      this.kept[number] = 0;
+      this.numbers.set(endpoint, number);
+    }
+    this.kept[number]!++;
+    return number;
+  }
+
+  get(number: number): Endpoint {
+    return this.endpoints[number] as Endpoint;
+  }
+
+  release(number: number): void {
+    if (--this.kept[number]! > 0) return;
+    this.numbers.delete(this.endpoints[number] as Endpoint);
+    this.endpoints[number] = undefined;
+    this.unused.push(number);
+  }
+}
+
+/**
+ * What is noted of rows. Nearly every note is taken before the next one is made, by a handler that ends at once: that one has
+ * a place of its own, because a Map makes new memory every few times that something is put in and taken out.
+ */
+class Notes<T> {
+  private row = NONE;
+  private note: T | undefined;
+  private readonly others = new Map<number, T>();
+
+  get size(): number {
+    return this.others.size + (this.row === NONE ? 0 : 1);
+  }
+
+  set(row: number, note: T): void {
+    if (this.row !== NONE && this.row !== row) this.others.set(this.row, this.note as T);
+    this.row = row;
+    this.note = note;
+  }
+
+  get(row: number): T | undefined {
+    return row === this.row ? this.note : this.others.get(row);
+  }
+
+  delete(row: number): void {
+    if (row === this.row) {
+      this.row = NONE;
+      this.note = undefined;
+    } else if (this.others.size > 0) this.others.delete(row);
+  }
+}
+
 /** @typeParam T  what the transaction user notes of a request that waits for its answer */
 export class ServerTransactions<T> {
   /** Of the retransmission that `receive` found last: what it was answered, if it was. */
   repeated: StoredAnswer | undefined;
-  /** Notes that were made and not taken. */
-  noted = 0;
   private readonly limit: number;
   private readonly answerBytesMax: number;
   private readonly settings: TimerSettings;
@@ -64,14 +130,17 @@ export class ServerTransactions<T> {
   private chain = new Int32Array(0);
   /** How often the row was used: part of the number, so that an old number finds nothing. */
   private uses = new Uint32Array(0);
-  private readonly states: (ServerState | undefined)[] = [];
-  private readonly transports: Transport[] = [];
-  private readonly notes: (T | undefined)[] = [];
+  /** Index in `STATES`; 0 where the row is not in use. */
+  private states = new Uint8Array(0);
+  /** Index in `TRANSPORTS`. */
+  private transports = new Uint8Array(0);
+  private readonly notes = new Notes<T>();
   /** Where the answer stands in the store, its length (0 where there is none), where it went and over which flow. */
   private place = new Float64Array(0);
   private lengths = new Uint32Array(0);
   private flows = new Float64Array(0);
-  private readonly destinations: (Endpoint | undefined)[] = [];
+  private destinations = new Uint32Array(0);
+  private readonly endpoints = new Endpoints();
   private readonly store: OctetStore;
   private buckets = new Int32Array(0);
 
@@ -113,8 +182,8 @@ export class ServerTransactions<T> {
     this.low[row] = key.low;
     this.startedAt[row] = now;
     this.dueAt[row] = now + timerJ(this.settings, "udp") + this.settings.t4Ms;
-    this.states[row] = "trying";
-    this.transports[row] = transport;
+    this.states[row] = TRYING;
+    this.transports[row] = TRANSPORTS.indexOf(transport);
     this.chain[row] = this.buckets[this.bucketOf(key.low)] as number;
     this.buckets[this.bucketOf(key.low)] = row;
     this.append(this.waiting, row);
@@ -124,24 +193,21 @@ export class ServerTransactions<T> {
   /** Notes what belongs to a request that waits. */
   note(id: number, note: T): void {
     const row = this.waitingRow(id);
-    if (row === NONE) return;
-    if (this.notes[row] === undefined) this.noted++;
-    this.notes[row] = note;
+    if (row !== NONE) this.notes.set(row, note);
+  }
+
+  /** Notes that were made and not taken. */
+  get noted(): number {
+    return this.notes.size;
   }
 
   /** What was noted, `undefined` if the request was answered, forgotten, or had no note. It is given once. */
   takeNote(id: number): T | undefined {
     const row = this.waitingRow(id);
     if (row === NONE) return undefined;
-    const note = this.notes[row];
-    this.dropNote(row);
+    const note = this.notes.get(row);
+    this.notes.delete(row);
     return note;
-  }
-
-  private dropNote(row: number): void {
-    if (this.notes[row] === undefined) return;
-    this.notes[row] = undefined;
-    this.noted--;
   }
 
   /**
@@ -169,9 +235,9 @@ export class ServerTransactions<T> {
       this.store.release(place);
       return false;
     }
-    const transport = this.transports[row] as Transport;
-    const step = serverStep(this.states[row] as ServerState, status === 100 ? "provisional" : "final", transport);
-    this.states[row] = step.state;
+    const input = status === 100 ? "provisional" : "final";
+    const step = serverStep(this.stateOf(row), input, this.transportOf(row));
+    this.states[row] = STATES.indexOf(step.state);
     this.drop(row);
     if (step.state === "terminated") this.store.release(place);
     else this.keep(row, place, length, to, flow);
@@ -200,21 +266,29 @@ export class ServerTransactions<T> {
   // --- answers -----------------------------------------------------------------------------------------------------
 
   private answerAgain(row: number): StoredAnswer | undefined {
-    const step = serverStep(this.states[row] as ServerState, "request", this.transports[row] as Transport);
+    const step = serverStep(this.stateOf(row), "request", this.transportOf(row));
     if (step.action !== "resend" || this.lengths[row] === 0) return undefined;
     const bytes = this.store.view(this.place[row] as number, this.lengths[row] as number);
-    return { to: this.destinations[row] as Endpoint, flow: this.flows[row] as number, bytes };
+    return { to: this.endpoints.get(this.destinations[row] as number), flow: this.flows[row] as number, bytes };
   }
 
   private isTooEarly(row: number, status: number, now: Instant): boolean {
     const waited = now - (this.startedAt[row] as number);
-    return status === 100 && isEarlyTrying(this.settings, this.transports[row] as Transport, waited);
+    return status === 100 && isEarlyTrying(this.settings, this.transportOf(row), waited);
+  }
+
+  private stateOf(row: number): ServerState {
+    return STATES[this.states[row] as number] as ServerState;
+  }
+
+  private transportOf(row: number): Transport {
+    return TRANSPORTS[this.transports[row] as number] as Transport;
   }
 
   private keep(row: number, place: number, length: number, to: Endpoint, flow: number): void {
     this.place[row] = place;
     this.lengths[row] = length;
-    this.destinations[row] = to;
+    this.destinations[row] = this.endpoints.keep(to);
     this.flows[row] = flow;
     this.answerBytes += length;
   }
@@ -224,7 +298,7 @@ export class ServerTransactions<T> {
     this.answerBytes -= this.lengths[row] as number;
     this.store.release(this.place[row] as number);
     this.lengths[row] = 0;
-    this.destinations[row] = undefined;
+    this.endpoints.release(this.destinations[row] as number);
   }
 
   /**
@@ -232,8 +306,8 @@ export class ServerTransactions<T> {
    * the client 31.5 s after the first (Timer E) and may be under way for T4, and it must not run a handler again.
    */
   private finish(row: number, now: Instant): void {
-    this.dropNote(row);
-    if (isReliable(this.transports[row] as Transport)) {
+    this.notes.delete(row);
+    if (isReliable(this.transportOf(row))) {
       this.forget(this.waiting, row);
       return;
     }
@@ -254,8 +328,8 @@ export class ServerTransactions<T> {
     this.unlink(list, row);
     this.unchain(row);
     this.drop(row);
-    this.dropNote(row);
-    this.states[row] = undefined;
+    this.notes.delete(row);
+    this.states[row] = 0;
     this.newer[row] = this.free;
     this.free = row;
     this.count--;
@@ -270,7 +344,7 @@ export class ServerTransactions<T> {
 
   private waitingRow(id: number): number {
     const row = (id - 1) % this.limit;
-    const isWaiting = row < this.rows && (this.states[row] === "trying" || this.states[row] === "proceeding");
+    const isWaiting = row < this.rows && (this.states[row] === TRYING || this.states[row] === PROCEEDING);
     return isWaiting && this.numberOf(row) === id ? row : NONE;
   }
 
@@ -334,6 +408,9 @@ export class ServerTransactions<T> {
     this.newer = grown(this.newer, new Int32Array(this.rows));
     this.chain = grown(this.chain, new Int32Array(this.rows));
     this.uses = grown(this.uses, new Uint32Array(this.rows));
+    this.states = grown(this.states, new Uint8Array(this.rows));
+    this.transports = grown(this.transports, new Uint8Array(this.rows));
+    this.destinations = grown(this.destinations, new Uint32Array(this.rows));
     this.place = grown(this.place, new Float64Array(this.rows));
     this.lengths = grown(this.lengths, new Uint32Array(this.rows));
     this.flows = grown(this.flows, new Float64Array(this.rows));
@@ -347,7 +424,7 @@ export class ServerTransactions<T> {
   private rehash(used: number): void {
     this.buckets = new Int32Array(2 ** Math.ceil(Math.log2(this.rows))).fill(NONE);
     for (let row = 0; row < used; row++) {
-      if (this.states[row] === undefined) continue;
+      if (this.states[row] === 0) continue;
       const bucket = this.bucketOf(this.low[row] as number);
       this.chain[row] = this.buckets[bucket] as number;
       this.buckets[bucket] = row;
