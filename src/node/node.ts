@@ -4,6 +4,7 @@
  *
  * One call, then `poll()` to `undefined`, then a timer for `nextTimeout()`. Nothing that a remote sends throws.
  */
+import { decodeUtf8 } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { ProtocolError, UsageError } from "../core/errors.ts";
 import { type Random, token } from "../core/random.ts";
@@ -32,7 +33,7 @@ import type {
 import { buildKdmq, checkChannel, checkHeaderText } from "./kdmq.ts";
 import { Members } from "./members.ts";
 import { type NodeOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
-import { ChannelNames, type PeerLookup } from "./ordinary-message.ts";
+import { type PeerLookup, Texts } from "./ordinary-message.ts";
 import { Outbox } from "./outbox.ts";
 import { peerInfo } from "./peer-info.ts";
 import { hasPassed, type Original, originalOf, readOriginal, replicaFor } from "./replica.ts";
@@ -103,7 +104,7 @@ export class DmqNode {
   private readonly serving: Serving;
   private readonly framers = new Map<Flow, Framer>();
   private routing: Routing = "none";
-  private readonly channelNames = new ChannelNames();
+  private readonly texts = new Texts();
   private readonly peers: PeerLookup = (from, source) => this.peerOf(from, source);
   /** By which we know copies of ours; there is none before the first. */
   private replicaTag: string | undefined;
@@ -449,7 +450,7 @@ export class DmqNode {
 
   private onDatagram(bytes: Uint8Array, from: Endpoint, now: Instant): void {
     this.counters.received++;
-    if (this.takeOrdinary(bytes, from, 0, now) > 0) return;
+    if (this.takeOrdinary(bytes, from, 0, now) > 0 || this.takeDelivery(bytes, from, now)) return;
     this.onMessage(parseMessage(bytes, "datagram"), from, 0, now);
   }
 
@@ -463,7 +464,7 @@ export class DmqNode {
     if (this.routing === "all") return 0;
     const scan = this.serving.readOrdinary(bytes, flow !== 0);
     if (scan === undefined) return 0;
-    const channel = this.channelNames.of(bytes, scan.channelStart, scan.channelEnd);
+    const channel = this.texts.of(bytes, scan.channelStart, scan.channelEnd);
     if (channel === this.options.notificationChannel) return 0;
     const { bodyEnd } = scan;
     const message = this.serving.admitOrdinary(channel, source, flow, this.peers, now);
@@ -649,6 +650,29 @@ export class DmqNode {
       body: request.body,
       request,
     };
+  }
+
+  /**
+   * The short way of a 2xx to a message of ours.
+   *
+   * @returns false where it is something else, and nothing has happened
+   */
+  private takeDelivery(bytes: Uint8Array, from: Endpoint, now: Instant): boolean {
+    const scan = this.serving.readOrdinaryResponse(bytes);
+    if (scan === undefined || scan.status < 200 || scan.status > 299) return false;
+    const branch = decodeUtf8(bytes.subarray(scan.branch, scan.branchEnd));
+    if (this.requests.waiting(branch)?.kind !== "message") return false;
+    const { status, contentType, contentTypeEnd, bodyStart, bodyEnd } = scan;
+    const found = this.requests.receive({ branch, method: "KDMQ", status, vias: 1, from }, now);
+    this.counters.responsesReceived++;
+    if (found === undefined) this.counters.strayResponses++;
+    if (found === undefined || found === "absorbed") return true;
+    const reason = this.texts.of(bytes, scan.reason, scan.reasonEnd);
+    const outcome: Outcome = { type: "delivered", code: status, reason, consumer: status !== 202 };
+    if (contentType !== -1) outcome.contentType = this.texts.of(bytes, contentType, contentTypeEnd);
+    if (bodyEnd > bodyStart) outcome.body = bytes.subarray(bodyStart, bodyEnd);
+    this.report(found.request, outcome, found.attempts, now);
+    return true;
   }
 
   // --- responses ---------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import { decodeUtf8 } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import type { SipRequest } from "../sip/message.ts";
 import { OrdinaryRequest } from "../sip/ordinary.ts";
-import type { RequestScan } from "../sip/scan.ts";
+import type { MessageScan } from "../sip/scan.ts";
 import type { ChannelMessage, Flow, Pending } from "./io.ts";
 
 /** URI of the peer that a From URI names, if it is one. */
@@ -32,7 +32,7 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
   /** @param scan  of the octets */
   constructor(
     bytes: Uint8Array,
-    scan: RequestScan,
+    scan: MessageScan,
     transaction: number,
     channel: string,
     source: Endpoint,
@@ -85,19 +85,19 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
 }
 
 /** A power of two. */
-const NAME_SLOTS = 1_024;
+const TEXT_SLOTS = 1_024;
 
 /**
- * Names of channels as texts, each made once: a busy channel names itself in every message. A name has one slot, and the next
- * name of that slot takes it; made-up names push one another out, and cost no more than this.
+ * Texts that come again and again, names of channels and reason phrases, each made once. A text has one slot, and the next text
+ * of that slot takes it; made-up ones push one another out, and cost no more than this.
  */
-export class ChannelNames {
-  private readonly slots = new Array<{ octets: Uint8Array; text: string } | undefined>(NAME_SLOTS).fill(undefined);
+export class Texts {
+  private readonly slots = new Array<{ octets: Uint8Array; text: string } | undefined>(TEXT_SLOTS).fill(undefined);
 
   of(b: Uint8Array, start: number, end: number): string {
     let hash = 0;
     for (let i = start; i < end; i++) hash = Math.imul(hash, 31) + (b[i] as number);
-    const slot = (hash ^ (hash >>> 10)) & (NAME_SLOTS - 1);
+    const slot = (hash ^ (hash >>> 10)) & (TEXT_SLOTS - 1);
     const known = this.slots[slot];
     if (known !== undefined && isAt(b, start, end, known.octets)) return known.text;
     const octets = Uint8Array.from(b.subarray(start, end));

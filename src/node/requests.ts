@@ -105,12 +105,17 @@ export class Requests {
     }
   }
 
+  /** The request that waits for a response with this branch. */
+  waiting(branch: string): OutgoingRequest | undefined {
+    return this.live.get(this.transactions.find(branch) ?? 0);
+  }
+
   /** A response came in. Returns the request when it is over by it. */
   receive(
     response: { branch: string; method: string; status: number; vias: number; from: Endpoint },
     now: Instant,
   ): { request: OutgoingRequest; attempts: number } | "absorbed" | undefined {
-    const waiting = this.live.get(this.transactions.find(response.branch) ?? 0);
+    const waiting = this.waiting(response.branch);
     // RFC 3261 §8.1.3.3: what we sent with so many Vias comes back with so many.
     if (waiting !== undefined && (waiting.vias ?? 1) !== response.vias) return undefined;
     const match = this.transactions.receive(response, now);

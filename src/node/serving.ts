@@ -14,7 +14,7 @@ import type { Instant } from "../core/time.ts";
 import { isToken } from "../sip/grammar.ts";
 import type { SipRequest } from "../sip/message.ts";
 import { writeAnswer } from "../sip/ordinary.ts";
-import { RequestScan } from "../sip/scan.ts";
+import { MessageScan } from "../sip/scan.ts";
 import { isHeaderSafe, ResponseWriter, reasonPhrase } from "../sip/serialize.ts";
 import { responseDestination, topVia } from "../sip/via.ts";
 import { Fingerprinter, hasMagicCookie, serverKey } from "../transaction/key.ts";
@@ -53,7 +53,7 @@ export class Serving {
   private readonly servers = new ServerTransactions<Pending>(SERVER_TRANSACTIONS_MAX, this.answers);
   private readonly fingerprints: Fingerprinter;
   private readonly writer = new ResponseWriter();
-  private readonly scan = new RequestScan();
+  private readonly scan = new MessageScan();
   /** The request that `scan` speaks of. */
   private scanned: Uint8Array | undefined;
   /** Status lines by code, each with the reason that it was written for. */
@@ -85,11 +85,17 @@ export class Serving {
    * @returns      what the scan found; `undefined` where it is not ordinary, none, or not there as a whole, and parse.ts has
    *               to decide
    */
-  readOrdinary(bytes: Uint8Array, isStream: boolean): RequestScan | undefined {
+  readOrdinary(bytes: Uint8Array, isStream: boolean): MessageScan | undefined {
     this.scanned = undefined;
     if (!this.scan.read(bytes, isStream)) return undefined;
     this.scanned = isStream && this.scan.bodyEnd < bytes.length ? bytes.subarray(0, this.scan.bodyEnd) : bytes;
     return this.scan;
+  }
+
+  /** As `readOrdinary`, of the response in a datagram. */
+  readOrdinaryResponse(bytes: Uint8Array): MessageScan | undefined {
+    this.scanned = undefined;
+    return this.scan.readResponse(bytes, false) ? this.scan : undefined;
   }
 
   /**

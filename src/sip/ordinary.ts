@@ -8,9 +8,9 @@ import type { OctetStore } from "../core/octet-store.ts";
 import type { Headers } from "./headers.ts";
 import type { SipRequest } from "./message.ts";
 import { parseMessage } from "./parse.ts";
-import type { RequestScan } from "./scan.ts";
+import type { MessageScan } from "./scan.ts";
 
-/** A KDMQ request that `RequestScan` has taken. */
+/** A KDMQ request that `MessageScan` has taken. */
 export class OrdinaryRequest implements SipRequest {
   readonly type = "request";
   readonly bytes: Uint8Array;
@@ -57,7 +57,7 @@ export class OrdinaryRequest implements SipRequest {
  * @returns      the offset after the answer in `store.octets`; it begins where `store.reserve` says
  */
 export function writeAnswer(
-  scan: RequestScan,
+  scan: MessageScan,
   b: Uint8Array,
   head: Uint8Array,
   tag: Uint8Array,

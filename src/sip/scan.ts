@@ -1,5 +1,5 @@
 /**
- * The short way through an ordinary KDMQ request: one pass over its octets notes where the headers stand that an answer repeats
+ * The short way through an ordinary KDMQ request, or its answer: one pass over its octets notes where the headers stand that an answer repeats
  * or a node decides on, and makes nothing of them (RFC 3261 §7, §8.1.1).
  *
  * It knows a part of the grammar only: what Kamailio and this project write, with IPv4 hosts, names in their usual letter
@@ -36,6 +36,7 @@ function octets(text: string): Uint8Array {
 }
 
 const METHOD = octets("KDMQ sip:");
+const STATUS_VERSION = octets("SIP/2.0 ");
 const VERSION = octets(" SIP/2.0\r\n");
 const SIP = octets("sip:");
 const TRANSPORT = octets(";transport=");
@@ -79,7 +80,7 @@ function isKnownName(b: Uint8Array, at: number, length: number): boolean {
 }
 
 /** What a scan found. It is used again for every message: whoever keeps something copies it. */
-export class RequestScan {
+export class MessageScan {
   /** User part of the Request-URI. */
   channelStart = 0;
   channelEnd = 0;
@@ -112,6 +113,10 @@ export class RequestScan {
   hasAccept = false;
   bodyStart = 0;
   bodyEnd = 0;
+  /** Of a response; the reason is text up to the CR. */
+  status = 0;
+  reason = -1;
+  reasonEnd = -1;
   private contentLength = -1;
   /** Of the last host and port, user and number that were read. */
   private hostEnd = -1;
@@ -135,6 +140,25 @@ export class RequestScan {
     this.channelStart = this.userStart;
     this.channelEnd = this.userEnd;
     return this.readHeaders(b, end + VERSION.length, limit, isStream);
+  }
+
+  /**
+   * Reads an ordinary response to a KDMQ request: what `read` says of headers and body holds for it too.
+   *
+   * @returns false where the response is not ordinary, or none: the members mean nothing then
+   */
+  readResponse(b: Uint8Array, isStream: boolean): boolean {
+    const limit = Math.min(b.length, HEAD_BYTES_MAX);
+    if (!stands(STATUS_VERSION, b, 0)) return false;
+    const digits = this.readNumber(b, STATUS_VERSION.length, 699);
+    if (digits !== STATUS_VERSION.length + 3 || this.number < 100 || b[digits] !== 0x20) return false;
+    this.status = this.number;
+    this.reason = digits + 1;
+    this.reasonEnd = this.reason;
+    while (this.reasonEnd < limit && b[this.reasonEnd]! >= 0x20) this.reasonEnd++;
+    const end = this.reasonEnd;
+    if (b[end] !== 0x0d || b[end + 1] !== 0x0a || b[end + 2] === 0x20 || b[end + 2] === 0x09) return false;
+    return this.readHeaders(b, end + 2, limit, isStream);
   }
 
   private readHeaders(b: Uint8Array, start: number, limit: number, isStream: boolean): boolean {

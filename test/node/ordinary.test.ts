@@ -1,9 +1,9 @@
 /** The short way of ordinary messages beside the parser's way: whoever looks at a message or an answer sees no difference. */
 import { describe, expect, test } from "bun:test";
 import { decodeUtf8 } from "../../src/core/bytes.ts";
-import { ChannelNames, OrdinaryMessage } from "../../src/node/ordinary-message.ts";
+import { OrdinaryMessage, Texts } from "../../src/node/ordinary-message.ts";
 import { parseMessage } from "../../src/sip/parse.ts";
-import { RequestScan } from "../../src/sip/scan.ts";
+import { MessageScan } from "../../src/sip/scan.ts";
 import { topVia } from "../../src/sip/via.ts";
 import { Fingerprinter, serverKey } from "../../src/transaction/key.ts";
 import { CAPTURES, fixture, request, value } from "../sip/octets.ts";
@@ -16,7 +16,7 @@ function pair(options: Parameters<typeof kdmq>[0]): [ordinary: string, other: st
 }
 
 function scans(text: string): boolean {
-  return new RequestScan().read(new TextEncoder().encode(text), false);
+  return new MessageScan().read(new TextEncoder().encode(text), false);
 }
 
 describe("ordinary messages", () => {
@@ -135,7 +135,7 @@ describe("ordinary messages", () => {
 describe("fingerprints", () => {
   test("fingerprint: of the parts that the scan found is that of the parser's key", () => {
     const prints = new Fingerprinter(123, 456);
-    const scan = new RequestScan();
+    const scan = new MessageScan();
     let compared = 0;
     for (const name of CAPTURES) {
       const octets = fixture("captures", name);
@@ -169,7 +169,7 @@ describe("fingerprints", () => {
 
 describe("channel names", () => {
   test("names: each is what it is, also when many made-up ones push one another out", () => {
-    const names = new ChannelNames();
+    const names = new Texts();
     for (let round = 0; round < 3; round++)
       for (let i = 0; i < 5_000; i++) {
         const octets = new TextEncoder().encode(`<channel${i}>`);

@@ -7,14 +7,14 @@ import fc from "fast-check";
 import { decodeUtf8, encodeUtf8 } from "../../src/core/bytes.ts";
 import { parseNameAddr } from "../../src/sip/name-addr.ts";
 import { checkRequest, parseMessage } from "../../src/sip/parse.ts";
-import { RequestScan } from "../../src/sip/scan.ts";
+import { MessageScan } from "../../src/sip/scan.ts";
 import { parseUri } from "../../src/sip/uri.ts";
 import { topVia, viaCount } from "../../src/sip/via.ts";
 import { CAPTURES, fixture, kdmq, request, value } from "./octets.ts";
 
 const OPTIONS = { seed: Number(process.env.FUZZ_SEED ?? 3261), numRuns: Number(process.env.FUZZ_RUNS ?? 20_000) };
 
-const scan = new RequestScan();
+const scan = new MessageScan();
 
 function text(b: Uint8Array, start: number, end: number): string {
   return decodeUtf8(b.subarray(start, end));
