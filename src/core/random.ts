@@ -28,9 +28,15 @@ export function seededRandom(seed: number): Random {
 /** Lower-case hexadecimal of `words` × 32 bits: two words are the 64 bits that design.md asks of a branch. */
 export function token(random: Random, words: number): string {
   let text = "";
-  for (let i = 0; i < words; i++) text += random.u32().toString(16).padStart(8, "0");
+  for (let i = 0; i < words; i++) {
+    const word = random.u32();
+    text += `${HEX[word >>> 24]}${HEX[(word >>> 16) & 255]}${HEX[(word >>> 8) & 255]}${HEX[word & 255]}`;
+  }
   return text;
 }
+
+/** Every octet as two digits. */
+const HEX = Array.from({ length: 256 }, (_, octet) => octet.toString(16).padStart(2, "0"));
 
 /** Uniform integer in 0 … bound−1; the bias for bounds far below 2³² is of no consequence to timers and simulations. */
 export function below(random: Random, bound: number): number {

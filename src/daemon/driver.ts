@@ -57,6 +57,14 @@ export function wallTime(at: Instant): string {
   return new Date(performance.timeOrigin + at).toISOString();
 }
 
+/** Reports of one call on their way together: a promise for each of them would cost more than the message. */
+interface Gathered {
+  readonly reports: OutcomeReport[];
+  missing: number;
+  readonly resolve: (reports: OutcomeReport[]) => void;
+  readonly onResponse: ((report: OutcomeReport) => void) | undefined;
+}
+
 type Listeners = { [K in NodeEvent["type"]]?: Set<(event: Extract<NodeEvent, { type: K }>) => void> };
 
 /** A node that runs: the core, its sockets and its handlers. Made by `createNode`. */
@@ -69,7 +77,7 @@ export class RunningNode {
   private readonly initWithSingle: boolean;
   /** Since `joined`, until the last active peer is lost. */
   private isMet = false;
-  private readonly outcomes = new Map<number, (report: OutcomeReport) => void>();
+  private readonly outcomes = new Map<number, { readonly gathered: Gathered; readonly index: number }>();
   private readonly listeners: Listeners = {};
   /** Of what the core does not see. */
   private readonly warnings = new Warnings({ event: (event) => this.emit(event) });
@@ -185,9 +193,8 @@ export class RunningNode {
     options: SendOptions & { onResponse?: (report: OutcomeReport) => void } = {},
   ): Promise<OutcomeReport> {
     const id = this.run((now) => this.core.send(channel, node, octets(body), options, now), false);
-    const outcome = this.outcome(id, options.onResponse);
-    this.drain();
-    return outcome;
+    const reports = this.gather(() => [{ request: id, peer: node }], options.onResponse);
+    return reports.then(([report]) => report as OutcomeReport);
   }
 
   /**
@@ -211,18 +218,26 @@ export class RunningNode {
     send: () => Addressed[],
     onResponse: ((report: OutcomeReport) => void) | undefined,
   ): Promise<OutcomeReport[]> {
-    const reports = send().map(({ request }) => this.outcome(request, onResponse));
+    const addressed = send();
+    if (addressed.length === 0) {
+      this.drain();
+      return Promise.resolve([]);
+    }
+    const { promise, resolve } = Promise.withResolvers<OutcomeReport[]>();
+    const gathered: Gathered = { reports: new Array(addressed.length), missing: addressed.length, resolve, onResponse };
+    for (const [index, { request }] of addressed.entries()) this.outcomes.set(request, { gathered, index });
     this.drain();
-    return Promise.all(reports);
+    return promise;
   }
 
-  private outcome(id: number, onResponse: ((report: OutcomeReport) => void) | undefined): Promise<OutcomeReport> {
-    return new Promise((resolve) => {
-      this.outcomes.set(id, (report) => {
-        resolve(report);
-        if (onResponse !== undefined) aside(() => onResponse(report));
-      });
-    });
+  private onOutcome(report: OutcomeReport): void {
+    const awaited = this.outcomes.get(report.request);
+    if (awaited === undefined) return;
+    this.outcomes.delete(report.request);
+    const { gathered, index } = awaited;
+    gathered.reports[index] = report;
+    if (gathered.onResponse !== undefined) aside(() => gathered.onResponse?.(report));
+    if (--gathered.missing === 0) gathered.resolve(gathered.reports);
   }
 
   // --- routing -----------------------------------------------------------------------------------------------------
@@ -491,8 +506,7 @@ export class RunningNode {
         this.emit(event);
         break;
       case "outcome":
-        this.outcomes.get(event.report.request)?.(event.report);
-        this.outcomes.delete(event.report.request);
+        this.onOutcome(event.report);
         this.emit(event);
         break;
       case "left":

@@ -2,7 +2,15 @@
  * One peer and what makes it the same peer: transport, host and port as written on its line, the default port filled in
  * and UDP never spelled out (design.md section 4). Addresses that its name resolves to are aliases, not identities.
  */
-import { canonicalIp, defaultPort, type Endpoint, formatHost, isIpv6, type Transport } from "../core/endpoint.ts";
+import {
+  canonicalIp,
+  defaultPort,
+  type Endpoint,
+  endpointKey,
+  formatHost,
+  isIpv6,
+  type Transport,
+} from "../core/endpoint.ts";
 import { ProtocolError } from "../core/errors.ts";
 import type { Instant } from "../core/time.ts";
 import { parseUri, type SipUri } from "../sip/uri.ts";
@@ -34,6 +42,8 @@ export interface Peer {
   failCount: number;
   /** Where messages go; `undefined` while its name does not resolve. */
   endpoint: Endpoint | undefined;
+  /** Key of the endpoint, `""` without one. */
+  endpointKey: string;
   rttMs: number | undefined;
   lastSeen: Instant | undefined;
   userAgent: string | undefined;
@@ -59,6 +69,7 @@ export function createPeer(address: PeerAddress, source: PeerSource, status: Sta
     announced: false,
     failCount: 0,
     endpoint: literal === undefined ? undefined : endpointOf(address, literal),
+    endpointKey: literal === undefined ? "" : endpointKey(endpointOf(address, literal)),
     rttMs: undefined,
     lastSeen: undefined,
     userAgent: undefined,

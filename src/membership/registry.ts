@@ -50,7 +50,8 @@ export class PeerRegistry {
   resolve(peer: Peer, ip: string | undefined): void {
     if (peer.endpoint !== undefined) this.forgetEndpoint(peer);
     peer.endpoint = ip === undefined ? undefined : endpointOf(peer.address, ip);
-    if (peer.endpoint !== undefined) this.byEndpoint.set(endpointKey(peer.endpoint), peer);
+    peer.endpointKey = peer.endpoint === undefined ? "" : endpointKey(peer.endpoint);
+    if (peer.endpoint !== undefined) this.byEndpoint.set(peer.endpointKey, peer);
   }
 
   remove(peer: Peer): void {

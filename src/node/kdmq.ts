@@ -5,19 +5,19 @@
  * only the headers up to From and would read a missing Max-Forwards as 0 (dmq.md 11.12). To and Request-URI are the same
  * URI; the channel is the Request-URI's user part.
  */
+
+import { assert } from "../core/assert.ts";
+import { withHead } from "../core/bytes.ts";
 import { formatHost, type Transport } from "../core/endpoint.ts";
 import { UsageError } from "../core/errors.ts";
 import { type Random, token } from "../core/random.ts";
 import { addressUri, type PeerAddress } from "../membership/peer.ts";
-import { isHeaderSafe, serializeRequest } from "../sip/serialize.ts";
+import { isHeaderSafe } from "../sip/serialize.ts";
 import { MAGIC_COOKIE } from "../transaction/key.ts";
 
 export interface KdmqParts {
   channel: string;
   local: PeerAddress;
-  target: PeerAddress;
-  /** Transport that the request goes out on. */
-  transport: Transport;
   maxForwards: number;
   contentType: string;
   userAgent: string;
@@ -31,24 +31,47 @@ export interface KdmqRequest {
   bytes: Uint8Array;
 }
 
-export function buildKdmq(parts: KdmqParts, random: Random): KdmqRequest {
-  const branch = MAGIC_COOKIE + token(random, 2);
-  const uri = addressUri(parts.target, parts.target.host, parts.channel);
-  const host = formatHost(parts.local.host);
-  const headers: [string, string][] = [
-    ["Via", `SIP/2.0/${parts.transport.toUpperCase()} ${host}:${parts.local.port};branch=${branch}`],
-    ["Max-Forwards", String(parts.maxForwards)],
-    ["Content-Length", ""],
-    ["To", `<${uri}>`],
-    ["From", `<${addressUri(parts.local, parts.local.host, parts.channel)}>;tag=${token(random, 1)}`],
-    ["CSeq", "10 KDMQ"],
-    ["Call-ID", `${token(random, 2)}@${parts.local.host}`],
-    ["User-Agent", parts.userAgent],
-  ];
-  if (parts.accept !== undefined) headers.push(["Accept", parts.accept]);
-  if (parts.body.length > 0) headers.push(["Content-Type", parts.contentType]);
-  return { branch, bytes: serializeRequest({ method: "KDMQ", uri, headers, body: parts.body }) };
+/** A message for any number of nodes: what is the same for all of them is written once. */
+export class KdmqTemplate {
+  private readonly channel: string;
+  private readonly sentBy: string;
+  /** From Max-Forwards to the To's name, from behind the tag to the Call-ID's host, and the rest. */
+  private readonly first: string;
+  private readonly from: string;
+  private readonly last: string;
+  private readonly body: Uint8Array;
+
+  constructor(parts: KdmqParts) {
+    const { channel, local, maxForwards, contentType, userAgent, accept, body } = parts;
+    for (const text of [channel, contentType, userAgent, accept ?? ""])
+      assert(isHeaderSafe(text), "a header value has no CR, LF or NUL");
+    this.channel = channel;
+    this.sentBy = `${formatHost(local.host)}:${local.port}`;
+    this.first = `Max-Forwards: ${maxForwards}\r\nContent-Length: ${body.length}\r\nTo: <`;
+    this.from = `>\r\nFrom: <${addressUri(local, local.host, channel)}>;tag=`;
+    const type = body.length === 0 ? "" : `Content-Type: ${contentType}\r\n`;
+    const asked = accept === undefined ? "" : `Accept: ${accept}\r\n`;
+    this.last = `@${local.host}\r\nUser-Agent: ${userAgent}\r\n${asked}${type}\r\n`;
+    this.body = body;
+  }
+
+  /**
+   * Writes the request for one node.
+   *
+   * @param target     URI of the node as on its line: a SIP URI without a user
+   * @param transport  that the request goes out on
+   */
+  write(target: string, transport: Transport, random: Random): KdmqRequest {
+    const branch = MAGIC_COOKIE + token(random, 2);
+    const uri = `sip:${this.channel}@${target.slice("sip:".length)}`;
+    const via = `Via: SIP/2.0/${VIA_TRANSPORTS[transport]} ${this.sentBy};branch=${branch}\r\n`;
+    const ids = `${token(random, 1)}\r\nCSeq: 10 KDMQ\r\nCall-ID: ${token(random, 2)}`;
+    const head = `KDMQ ${uri} SIP/2.0\r\n${via}${this.first}${uri}${this.from}${ids}${this.last}`;
+    return { branch, bytes: withHead(head, this.body) };
+  }
 }
+
+const VIA_TRANSPORTS: Record<Transport, string> = { udp: "UDP", tcp: "TCP", tls: "TLS" };
 
 /** RFC 3261 §25.1 `user`, without escapes: Kamailio compares channel names octet by octet. */
 const CHANNEL_OCTETS = new Set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.!~*'()&=+$,;?/");

@@ -4,7 +4,7 @@
  * It decides what a notification, an answer or its absence means for a peer. What a status becomes is in
  * membership/status.ts, what stands in a body in membership/notification.ts. It never touches channel messages.
  */
-import { canonicalIp, type Endpoint, isIpv6, sameEndpoint } from "../core/endpoint.ts";
+import { canonicalIp, type Endpoint, endpointKey, isIpv6, sameEndpoint } from "../core/endpoint.ts";
 import { ProtocolError } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
 import type { Instant } from "../core/time.ts";
@@ -27,7 +27,7 @@ import { type NextStatus, nextStatus, type Status } from "../membership/status.t
 import { parseUri } from "../sip/uri.ts";
 import { FirstContact } from "./contact.ts";
 import type { NodeCounters, ResolvedName } from "./io.ts";
-import { buildKdmq } from "./kdmq.ts";
+import { KdmqTemplate } from "./kdmq.ts";
 import { type Name, Names } from "./names.ts";
 import type { ResolvedOptions } from "./options.ts";
 import type { Outbox } from "./outbox.ts";
@@ -359,22 +359,29 @@ export class Members {
     now: Instant,
   ): void {
     const { options, requests, random, counters } = this.context;
-    const built = buildKdmq(
-      {
-        channel: options.notificationChannel,
-        local: options.address,
-        target,
-        transport: to.transport,
-        maxForwards,
-        contentType: "text/plain",
-        userAgent: options.userAgent,
-        body,
-      },
-      random,
-    );
+    const template = new KdmqTemplate({
+      channel: options.notificationChannel,
+      local: options.address,
+      maxForwards,
+      contentType: "text/plain",
+      userAgent: options.userAgent,
+      body,
+    });
+    const peerUri = addressUri(target);
+    const built = template.write(peerUri, to.transport, random);
     counters.notificationsSent++;
-    const request = { id: requests.nextId(), kind, peerKey, peerUri: addressUri(target), to, startedAt: now, ...built };
-    requests.submit(request, options.pingTimeoutMs, now);
+    const deadline = now + options.pingTimeoutMs;
+    const ours = {
+      id: requests.nextId(),
+      kind,
+      peerKey,
+      peerUri,
+      to,
+      toKey: endpointKey(to),
+      startedAt: now,
+      deadline,
+    };
+    requests.submit({ ...ours, ...built, method: "KDMQ", vias: 1, once: false, sent: false }, now);
   }
 
   /** Tells all active peers that the list has changed (dmq.md 7.2). */

@@ -30,7 +30,7 @@ import type {
   PeerInfo,
   Pending,
 } from "./io.ts";
-import { buildKdmq, checkChannel, checkHeaderText } from "./kdmq.ts";
+import { checkChannel, checkHeaderText, type KdmqRequest, KdmqTemplate } from "./kdmq.ts";
 import { Members } from "./members.ts";
 import { type NodeOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { type PeerLookup, Texts } from "./ordinary-message.ts";
@@ -67,6 +67,7 @@ export interface Addressed {
   peer: string;
 }
 
+const KDMQ = { method: "KDMQ", vias: 1 };
 /** UDP payload over IPv4: 65,535 − 20 − 8. */
 const DATAGRAM_BYTES_MAX = 65_507;
 /** A Kamailio with default buffers loses what is larger (dmq.md section 4). */
@@ -178,7 +179,7 @@ export class DmqNode {
     checkMessage(channel, options);
     const peer = this.find(node);
     if (peer === undefined) throw new UsageError(`node ${node} is not known`, "no-such-node");
-    const id = this.submit(channel, peer, body, options, now, true);
+    const id = this.submit(this.templateFor(channel, body, options), peer, options, now, true);
     this.settle(now);
     return id;
   }
@@ -198,9 +199,10 @@ export class DmqNode {
     checkMessage(channel, options);
     const except = new Set((options.except ?? []).map((uri) => this.find(uri)));
     const addressed: Addressed[] = [];
+    const template = this.templateFor(channel, body, options);
     for (const peer of this.members.registry.all()) {
       if (peer.status !== "active" || except.has(peer)) continue;
-      addressed.push({ request: this.submit(channel, peer, body, options, now, false), peer: peer.uri });
+      addressed.push({ request: this.submit(template, peer, options, now, false), peer: peer.uri });
     }
     this.settle(now);
     return addressed;
@@ -260,43 +262,28 @@ export class DmqNode {
     if (reason !== undefined) return this.refuse(id, peer, { type: "unreachable", reason });
     this.warnLarge(peer, built.bytes.length, now);
     this.counters.replicasSent++;
-    const { method, vias } = original;
-    this.launch(id, "replica", peer, peer.endpoint, { ...built, method, vias }, options.timeoutMs, now);
+    this.launch(id, "replica", peer, peer.endpoint, built, original, false, options.timeoutMs, now);
     return id;
   }
 
-  private submit(
-    channel: string,
-    peer: Peer,
-    body: Uint8Array,
-    options: SendOptions,
-    now: Instant,
-    refuseLarge: boolean,
-  ): number {
+  private templateFor(channel: string, body: Uint8Array, options: SendOptions): KdmqTemplate {
+    const { address: local, userAgent } = this.options;
+    const { maxForwards = 1, contentType = "text/plain", accept } = options;
+    return new KdmqTemplate({ channel, local, maxForwards, contentType, userAgent, accept, body });
+  }
+
+  private submit(template: KdmqTemplate, peer: Peer, options: SendOptions, now: Instant, refuseLarge: boolean): number {
     const id = this.requests.nextId();
     const obstacle = this.obstacleTo(peer);
     if (obstacle !== undefined || peer.endpoint === undefined) return this.refuse(id, peer, obstacle);
     const { transport } = peer.endpoint;
-    const built = buildKdmq(
-      {
-        channel,
-        local: this.options.address,
-        target: peer.address,
-        transport,
-        maxForwards: options.maxForwards ?? 1,
-        contentType: options.contentType ?? "text/plain",
-        userAgent: this.options.userAgent,
-        accept: options.accept,
-        body,
-      },
-      this.random,
-    );
+    const built = template.write(peer.uri, transport, this.random);
     const reason = tooLarge(transport, built.bytes.length);
     if (reason !== undefined && refuseLarge) throw new UsageError(reason);
     if (reason !== undefined) return this.refuse(id, peer, { type: "unreachable", reason });
     this.warnLarge(peer, built.bytes.length, now);
     const once = this.options.slSend && transport === "udp";
-    this.launch(id, "message", peer, peer.endpoint, { ...built, once }, options.timeoutMs, now);
+    this.launch(id, "message", peer, peer.endpoint, built, KDMQ, once, options.timeoutMs, now);
     return id;
   }
 
@@ -305,12 +292,16 @@ export class DmqNode {
     kind: "message" | "replica",
     peer: Peer,
     to: Endpoint,
-    what: Pick<OutgoingRequest, "branch" | "bytes" | "method" | "vias" | "once">,
+    { branch, bytes }: KdmqRequest,
+    { method, vias }: Pick<OutgoingRequest, "method" | "vias">,
+    once: boolean,
     timeoutMs: Duration | undefined,
     now: Instant,
   ): void {
-    const request = { id, kind, peerKey: peer.key, peerUri: peer.uri, to, startedAt: now, ...what };
-    this.requests.submit(request, timeoutMs ?? this.options.requestTimeoutMs, now);
+    const { key: peerKey, uri: peerUri, endpointKey: toKey } = peer;
+    const deadline = now + (timeoutMs ?? this.options.requestTimeoutMs);
+    const ours = { id, kind, peerKey, peerUri, to, toKey, startedAt: now, deadline, sent: false };
+    this.requests.submit({ ...ours, branch, bytes, method, vias, once }, now);
   }
 
   /** Why nothing can be sent to this peer now. */

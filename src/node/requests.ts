@@ -6,7 +6,7 @@
  */
 import { DeadlineQueue } from "../core/deadline-queue.ts";
 import type { Endpoint } from "../core/endpoint.ts";
-import type { Duration, Instant } from "../core/time.ts";
+import type { Instant } from "../core/time.ts";
 import { ClientTransactions } from "../transaction/clients.ts";
 
 export type RequestKind = "message" | "replica" | "ping" | "join" | "probe" | "relay" | "leave";
@@ -20,12 +20,12 @@ export interface OutgoingRequest {
   readonly to: Endpoint;
   readonly branch: string;
   readonly bytes: Uint8Array;
-  /** `KDMQ` unless it is said. */
-  readonly method?: string;
-  /** Via values in it, 1 unless it is said: a response with another number went a way that we did not send it. */
-  readonly vias?: number;
+  readonly method: string;
+  /** Via values in it: a response with another number went a way that we did not send it. */
+  readonly vias: number;
   /** Never repeated. */
-  readonly once?: boolean;
+  readonly once: boolean;
+  readonly toKey: string;
   readonly startedAt: Instant;
   readonly deadline: Instant;
   sent: boolean;
@@ -80,8 +80,7 @@ export class Requests {
     return ++this.lastId;
   }
 
-  submit(request: Omit<OutgoingRequest, "sent" | "deadline">, timeoutMs: Duration, now: Instant): void {
-    const entry: OutgoingRequest = { ...request, sent: false, deadline: now + timeoutMs };
+  submit(entry: OutgoingRequest, now: Instant): void {
     if (isNotification(entry)) {
       this.live.set(entry.id, entry);
       this.launch(entry, now);
@@ -117,7 +116,7 @@ export class Requests {
   ): { request: OutgoingRequest; attempts: number } | "absorbed" | undefined {
     const waiting = this.waiting(response.branch);
     // RFC 3261 §8.1.3.3: what we sent with so many Vias comes back with so many.
-    if (waiting !== undefined && (waiting.vias ?? 1) !== response.vias) return undefined;
+    if (waiting !== undefined && waiting.vias !== response.vias) return undefined;
     const match = this.transactions.receive(response, now);
     if (match === undefined) return undefined;
     if (match.verdict !== "final") return "absorbed";
@@ -204,18 +203,7 @@ export class Requests {
   private launch(request: OutgoingRequest, now: Instant): void {
     request.sent = true;
     if (isNotification(request)) this.pinging.set(request.peerKey, (this.pinging.get(request.peerKey) ?? 0) + 1);
-    this.transactions.start(
-      {
-        id: request.id,
-        branch: request.branch,
-        method: request.method ?? "KDMQ",
-        once: request.once === true,
-        to: request.to,
-        bytes: request.bytes,
-        timeoutMs: request.deadline - now,
-      },
-      now,
-    );
+    this.transactions.start(request, now);
   }
 
   private end(id: number, end: RequestEnd, now: Instant): void {

@@ -21,12 +21,14 @@ export interface ClientRequest {
   branch: string;
   method: string;
   to: Endpoint;
+  /** `endpointKey` of it: who sends many makes it once. */
+  toKey: string;
   /** Kept until the final response and sent again as they are: they belong to the table from now on. */
   bytes: Uint8Array;
   /** Sent once, on every transport: no Timer E. */
-  once?: boolean;
-  /** Instead of 64·T1. What has no time left (0 or less) is not sent: it ends with the next timeout. */
-  timeoutMs?: number;
+  once: boolean;
+  /** Instead of 64·T1 from now. What has no time left is not sent: it ends with the next timeout. */
+  deadline?: Instant;
 }
 
 /** What matching needs to know of a response (RFC 3261 §17.1.3). */
@@ -60,6 +62,9 @@ interface ClientTransaction {
   queued: boolean;
 }
 
+/** Answered requests over UDP that are remembered for T4 (Timer K): with 100,000 requests a second T4 is a long time. */
+const COMPLETED_MAX = 4_096;
+
 /** Our requests that wait for an answer, and for T4 longer those that had one over UDP. */
 export class ClientTransactions {
   private readonly settings: TimerSettings;
@@ -86,15 +91,15 @@ export class ClientTransactions {
     const { id, branch, method, to, bytes } = request;
     assert(!this.byId.has(id), "a transaction's number is used once");
     assert(!this.byBranch.has(branch), "a branch is used once");
-    const lifeMs = request.timeoutMs ?? timerF(this.settings);
+    const lifeMs = request.deadline === undefined ? timerF(this.settings) : request.deadline - now;
     assert(!Number.isNaN(lifeMs), "the life of a transaction is a number");
     const transaction: ClientTransaction = {
       id,
       branch,
       method,
       to,
-      toKey: endpointKey(to),
-      once: request.once === true,
+      toKey: request.toKey,
+      once: request.once,
       startedAt: now,
       endsAt: now + lifeMs,
       bytes,
@@ -117,7 +122,7 @@ export class ClientTransactions {
    *          `attempts` and `startedAt` know the number, until the next input.
    */
   receive(response: ClientResponse, now: Instant): { id: number; verdict: ClientVerdict } | undefined {
-    this.ended.clear();
+    this.forgetEnded();
     const transaction = this.byBranch.get(response.branch);
     if (transaction === undefined || transaction.method !== response.method) return undefined;
     if (!isFromPeer(response.from, transaction.to)) return undefined;
@@ -135,7 +140,7 @@ export class ClientTransactions {
    * @returns their numbers, in the order of their start; the transaction user is told by this alone
    */
   unsent(to: Endpoint, _cause: Error, _now: Instant): number[] {
-    this.ended.clear();
+    this.forgetEnded();
     const waiting = this.byEndpoint.get(endpointKey(to));
     if (waiting === undefined) return [];
     const ids: number[] = [];
@@ -165,11 +170,11 @@ export class ClientTransactions {
    * several intervals sends once: a burst after a pause would help nobody.
    */
   handleTimeout(now: Instant): void {
-    this.ended.clear();
+    this.forgetEnded();
     for (let due = this.deadlines.take(now); due !== undefined; due = this.deadlines.take(now)) this.expire(due, now);
     for (let due = this.completed.take(now); due !== undefined; due = this.completed.take(now)) {
       due.state = clientStep(due.state, "timer-k", due.to.transport).state;
-      this.forget(due);
+      this.drop(due);
     }
   }
 
@@ -254,16 +259,30 @@ export class ClientTransactions {
     this.unindex(transaction);
     transaction.bytes = EMPTY;
     this.completed.push(transaction, now + timerK(this.settings, transaction.to.transport));
+    // A copy of the answer that comes later is a stray one, which is dropped all the same.
+    const oldest = this.completed.size() > COMPLETED_MAX ? this.completed.shift() : undefined;
+    if (oldest === undefined) return;
+    oldest.state = clientStep(oldest.state, "timer-k", oldest.to.transport).state;
+    this.drop(oldest);
   }
 
+  private forgetEnded(): void {
+    if (this.ended.size > 0) this.ended.clear();
+  }
+
+  /** It ended just now: its facts can still be asked for until the next input. */
   private forget(transaction: ClientTransaction): void {
+    this.drop(transaction);
+    this.ended.set(transaction.id, transaction);
+  }
+
+  private drop(transaction: ClientTransaction): void {
     assert(transaction.state === "terminated", "only a terminated transaction is forgotten");
     this.deadlines.delete(transaction);
     this.unindex(transaction);
     this.byId.delete(transaction.id);
     this.byBranch.delete(transaction.branch);
     transaction.bytes = EMPTY;
-    this.ended.set(transaction.id, transaction);
   }
 
   private index(transaction: ClientTransaction): void {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { encodeUtf8 } from "../../src/core/bytes.ts";
-import type { Endpoint, Transport } from "../../src/core/endpoint.ts";
+import { type Endpoint, endpointKey, type Transport } from "../../src/core/endpoint.ts";
 import { below, seededRandom } from "../../src/core/random.ts";
 import { ClientTransactions } from "../../src/transaction/clients.ts";
 
@@ -12,8 +12,16 @@ function peer(transport: Transport = "udp", port = 5060, ip = "127.0.0.2"): Endp
 }
 
 function started(table: ClientTransactions, id: number, to: Endpoint = peer(), now = 0, timeoutMs?: number): void {
-  const request = { id, branch: `z9hG4bK${id}`, method: "KDMQ", to, bytes: REQUEST };
-  table.start(timeoutMs === undefined ? request : { ...request, timeoutMs }, now);
+  const request = {
+    id,
+    branch: `z9hG4bK${id}`,
+    method: "KDMQ",
+    to,
+    toKey: endpointKey(to),
+    once: false,
+    bytes: REQUEST,
+  };
+  table.start(timeoutMs === undefined ? request : { ...request, deadline: now + timeoutMs }, now);
 }
 
 function response(id: number, status: number, from: Endpoint = peer()) {
@@ -287,7 +295,7 @@ describe("client: ends without a response", () => {
     const table = new ClientTransactions();
     started(table, 1);
     expect(() => started(table, 1)).toThrow("number is used once");
-    const same = { id: 2, branch: "z9hG4bK1", method: "KDMQ", to: peer(), bytes: REQUEST };
+    const same = { id: 2, branch: "z9hG4bK1", method: "KDMQ", to: peer(), toKey: "", once: false, bytes: REQUEST };
     expect(() => table.start(same, 0)).toThrow("branch is used once");
   });
 
