@@ -12,6 +12,8 @@ import { parseOptions } from "./lib/options.ts";
 import { cell, type Report, runBench } from "./lib/report.ts";
 
 const WAYS = [
+  { way: "scan", name: "dmq, ordinary, read and check" },
+  { way: "scan-answer", name: "dmq, ordinary, and answer" },
   { way: "parse", name: "dmq, parse" },
   { way: "check", name: "dmq, parse and check" },
   { way: "answer", name: "dmq, parse, check and answer" },
@@ -78,7 +80,7 @@ await runBench("codec", options, async (report) => {
     })),
   );
   const of = (wanted: Way["way"]): Turn[] => [...results].find(([{ way }]) => way === wanted)?.[1] ?? [];
-  const [ours, theirs] = [of("answer"), of("sip-answer")];
+  const [ours, theirs] = [of("scan-answer"), of("sip-answer")];
   const ns = (turns: Turn[]): number[] => column(turns, (turn) => turn.ns);
   const octets = figure(column(ours, (turn) => turn.octets)).median;
   report.goal({ name: "codec, parse, check and answer", measured: figure(ns(ours)).median, unit: "ns", atMost: 1_000 });

@@ -79,6 +79,8 @@ export class Dispatcher {
   private readonly late = new DeadlineQueue<number>();
   /** What tells a handler that goes on that nobody waits for it any more. */
   private readonly contexts = new Map<number, RunContext>();
+  /** Of the run that begins next: a handler that ends at once has no use of it any more. */
+  private spare = new RunContext();
   private readonly host: DispatcherHost;
   private readonly numWorkers: number;
   private readonly workerSleepMs: Duration;
@@ -158,7 +160,7 @@ export class Dispatcher {
 
   /** A message that need not wait. Most handlers end at once: then nothing is kept of it. */
   private runFresh(message: ChannelMessage, handler: Handler, isQueued: boolean): void {
-    const context = new RunContext();
+    const context = this.spare;
     let result: HandlerResult | Promise<HandlerResult>;
     try {
       result = handler(message, context);
@@ -171,6 +173,8 @@ export class Dispatcher {
       this.host.answer(message.id, answerOf(result));
       return;
     }
+    // It belongs to this run from now on; the next one gets another.
+    this.spare = new RunContext();
     this.late.set(message.id, this.host.now() + this.handlerTimeoutMs);
     this.follow(message, isQueued ? this.occupy(message) : undefined, context, result);
   }
