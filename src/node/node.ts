@@ -395,7 +395,7 @@ export class DmqNode {
   // --- answering ---------------------------------------------------------------------------------------------------
 
   /**
-   * Answers a channel message or a routed request; a second answer, or one after 32 s, is ignored.
+   * Answers a channel message or a routed request; a second answer, or one that comes too late for any copy (37 s), is ignored.
    *
    * @throws UsageError for a status that is not final, or 408, which RFC 4320 forbids, and for text that breaks its line
    */
