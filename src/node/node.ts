@@ -441,7 +441,7 @@ export class DmqNode {
 
   private onDatagram(bytes: Uint8Array, from: Endpoint, now: Instant): void {
     this.counters.received++;
-    if (this.takeOrdinary(bytes, from, 0, now) > 0 || this.takeDelivery(bytes, from, now)) return;
+    if (this.takeOrdinary(bytes, 0, from, 0, now) > 0 || this.takeDelivery(bytes, from, now)) return;
     this.onMessage(parseMessage(bytes, "datagram"), from, 0, now);
   }
 
@@ -449,11 +449,12 @@ export class DmqNode {
    * The short way of an ordinary channel message: read, told from a retransmission and given to its channel without making
    * anything of it that nobody asks for.
    *
-   * @returns how many octets it has; 0 where it is something else, and nothing has happened
+   * @param start  where it begins
+   * @returns      the offset after it; 0 where it is something else, and nothing has happened
    */
-  private takeOrdinary(bytes: Uint8Array, source: Endpoint, flow: Flow, now: Instant): number {
+  private takeOrdinary(bytes: Uint8Array, start: number, source: Endpoint, flow: Flow, now: Instant): number {
     if (this.routing === "all") return 0;
-    const scan = this.serving.readOrdinary(bytes, flow !== 0);
+    const scan = this.serving.readOrdinary(bytes, flow !== 0, start);
     if (scan === undefined) return 0;
     const channel = this.texts.of(bytes, scan.channelStart, scan.channelEnd);
     if (channel === this.options.notificationChannel) return 0;
@@ -467,14 +468,14 @@ export class DmqNode {
 
   /** Takes ordinary messages off the front of a chunk. @returns what is left, which is for the framer */
   private takeOrdinaries(chunk: Uint8Array, from: Endpoint, flow: Flow, now: Instant): Uint8Array {
-    let rest = chunk;
-    while (rest.length > 0) {
-      const taken = this.takeOrdinary(rest, from, flow, now);
-      if (taken === 0) return rest;
+    let start = 0;
+    while (start < chunk.length) {
+      const end = this.takeOrdinary(chunk, start, from, flow, now);
+      if (end === 0) break;
       this.counters.received++;
-      rest = rest.subarray(taken);
+      start = end;
     }
-    return rest;
+    return start === 0 ? chunk : chunk.subarray(start);
   }
 
   private onChunk(bytes: Uint8Array, from: Endpoint, flow: Flow, now: Instant): void {

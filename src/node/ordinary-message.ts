@@ -14,8 +14,9 @@ export type PeerLookup = (from: string, source: Endpoint) => string | undefined;
 
 /** The message, and the request that waits for its answer, in one: there is one of them for every message of a busy node. */
 export class OrdinaryMessage implements ChannelMessage, Pending {
-  /** The request's octets. */
-  readonly bytes: Uint8Array;
+  /** What the request came in, and where it begins there. */
+  readonly octets: Uint8Array;
+  readonly start: number;
   readonly source: Endpoint;
   readonly flow: Flow;
   readonly transaction: number;
@@ -29,9 +30,10 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
   private readonly bodyEnd: number;
   private parsed: SipRequest | undefined;
 
-  /** @param scan  of the octets */
+  /** @param scan  of the request */
   constructor(
-    bytes: Uint8Array,
+    octets: Uint8Array,
+    start: number,
     scan: MessageScan,
     transaction: number,
     channel: string,
@@ -39,7 +41,8 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
     flow: Flow,
     peers: PeerLookup,
   ) {
-    this.bytes = bytes;
+    this.octets = octets;
+    this.start = start;
     this.source = source;
     this.flow = flow;
     this.transaction = transaction;
@@ -59,12 +62,16 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
   }
 
   get request(): SipRequest {
-    this.parsed ??= new OrdinaryRequest(this.bytes);
+    if (this.parsed === undefined) {
+      // A datagram is one message; of a stream this is a part.
+      const { flow, octets, start, bodyEnd } = this;
+      this.parsed = new OrdinaryRequest(flow === 0 ? octets : octets.subarray(start, bodyEnd));
+    }
     return this.parsed;
   }
 
   get from(): string {
-    return decodeUtf8(this.bytes.subarray(this.fromUri, this.fromUriEnd));
+    return decodeUtf8(this.octets.subarray(this.fromUri, this.fromUriEnd));
   }
 
   get peer(): string | undefined {
@@ -80,7 +87,7 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
   }
 
   get body(): Uint8Array {
-    return this.bytes.subarray(this.bodyStart, this.bodyEnd);
+    return this.octets.subarray(this.bodyStart, this.bodyEnd);
   }
 }
 

@@ -56,6 +56,7 @@ export class Serving {
   private readonly scan = new MessageScan();
   /** The request that `scan` speaks of. */
   private scanned: Uint8Array | undefined;
+  private scannedFrom = 0;
   /** Status lines by code, each with the reason that it was written for. */
   private readonly heads = new Map<number, { reason: string; octets: Uint8Array }>();
   private readonly context: ServingContext;
@@ -81,15 +82,15 @@ export class Serving {
   /**
    * Reads an ordinary request, the short way.
    *
-   * @param bytes  a datagram, or a stream from where a message begins
+   * @param bytes  a datagram, or octets of a stream
+   * @param from   where the request begins
    * @returns      what the scan found; `undefined` where it is not ordinary, none, or not there as a whole, and parse.ts has
    *               to decide
    */
-  readOrdinary(bytes: Uint8Array, isStream: boolean): MessageScan | undefined {
-    this.scanned = undefined;
-    if (!this.scan.read(bytes, isStream)) return undefined;
-    this.scanned = isStream && this.scan.bodyEnd < bytes.length ? bytes.subarray(0, this.scan.bodyEnd) : bytes;
-    return this.scan;
+  readOrdinary(bytes: Uint8Array, isStream: boolean, from: number): MessageScan | undefined {
+    this.scanned = this.scan.read(bytes, isStream, from) ? bytes : undefined;
+    this.scannedFrom = from;
+    return this.scanned === undefined ? undefined : this.scan;
   }
 
   /** As `readOrdinary`, of the response in a datagram. */
@@ -117,7 +118,8 @@ export class Serving {
     const { fingerprints } = this;
     const key = fingerprints.ofParts("KDMQ", scanned, viaHost, hostPortEnd, viaPort !== 0, branch, branchEnd);
     const id = this.servers.receive(key, source.transport, now);
-    return id === 0 ? this.repeat() : new OrdinaryMessage(scanned, scan, id, channel, source, flow, peers);
+    if (id === 0) return this.repeat();
+    return new OrdinaryMessage(scanned, this.scannedFrom, scan, id, channel, source, flow, peers);
   }
 
   private repeat(): undefined {
@@ -200,11 +202,12 @@ export class Serving {
 
   /** @returns false where the topmost Via has to be told where the request came from */
   private respondOrdinary(to: OrdinaryMessage, answer: Answer, now: Instant): boolean {
-    const { bytes } = to;
+    const { octets: bytes, start: from } = to;
     // An answer that comes later finds the scan with another request: reading it again costs less than keeping offsets.
-    if (this.scanned !== bytes) {
-      this.scan.read(bytes, false);
+    if (this.scanned !== bytes || this.scannedFrom !== from) {
+      this.scan.read(bytes, false, from);
       this.scanned = bytes;
+      this.scannedFrom = from;
     }
     const { scan } = this;
     if (!standsAt(bytes, scan.viaHost, scan.viaHostEnd, to.source.ip)) return false;

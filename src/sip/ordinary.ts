@@ -49,7 +49,7 @@ export class OrdinaryRequest implements SipRequest {
  * Writes an answer to an ordinary request: Via, To, From, CSeq and Call-ID are the request's octets (RFC 3261 §8.2.6.2).
  *
  * @param scan   of the request
- * @param b      the request
+ * @param b      the octets that the scan read
  * @param head   status line with its CRLF
  * @param tag    `;tag=…`, written where To has none
  * @param tail   the other headers, the empty line and the body
@@ -64,8 +64,7 @@ export function writeAnswer(
   tail: Uint8Array,
   store: OctetStore,
 ): number {
-  // Each of the five lines is part of the request, so all of them together are not longer than it.
-  const start = store.reserve(head.length + b.length + tag.length + tail.length);
+  const start = store.reserve(head.length + linesLength(scan) + tag.length + tail.length);
   const out = store.octets;
   let at = put(head, 0, head.length, out, start);
   // Neighbours go over in one piece: a Kamailio writes the five lines one after the other.
@@ -98,6 +97,13 @@ export function writeAnswer(
   }
   at = put(b, from, scan.callIdEnd + 2, out, at);
   return put(tail, 0, tail.length, out, at);
+}
+
+/** Octets of the five lines with their CRLFs. */
+function linesLength(scan: MessageScan): number {
+  const { viaLine, viaEnd, toLine, toEnd, fromLine, fromEnd, cseqLine, cseqEnd, callIdLine, callIdEnd } = scan;
+  const ends = viaEnd + toEnd + fromEnd + cseqEnd + callIdEnd;
+  return ends - viaLine - toLine - fromLine - cseqLine - callIdLine + 5 * 2;
 }
 
 function put(b: Uint8Array, from: number, end: number, out: Uint8Array, at: number): number {

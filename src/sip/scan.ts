@@ -128,14 +128,15 @@ export class MessageScan {
   /**
    * Reads an ordinary request.
    *
-   * @param b         a datagram, or exactly one message of a stream
+   * @param b         a datagram, or octets of a stream
    * @param isStream  Content-Length is needed
+   * @param from      where the request begins; all members are offsets in `b`
    * @returns         false where the request is not ordinary, or none: the members mean nothing then
    */
-  read(b: Uint8Array, isStream: boolean): boolean {
-    const limit = Math.min(b.length, HEAD_BYTES_MAX);
-    if (!stands(METHOD, b, 0)) return false;
-    const end = this.readUri(b, METHOD.length, limit);
+  read(b: Uint8Array, isStream: boolean, from = 0): boolean {
+    const limit = Math.min(b.length, from + HEAD_BYTES_MAX);
+    if (!stands(METHOD, b, from)) return false;
+    const end = this.readUri(b, from + METHOD.length, limit);
     if (end === -1 || this.userStart === -1 || !stands(VERSION, b, end)) return false;
     this.channelStart = this.userStart;
     this.channelEnd = this.userEnd;

@@ -2,6 +2,7 @@
  * What a stream transport knows of one connection: where it leads, in what state it is, and the octets that wait for the
  * kernel. It reports nothing and decides nothing.
  */
+import { concatBytes } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import type { TlsMaterial } from "./tls.ts";
 
@@ -14,6 +15,9 @@ import type { TlsMaterial } from "./tls.ts";
  * - `closed`: reported, or about to be
  */
 export type State = "connecting" | "handshaking" | "open" | "half-open" | "lingering" | "closed";
+
+/** So many octets are written at once, if there are as many. */
+const WRITE_BYTES = 64 * 1024;
 
 /** One connection, in either direction. stream.ts decides; this keeps the state and the queue. */
 export class Connection {
@@ -41,6 +45,8 @@ export class Connection {
   /** When octets last moved in either direction, or the state last changed; deadlines count from here. */
   activeAt: number;
   queuedBytes = 0;
+  /** Of those, octets whose memory is not ours: they go out at the end of the wake-up, or are copied then. */
+  borrowedBytes = 0;
   #queue: Uint8Array[] = [];
   #head = 0;
 
@@ -58,6 +64,21 @@ export class Connection {
     this.queuedBytes += bytes.length;
   }
 
+  /** Adds octets that stay as they are until `settle`. Nothing may wait before them. */
+  borrow(bytes: Uint8Array): void {
+    this.enqueue(bytes);
+    this.borrowedBytes += bytes.length;
+  }
+
+  /** Writes what is borrowed, and copies what the kernel did not take. */
+  settle(): boolean {
+    if (this.borrowedBytes === 0) return false;
+    const moved = this.drain();
+    for (let i = this.#head; i < this.#queue.length; i++) this.#queue[i] = new Uint8Array(this.#queue[i] as Uint8Array);
+    this.borrowedBytes = 0;
+    return moved;
+  }
+
   /** @returns how many of `bytes` the kernel took */
   write(bytes: Uint8Array): number {
     // −1 is a socket that is gone; its close event is on the way and reports what waits.
@@ -68,7 +89,7 @@ export class Connection {
   drain(): boolean {
     const before = this.queuedBytes;
     while (this.#head < this.#queue.length) {
-      const bytes = this.#queue[this.#head] as Uint8Array;
+      const bytes = this.#join();
       const written = this.write(bytes);
       this.queuedBytes -= written;
       if (written < bytes.length) {
@@ -82,5 +103,21 @@ export class Connection {
       this.#head = 0;
     }
     return this.queuedBytes < before;
+  }
+
+  /** The octets at the head in one piece: a system call, or a TLS record, for each small answer would cost more than it. */
+  #join(): Uint8Array {
+    let end = this.#head;
+    let length = 0;
+    while (end < this.#queue.length && (end === this.#head || length < WRITE_BYTES)) {
+      length += (this.#queue[end] as Uint8Array).length;
+      end++;
+    }
+    if (end > this.#head + 1) {
+      const joined = concatBytes(this.#queue.slice(this.#head, end));
+      this.#head = end - 1;
+      this.#queue[this.#head] = joined;
+    }
+    return this.#queue[this.#head] as Uint8Array;
   }
 }

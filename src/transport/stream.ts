@@ -58,6 +58,9 @@ export interface StreamOptions {
   readonly nextFlow?: () => number;
 }
 
+/** With so many octets waiting for the end of the wake-up they go out early. */
+const BATCH_BYTES = 64 * 1024;
+
 const DEFAULTS: StreamOptions = {
   connectTimeoutMs: 5_000,
   handshakeTimeoutMs: 5_000,
@@ -110,6 +113,13 @@ export class StreamTransport {
   #lastFlow = 0;
   #sweeper: ReturnType<typeof setInterval> | undefined;
   #stopped = false;
+  /** Connections with octets for the end of this wake-up. */
+  readonly #unsettled = new Set<Connection>();
+  #settling = false;
+  readonly #onImmediate = (): void => {
+    this.#settling = false;
+    this.#settleAll();
+  };
 
   constructor(
     listen: BindAddress | undefined,
@@ -156,6 +166,7 @@ export class StreamTransport {
   /** Closes the listener and all connections. Nothing is reported any more. */
   shutdown(): void {
     if (this.#stopped) return;
+    this.#settleAll();
     this.#stopped = true;
     this.#reports.stop();
     clearInterval(this.#sweeper);
@@ -366,6 +377,7 @@ export class StreamTransport {
   #ended(socket: Bun.Socket<Connection | undefined>): void {
     const connection = socket.data;
     if (connection === undefined) return;
+    connection.settle();
     // A peer that has its answers is simply gone; one that asked and ended may be waiting, as `nc -N` does.
     const waits = connection.owes || connection.queuedBytes > 0;
     if (connection.inbound && connection.state === "open" && waits) {
@@ -420,16 +432,37 @@ export class StreamTransport {
 
   #write(connection: Connection, bytes: Uint8Array): void {
     const isUp = connection.state !== "connecting" && connection.state !== "handshaking";
-    const mayWrite = isUp && connection.queuedBytes === 0;
-    const written = mayWrite ? connection.write(bytes) : 0;
-    if (written > 0) connection.activeAt = performance.now();
     connection.owes = false;
-    if (written === bytes.length) return;
-    // The core builds its messages in memory that it uses again. (`slice` would not do: of a Buffer it is no copy.)
-    connection.enqueue(new Uint8Array(bytes.subarray(written)));
+    if (isUp && connection.queuedBytes === connection.borrowedBytes) {
+      connection.borrow(bytes);
+      if (connection.borrowedBytes >= BATCH_BYTES) this.#settle(connection);
+      else this.#settleSoon(connection);
+    } else {
+      // What waits longer than this wake-up is copied. (`slice` would not do: of a Buffer it is no copy.)
+      connection.enqueue(new Uint8Array(bytes));
+    }
     if (connection.queuedBytes <= this.#options.maxQueuedBytes) return;
     const cause = new Error(`${connection.queuedBytes} octets wait and the peer reads none`);
     this.#fail(connection, this.#error("transport-send", "send to", connection.remote, cause));
+  }
+
+  /** What one wake-up brings to a connection goes out in one piece at its end. */
+  #settleSoon(connection: Connection): void {
+    this.#unsettled.add(connection);
+    if (this.#settling) return;
+    this.#settling = true;
+    setImmediate(this.#onImmediate);
+  }
+
+  #settle(connection: Connection): void {
+    if (connection.settle()) connection.activeAt = performance.now();
+    this.#endIfDone(connection);
+  }
+
+  #settleAll(): void {
+    const connections = [...this.#unsettled];
+    this.#unsettled.clear();
+    for (const connection of connections) if (connection.state !== "closed") this.#settle(connection);
   }
 
   #end(connection: Connection): void {
