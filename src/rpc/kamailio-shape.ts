@@ -6,7 +6,7 @@
 import { failureOf } from "./jsonrpc.ts";
 import { METHODS } from "./methods.ts";
 import type { ParamName, Signature } from "./params.ts";
-import { type ControlSurface, type NodeRow, RpcFault } from "./surface.ts";
+import { type ControlSurface, KAMAILIO_FIELDS, type NodeRow, RpcFault } from "./surface.ts";
 
 export interface KamailioFault {
   /** In Kamailio's range, which is that of SIP and HTTP. */
@@ -32,18 +32,6 @@ const PARAMS_READ: ReadonlyMap<string, number> = new Map([
   ["system.listMethods", 0],
   ["system.methodHelp", 1],
 ]);
-
-const LISTED: readonly (keyof NodeRow)[] = [
-  "host",
-  "port",
-  "proto",
-  "resolved_ip",
-  "status",
-  "last_notification",
-  "local",
-  // Newer versions have it, at the end; 5.6 has not.
-  "fail_count",
-];
 
 const FLAGS: ReadonlySet<ParamName> = new Set(["strict", "force"]);
 const NUMBERS: ReadonlySet<ParamName> = new Set(["max_forwards", "timeout_ms"]);
@@ -92,7 +80,7 @@ const WEEKDAYS = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 function listed(row: NodeRow): Record<string, unknown> {
-  return Object.fromEntries(LISTED.map((field) => [field, row[field]]));
+  return Object.fromEntries(KAMAILIO_FIELDS.map((field) => [field, row[field]]));
 }
 
 function uptime(upSince: number, now: number): { now: string; up_since: string; uptime: number } {

@@ -45,8 +45,8 @@ export interface NodeRow {
   queued: number;
 }
 
-/** The order in which the fields of a row are written. */
-export const NODE_FIELDS: readonly (keyof NodeRow)[] = [
+/** Fields of Kamailio's own, in its order; `fail_count` is there in newer versions, 5.6 has not. */
+export const KAMAILIO_FIELDS: readonly (keyof NodeRow)[] = [
   "host",
   "port",
   "proto",
@@ -55,6 +55,11 @@ export const NODE_FIELDS: readonly (keyof NodeRow)[] = [
   "last_notification",
   "local",
   "fail_count",
+];
+
+/** The order in which the fields of a row are written. */
+export const NODE_FIELDS: readonly (keyof NodeRow)[] = [
+  ...KAMAILIO_FIELDS,
   "uri",
   "rtt_ms",
   "last_seen",

@@ -3,7 +3,7 @@
  * or NUL in a value would let a remote write headers of ours, so it is an assertion here and a check (isHeaderSafe) above.
  */
 import { assert } from "../core/assert.ts";
-import { concatBytes, EMPTY, encodeUtf8 } from "../core/bytes.ts";
+import { EMPTY, encodeUtf8 } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { ProtocolError } from "../core/errors.ts";
 import { isToken } from "./grammar.ts";
@@ -25,40 +25,6 @@ export function isHeaderSafe(text: string): boolean {
 function assertHeader(name: string, value: string): void {
   assert(isToken(name), "a header name is a token");
   assert(isHeaderSafe(value), "a header value has no CR, LF or NUL");
-}
-
-/** §25.1 has no white space in a Request-URI; one in it would move the start line's parts. */
-function isRequestUri(uri: string): boolean {
-  return uri.length > 0 && isHeaderSafe(uri) && !uri.includes(" ") && !uri.includes("\t");
-}
-
-export interface RequestParts {
-  method: string;
-  uri: string;
-  headers: HeaderList;
-  body: Uint8Array;
-}
-
-/**
- * Writes a request (RFC 3261 §7.1). Content-Length is ours to write: it stands where a `["Content-Length", ""]` is in
- * `headers`, else last.
- *
- * @returns octets that belong to the caller; an assertion fails on a header or URI that would not be read back as one
- */
-export function serializeRequest(parts: RequestParts): Uint8Array {
-  assert(isToken(parts.method), "a method is a token");
-  assert(isRequestUri(parts.uri), "a Request-URI has no white space");
-  let text = `${parts.method} ${parts.uri} SIP/2.0\r\n`;
-  let counted = false;
-  for (const [name, value] of parts.headers) {
-    assertHeader(name, value);
-    const length = name === "Content-Length";
-    assert(!length || (!counted && value === ""), "Content-Length is written once, and by the serializer");
-    counted ||= length;
-    text += length ? `Content-Length: ${parts.body.length}\r\n` : `${name}: ${value}\r\n`;
-  }
-  if (!counted) text += `Content-Length: ${parts.body.length}\r\n`;
-  return concatBytes([encodeUtf8(`${text}\r\n`), parts.body]);
 }
 
 /** A buffer that grows and is used again: one answer is written per received request. */

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { ConfigError, TransportError } from "../../src/core/errors.ts";
 import type { Logger } from "../../src/core/logger.ts";
 import { openCarriers } from "../../src/daemon/carriers.ts";
+import { describeWhere, missingPrograms } from "../helpers/needs.ts";
 import { FakeSurface } from "../rpc/fake-surface.ts";
 
 const silent = () => undefined;
@@ -37,12 +38,17 @@ test("nothing but the control socket is opened where nothing else is wanted", as
   expect(readdirSync(directory)).toEqual([]);
 });
 
-test("all three are opened, and removed at the end", async () => {
-  const carriers = await openCarriers(places({ ctl: "c", fifo: "f" }), new FakeSurface(), LOG);
-  expect(readdirSync(directory).sort()).toEqual(["c", "f", "s"]);
-  expect([lstatSync(join(directory, "c")).isSocket(), lstatSync(join(directory, "f")).isFIFO()]).toEqual([true, true]);
-  await carriers.close();
-  expect(readdirSync(directory)).toEqual([]);
+describeWhere(missingPrograms("mkfifo"), "with a FIFO", () => {
+  test("all three are opened, and removed at the end", async () => {
+    const carriers = await openCarriers(places({ ctl: "c", fifo: "f" }), new FakeSurface(), LOG);
+    expect(readdirSync(directory).sort()).toEqual(["c", "f", "s"]);
+    expect([lstatSync(join(directory, "c")).isSocket(), lstatSync(join(directory, "f")).isFIFO()]).toEqual([
+      true,
+      true,
+    ]);
+    await carriers.close();
+    expect(readdirSync(directory)).toEqual([]);
+  });
 });
 
 test("where one cannot be opened, the others are closed again", async () => {

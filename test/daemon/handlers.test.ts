@@ -2,7 +2,7 @@
  * Commands as handlers of a running node, on real sockets. Goal: each message is answered by what its command did, in time,
  * and nothing that a command does reaches beyond its one answer.
  */
-import { afterAll, afterEach, describe, expect, test } from "bun:test";
+import { afterAll, afterEach, expect, test } from "bun:test";
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,7 +11,10 @@ import type { LogFields, Logger } from "../../src/core/logger.ts";
 import { type CreateNodeOptions, createNode, type RunningNode } from "../../src/daemon/driver.ts";
 import { Handlers } from "../../src/daemon/handlers.ts";
 import type { OutcomeReport } from "../../src/node/io.ts";
+import { describeWhere, missingPrograms } from "../helpers/needs.ts";
 import { until } from "../helpers/wait.ts";
+
+const PROBLEM = missingPrograms("sh", "cat", "sleep", "true", "false", "env", "yes", "seq", "tr", "wc", "touch");
 
 const FOLDER = mkdtempSync(join(tmpdir(), "dmq-handlers-"));
 afterAll(() => rmSync(FOLDER, { recursive: true }));
@@ -124,7 +127,7 @@ function newFile(): string {
   return join(FOLDER, `file-${++files}`);
 }
 
-describe("handlers: the option", () => {
+describeWhere(PROBLEM, "handlers: the option", () => {
   function refused(...on: string[]): ConfigError {
     try {
       make(on);
@@ -167,7 +170,7 @@ describe("handlers: the option", () => {
     expect(() => make(["peer-up=true", "peer-up=false"])).not.toThrow());
 });
 
-describe("handlers: what a command gets", () => {
+describeWhere(PROBLEM, "handlers: what a command gets", () => {
   test("the body, octet for octet, and facts in variables", async () => {
     const [body, env] = [newFile(), newFile()];
     const served = await serve([shell("alerts", `cat >${body}; env >${env}`)]);
@@ -204,7 +207,7 @@ describe("handlers: what a command gets", () => {
   });
 });
 
-describe("handlers: what an end means", () => {
+describeWhere(PROBLEM, "handlers: what an end means", () => {
   const gone = join(FOLDER, "gone");
   writeFileSync(gone, "#!/bin/sh\n");
   chmodSync(gone, 0o755);
@@ -273,7 +276,7 @@ describe("handlers: what an end means", () => {
   });
 });
 
-describe("handlers: a command that hangs", () => {
+describeWhere(PROBLEM, "handlers: a command that hangs", () => {
   test("is answered 503 in time, and its whole group is gone", async () => {
     const file = newFile();
     const script = `sleep 100 & echo $! >>${file}; (sleep 100 & echo $! >>${file}; wait) & echo $$ >>${file}; wait`;
@@ -319,7 +322,7 @@ describe("handlers: a command that hangs", () => {
   });
 });
 
-describe("handlers: workers", () => {
+describeWhere(PROBLEM, "handlers: workers", () => {
   /** Each run writes when it begins and ends; `hold` is what it does between. */
   function traced(file: string, hold: string): string {
     return `read name; echo "+ $name" >>${file}; ${hold}; echo "- $name" >>${file}`;
@@ -385,7 +388,7 @@ describe("handlers: workers", () => {
   });
 });
 
-describe("handlers: events of peers", () => {
+describeWhere(PROBLEM, "handlers: events of peers", () => {
   test("peer-up, peer-down and peer-disabled run their commands, in order for one peer", async () => {
     const file = newFile();
     const command = `sh -c 'echo "$1 $DMQ_EVENT $DMQ_NODE $DMQ_STATUS $DMQ_URI $(cat | wc -c)" >>${file}' x`;
@@ -419,7 +422,7 @@ describe("handlers: events of peers", () => {
   });
 });
 
-describe("handlers: a node that stops", () => {
+describeWhere(PROBLEM, "handlers: a node that stops", () => {
   test("gives a command time to finish, and its sender the answer", async () => {
     const file = newFile();
     const served = await serve([shell("slow", `echo $$ >>${file}; sleep 0.5; echo done >>${file}`)]);

@@ -2,12 +2,15 @@
  * Real processes. Goal: whatever a command does, its run ends in time with a value, and nothing of it is left: no process
  * of its group, no zombie, no descriptor.
  */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type RunOptions, type RunResult, run, STDERR_BYTES_MAX, STDOUT_BYTES_MAX } from "../../src/exec/run.ts";
+import { describeWhere, missingPrograms } from "../helpers/needs.ts";
 import { until } from "../helpers/wait.ts";
+
+const PROBLEM = missingPrograms("sh", "cat", "sleep", "true", "false", "env", "yes", "head", "wc", "setsid", "touch");
 
 const FOLDER = mkdtempSync(join(tmpdir(), "dmq-run-"));
 afterAll(() => rmSync(FOLDER, { recursive: true }));
@@ -68,7 +71,7 @@ function children(): number[] {
     .map(Number);
 }
 
-describe("run: what goes in and out", () => {
+describeWhere(PROBLEM, "run: what goes in and out", () => {
   test("stdin and stdout pass every octet as it is", async () => {
     const body = Uint8Array.from({ length: 60_000 }, (_, i) => (i * 7) & 255);
     const { end, stdout, durationMs } = await start(["cat"], { stdin: body });
@@ -109,7 +112,7 @@ describe("run: what goes in and out", () => {
   });
 });
 
-describe("run: how it ends", () => {
+describeWhere(PROBLEM, "run: how it ends", () => {
   const ends: [what: string, script: string, end: RunResult["end"]][] = [
     ["0", "exit 0", { type: "exited", code: 0 }],
     ["75", "exit 75", { type: "exited", code: 75 }],
@@ -152,7 +155,7 @@ describe("run: how it ends", () => {
   });
 });
 
-describe("run: an abort", () => {
+describeWhere(PROBLEM, "run: an abort", () => {
   /** Starts a script that writes its processes' numbers into a file, and aborts when `count` are there. */
   async function abortWhen(
     name: string,
@@ -200,7 +203,7 @@ describe("run: an abort", () => {
   });
 });
 
-describe("run: what is left behind", () => {
+describeWhere(PROBLEM, "run: what is left behind", () => {
   test("children that stay in the group do not outlive the command", async () => {
     const file = join(FOLDER, "left");
     const { end, stdout } = await sh(`sleep 100 & echo $! >>${file}; echo done`);

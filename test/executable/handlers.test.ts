@@ -2,12 +2,15 @@
  * Commands as handlers of the compiled executable, as an operator and a sender see them: what `dmq send` prints and exits
  * with, what the log says, and that nothing is left of any command.
  */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createNode, type RunningNode } from "../../src/index.ts";
 import { type Daemon, Daemons, dmq, EXECUTABLE } from "../helpers/daemon.ts";
+import { describeWhere, missingPrograms } from "../helpers/needs.ts";
 import { until } from "../helpers/wait.ts";
+
+const PROBLEM = missingPrograms("sh", "cat", "sleep", "true", "false", "env", "yes", "sort", "wc", "setsid");
 
 const SETUP_MS = 30_000;
 
@@ -54,7 +57,7 @@ async function knowEachOther(sender: Daemon, receiver: Daemon): Promise<void> {
   await until(isActive, 8_000, `${sender.uri} has ${receiver.uri} as active`);
 }
 
-describe("serve --on", () => {
+describeWhere(PROBLEM, "serve --on", () => {
   let sender: Daemon;
   let receiver: Daemon;
   let asker: RunningNode;
@@ -189,7 +192,7 @@ describe("serve --on", () => {
   });
 });
 
-describe("serve --on, from its start to its end", () => {
+describeWhere(PROBLEM, "serve --on, from its start to its end", () => {
   const wrong: [what: string, value: string, says: string][] = [
     ["an open quote", `alerts=sh -c "x`, `the quote " at character 7`],
     ["a program that is nowhere", "alerts=no-such-program", "PATH "],

@@ -5,12 +5,13 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { missingPrograms } from "./needs.ts";
 import { until } from "./wait.ts";
 
 /** @returns what is missing for a capture, `undefined` if nothing is */
 export function captureProblem(): string | undefined {
-  if (Bun.which("tcpdump") === null) return "not installed: tcpdump";
-  return process.getuid?.() === 0 ? undefined : "capturing on the loopback needs root";
+  const root = process.getuid?.() === 0 ? undefined : "capturing on the loopback needs root";
+  return missingPrograms("tcpdump") ?? root;
 }
 
 /** A datagram: where from, where to, and its text. */

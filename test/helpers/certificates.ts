@@ -2,25 +2,16 @@
  * Certificates for tests, made with `openssl` when they are needed: nothing in the repository expires, and no key lies in
  * it. Where openssl is missing, tests are skipped with that reason; with DMQ_REQUIRE_INTEROP=1 it is a failure.
  */
-import { describe, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { describeWhere } from "./needs.ts";
 
 const PROBLEM = Bun.which("openssl") === null ? "openssl is not installed" : undefined;
 
 /** `describe` for tests that need certificates. */
 export function describeTls(name: string, body: () => void): void {
-  if (PROBLEM === undefined) {
-    describe(name, body);
-  } else if (process.env.DMQ_REQUIRE_INTEROP === "1") {
-    test(name, () => {
-      throw new Error(`interop is required (DMQ_REQUIRE_INTEROP=1), but ${PROBLEM}`);
-    });
-  } else {
-    console.log(`skipped: ${name}: ${PROBLEM}`);
-    test.skip(`${name}: ${PROBLEM}`, () => undefined);
-  }
+  describeWhere(PROBLEM, name, body);
 }
 
 /** Paths of PEM files. */

@@ -3,10 +3,10 @@
  *
  * Where dnsmasq is missing the tests are skipped with the reason in their name; with DMQ_REQUIRE_INTEROP=1 that is a failure.
  */
-import { describe, test } from "bun:test";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { describeWhere } from "./needs.ts";
 import { until } from "./wait.ts";
 
 const DNSMASQ = Bun.which("dnsmasq") ?? ["/usr/sbin/dnsmasq", "/usr/local/sbin/dnsmasq"].find(existsSync);
@@ -18,17 +18,7 @@ export function dnsProblem(): string | undefined {
 
 /** `describe` that is skipped with its reason, or fails where interop is required. */
 export function describeDns(name: string, body: () => void): void {
-  const problem = dnsProblem();
-  if (problem === undefined) {
-    describe(name, body);
-  } else if (process.env.DMQ_REQUIRE_INTEROP === "1") {
-    test(name, () => {
-      throw new Error(`interop is required (DMQ_REQUIRE_INTEROP=1), but ${problem}`);
-    });
-  } else {
-    console.log(`skipped: ${name}: ${problem}`);
-    test.skip(`${name}: ${problem}`, () => undefined);
-  }
+  describeWhere(dnsProblem(), name, body);
 }
 
 export interface Zone {

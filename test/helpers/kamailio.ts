@@ -4,7 +4,6 @@
  * Where Kamailio or the lab is missing, interop is skipped with the reason in the test's name; with
  * DMQ_REQUIRE_INTEROP=1 the same reason is a failure.
  */
-import { describe, test } from "bun:test";
 import { createHash } from "node:crypto";
 import {
   copyFileSync,
@@ -18,6 +17,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { describeWhere, missingPrograms } from "./needs.ts";
 import { until } from "./wait.ts";
 
 const LAB = process.env.DMQ_KAMAILIO_LAB ?? join(import.meta.dir, "..", "..", "..", "shared", "kamailio");
@@ -27,8 +27,7 @@ const NEEDED = ["bash", "kamailio", "kamcmd", "curl", "jq", "setsid"];
 /** @returns what is missing for interop, `undefined` if nothing is */
 export function labProblem(): string | undefined {
   if (!existsSync(join(LAB, "up.sh"))) return "the Kamailio lab is not beside the repository";
-  const missing = NEEDED.filter((tool) => Bun.which(tool) === null);
-  return missing.length === 0 ? undefined : `not installed: ${missing.join(", ")}`;
+  return missingPrograms(...NEEDED);
 }
 
 /** @returns what is missing for interop over TLS: the module has a Debian package of its own */
@@ -41,16 +40,7 @@ export function tlsLabProblem(): string | undefined {
 
 /** `describe` that is skipped with its reason, or fails where interop is required. */
 export function describeInterop(name: string, body: () => void, problem = labProblem()): void {
-  if (problem === undefined) {
-    describe(name, body);
-  } else if (process.env.DMQ_REQUIRE_INTEROP === "1") {
-    test(name, () => {
-      throw new Error(`interop is required (DMQ_REQUIRE_INTEROP=1), but ${problem}`);
-    });
-  } else {
-    console.log(`skipped: ${name}: ${problem}`);
-    test.skip(`${name}: ${problem}`, () => undefined);
-  }
+  describeWhere(problem, name, body);
 }
 
 /** A node as Kamailio lists it. */

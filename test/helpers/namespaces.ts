@@ -2,12 +2,13 @@
  * Machines on one wire: network namespaces, joined by a bridge in one of their own, so that several nodes can listen on
  * 0.0.0.0 with the same port. Made by the test, gone with it; nothing of the machine's own network is touched.
  */
+import { missingPrograms } from "./needs.ts";
 import { until } from "./wait.ts";
 
 /** @returns what is missing for namespaces, `undefined` if nothing is */
 export function namespaceProblem(): string | undefined {
-  const missing = ["ip", "unshare", "mount"].filter((tool) => Bun.which(tool) === null);
-  if (missing.length > 0) return `not installed: ${missing.join(", ")}`;
+  const missing = missingPrograms("ip", "unshare", "mount");
+  if (missing !== undefined) return missing;
   if (process.getuid?.() !== 0) return "network namespaces need root";
   const probe = Bun.spawnSync(["unshare", "-n", "-m", "ip", "link", "add", "dmqp0", "type", "bridge"]);
   return probe.success ? undefined : `no network namespace can be made: ${probe.stderr.toString().trim()}`;

@@ -2,13 +2,14 @@
  * docs/TUTORIAL.md, word for word: two Kamailios that listen on 0.0.0.0 and find each other by one DNS name, as the
  * well-known tutorial has it, and a node of ours on their bus. Each on a machine (network namespace) of its own.
  */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { dmq, EXECUTABLE, jsonRows, type ListRow } from "../helpers/daemon.ts";
 import { labProblem } from "../helpers/kamailio.ts";
 import { type Inside, Namespaces, namespaceProblem } from "../helpers/namespaces.ts";
+import { describeWhere, missingPrograms } from "../helpers/needs.ts";
 import { until } from "../helpers/wait.ts";
 
 const SETUP_MS = 60_000;
@@ -33,24 +34,10 @@ function block(fence: string, ...words: string[]): string {
 }
 
 function problem(): string | undefined {
-  const tools = ["dnsmasq", "sipsak"].filter((tool) => Bun.which(tool) === null);
-  return labProblem() ?? namespaceProblem() ?? (tools.length > 0 ? `not installed: ${tools.join(", ")}` : undefined);
+  return labProblem() ?? namespaceProblem() ?? missingPrograms("dnsmasq", "sipsak");
 }
 
-function describeTutorial(name: string, body: () => void): void {
-  const why = problem();
-  if (why === undefined) describe(name, body);
-  else if (process.env.DMQ_REQUIRE_INTEROP === "1" && !why.includes("namespace")) {
-    test(name, () => {
-      throw new Error(`interop is required (DMQ_REQUIRE_INTEROP=1), but ${why}`);
-    });
-  } else {
-    console.log(`skipped: ${name}: ${why}`);
-    test.skip(`${name}: ${why}`, () => undefined);
-  }
-}
-
-describeTutorial("the tutorial", () => {
+describeWhere(problem(), "the tutorial", () => {
   let dir: string;
   let net: Namespaces;
   let dns: Inside;

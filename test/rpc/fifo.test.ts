@@ -26,8 +26,11 @@ import { ConfigError, TransportError } from "../../src/core/errors.ts";
 import { type FifoLimits, type FifoServer, kamailioJson, serveFifo } from "../../src/rpc/fifo.ts";
 import { isReplyName, writeReply } from "../../src/rpc/reply-fifo.ts";
 import { FIFO_REQUEST_BYTES_MAX, RequestCutter } from "../../src/rpc/request-cutter.ts";
+import { describeWhere, missingPrograms } from "../helpers/needs.ts";
 import { until } from "../helpers/wait.ts";
 import { delivered, FakeSurface, PEER_URI, rowOf } from "./fake-surface.ts";
+
+const PROBLEM = missingPrograms("mkfifo");
 
 const CAPTURES = join(import.meta.dir, "../fixtures/captures/rpc");
 const FUZZ = { seed: Number(process.env.FUZZ_SEED ?? 7), numRuns: Number(process.env.FUZZ_RUNS ?? 1_000) };
@@ -136,7 +139,7 @@ function capturedBody(name: string): string {
   return readFileSync(join(CAPTURES, name), "utf8").split("\n\n")[1] as string;
 }
 
-describe("answers", () => {
+describeWhere(PROBLEM, "answers", () => {
   test("a list of nodes is written as a newer Kamailio writes it, octet for octet", async () => {
     surface.rows.splice(0, 9, rowOf("sip:127.0.0.1:5080", "active"), rowOf("sip:127.0.0.11:5070", "active", 1));
     await serve();
@@ -224,7 +227,7 @@ describe("answers", () => {
   });
 });
 
-describe("requests", () => {
+describeWhere(PROBLEM, "requests", () => {
   test("the lines that kamctl monitor writes are one request", async () => {
     await serve();
     const reply = new Reply("monitor");
@@ -330,7 +333,7 @@ describe("requests", () => {
   });
 });
 
-describe("replies", () => {
+describeWhere(PROBLEM, "replies", () => {
   const bad = [
     "",
     ".",
@@ -480,7 +483,7 @@ describe("replies", () => {
   });
 });
 
-describe("the file", () => {
+describeWhere(PROBLEM, "the file", () => {
   test("is for its owner only, and goes with the server", async () => {
     const server = await serve();
     expect(lstatSync(path).isFIFO()).toBe(true);

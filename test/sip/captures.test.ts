@@ -1,8 +1,7 @@
 /** What Kamailio really sent: every capture is in order, and what is written again from it says the same. */
 import { describe, expect, test } from "bun:test";
 import { checkRequest, checkResponse, parseMessage } from "../../src/sip/parse.ts";
-import { serializeRequest } from "../../src/sip/serialize.ts";
-import { CAPTURES, fixture } from "./octets.ts";
+import { CAPTURES, fixture, rewritten } from "./octets.ts";
 
 describe("captures", () => {
   test("are there", () => {
@@ -28,10 +27,7 @@ describe("captures", () => {
       expect(message.type).toBe("response");
       return;
     }
-    const headers = message.headers
-      .entries()
-      .map(([key, text]) => [key, key === "Content-Length" ? "" : text] as const);
-    const again = parseMessage(serializeRequest({ ...message, headers }), "stream");
+    const again = parseMessage(rewritten(message), "stream");
     if (again.type !== "request") throw new Error("expected a request");
     expect([again.method, again.uri]).toEqual([message.method, message.uri]);
     expect(again.headers.entries()).toEqual(message.headers.entries());

@@ -1,7 +1,7 @@
 /** Raw octets for the tests of the codec: fixtures as they are, and messages written as lines. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { encodeUtf8 } from "../../src/core/bytes.ts";
+import { concatBytes, encodeUtf8 } from "../../src/core/bytes.ts";
 import type { SipMessage, SipRequest, SipResponse } from "../../src/sip/message.ts";
 import { type Malformed, parseMessage } from "../../src/sip/parse.ts";
 
@@ -39,6 +39,17 @@ export function kdmq(changes: Record<string, string> = {}, body = "hello"): Uint
     ...changes,
   };
   return lines(...Object.values(headers).filter((line) => line !== ""), "", body);
+}
+
+/** A request put together again from what was read of it. */
+export function rewritten({ method, uri, headers, body }: SipRequest): Uint8Array {
+  const head = lines(
+    `${method} ${uri} SIP/2.0`,
+    ...headers.entries().map(([name, text]) => `${name}: ${text}`),
+    "",
+    "",
+  );
+  return concatBytes([head, body]);
 }
 
 export function request(bytes: Uint8Array, kind: "datagram" | "stream" = "datagram"): SipRequest {

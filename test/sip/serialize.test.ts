@@ -1,55 +1,11 @@
 import { describe, expect, test } from "bun:test";
-import { concatBytes, decodeUtf8, EMPTY, encodeUtf8 } from "../../src/core/bytes.ts";
+import { concatBytes, decodeUtf8 } from "../../src/core/bytes.ts";
 import type { Endpoint } from "../../src/core/endpoint.ts";
 import { checkResponse } from "../../src/sip/parse.ts";
-import { isHeaderSafe, ResponseWriter, reasonPhrase, serializeRequest } from "../../src/sip/serialize.ts";
+import { isHeaderSafe, ResponseWriter, reasonPhrase } from "../../src/sip/serialize.ts";
 import { fixture, kdmq, lines, request, response } from "./octets.ts";
 
-const PARTS = { method: "KDMQ", uri: "sip:lab@127.0.0.2:5060", body: encodeUtf8("жё") };
 const SOURCE: Endpoint = { transport: "udp", ip: "127.0.0.1", port: 4000 };
-
-describe("serialize: a request", () => {
-  test("is written as given, Content-Length in its place and in octets", () => {
-    const headers = [
-      ["Via", "SIP/2.0/UDP h"],
-      ["Content-Length", ""],
-      ["To", "<sip:é@h>"],
-    ] as const;
-    const expected =
-      "KDMQ sip:lab@127.0.0.2:5060 SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nContent-Length: 4\r\nTo: <sip:é@h>\r\n\r\nжё";
-    expect(decodeUtf8(serializeRequest({ ...PARTS, headers }))).toBe(expected);
-  });
-
-  test("has Content-Length last where no place was given", () => {
-    const text = decodeUtf8(serializeRequest({ ...PARTS, headers: [["Via", "x"]], body: EMPTY }));
-    expect(text).toEndWith("Via: x\r\nContent-Length: 0\r\n\r\n");
-  });
-
-  test.each([
-    ["a line end in a value", { headers: [["X", "a\r\nb"]] }],
-    ["LF in a value", { headers: [["X", "a\nb"]] }],
-    ["NUL in a value", { headers: [["X", "a\u0000"]] }],
-    ["a name that is no token", { headers: [["X Y", "a"]] }],
-    ["an empty name", { headers: [["", "a"]] }],
-    ["a Content-Length of the caller's", { headers: [["Content-Length", "5"]] }],
-    [
-      "two places for Content-Length",
-      {
-        headers: [
-          ["Content-Length", ""],
-          ["Content-Length", ""],
-        ],
-      },
-    ],
-    ["a space in the URI", { uri: "sip:h SIP/2.0" }],
-    ["a line end in the URI", { uri: "sip:h\r\nX: y" }],
-    ["an empty URI", { uri: "" }],
-    ["a method that is no token", { method: "K DMQ" }],
-  ])("is an assertion with %s", (_, change) => {
-    const parts = { ...PARTS, headers: [], ...change } as Parameters<typeof serializeRequest>[0];
-    expect(() => serializeRequest(parts)).toThrow("assertion failed");
-  });
-});
 
 test("serialize: header-safe is what holds no CR, LF or NUL", () => {
   expect(["", "a b\tж", "a\u0001"].map(isHeaderSafe)).toEqual([true, true, true]);

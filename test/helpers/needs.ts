@@ -1,0 +1,29 @@
+/**
+ * Tests that need what a machine may lack: skipped with the reason in their name, or failed where everything is required
+ * (DMQ_REQUIRE_INTEROP=1, as in CI). Never skipped silently.
+ */
+import { describe, test } from "bun:test";
+
+/**
+ * `describe` that runs only where nothing is missing.
+ *
+ * @param problem  what is missing, `undefined` if nothing is
+ */
+export function describeWhere(problem: string | undefined, name: string, body: () => void): void {
+  if (problem === undefined) {
+    describe(name, body);
+  } else if (process.env.DMQ_REQUIRE_INTEROP === "1") {
+    test(name, () => {
+      throw new Error(`interop is required (DMQ_REQUIRE_INTEROP=1), but ${problem}`);
+    });
+  } else {
+    console.log(`skipped: ${name}: ${problem}`);
+    test.skip(`${name}: ${problem}`, () => undefined);
+  }
+}
+
+/** @returns what is not there of these programs, `undefined` if all are */
+export function missingPrograms(...programs: readonly string[]): string | undefined {
+  const missing = programs.filter((program) => Bun.which(program) === null);
+  return missing.length === 0 ? undefined : `not installed: ${missing.join(", ")}`;
+}
