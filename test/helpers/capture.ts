@@ -5,13 +5,17 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { missingPrograms } from "./needs.ts";
+import { missingPrograms, type Refused } from "./needs.ts";
 import { until } from "./wait.ts";
 
 /** @returns what is missing for a capture, `undefined` if nothing is */
-export function captureProblem(): string | undefined {
-  const root = process.getuid?.() === 0 ? undefined : "capturing on the loopback needs root";
-  return missingPrograms("tcpdump") ?? root;
+export function captureProblem(): string | Refused | undefined {
+  const missing = missingPrograms("tcpdump");
+  if (missing !== undefined) return missing;
+  // It ends at once where it may not capture, else it waits for a packet.
+  const probe = Bun.spawnSync(["tcpdump", "-i", "lo", "-c", "1", "-w", "/dev/null"], { timeout: 300, stdin: "ignore" });
+  const isRefused = probe.exitedDueToTimeout !== true && !probe.success;
+  return isRefused ? { refused: `nothing can be captured: ${probe.stderr.toString().trim()}` } : undefined;
 }
 
 /** A datagram: where from, where to, and its text. */

@@ -2,16 +2,17 @@
  * Machines on one wire: network namespaces, joined by a bridge in one of their own, so that several nodes can listen on
  * 0.0.0.0 with the same port. Made by the test, gone with it; nothing of the machine's own network is touched.
  */
-import { missingPrograms } from "./needs.ts";
+import { missingPrograms, type Refused } from "./needs.ts";
 import { until } from "./wait.ts";
 
 /** @returns what is missing for namespaces, `undefined` if nothing is */
-export function namespaceProblem(): string | undefined {
+export function namespaceProblem(): string | Refused | undefined {
   const missing = missingPrograms("ip", "unshare", "mount");
   if (missing !== undefined) return missing;
-  if (process.getuid?.() !== 0) return "network namespaces need root";
+  if (process.getuid?.() !== 0) return { refused: "network namespaces need root" };
   const probe = Bun.spawnSync(["unshare", "-n", "-m", "ip", "link", "add", "dmqp0", "type", "bridge"]);
-  return probe.success ? undefined : `no network namespace can be made: ${probe.stderr.toString().trim()}`;
+  const why = probe.stderr.toString().trim();
+  return probe.success ? undefined : { refused: `no network namespace can be made: ${why}` };
 }
 
 function ip(...args: string[]): void {

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { dmq, EXECUTABLE, jsonRows, type ListRow } from "../helpers/daemon.ts";
 import { labProblem } from "../helpers/kamailio.ts";
 import { type Inside, Namespaces, namespaceProblem } from "../helpers/namespaces.ts";
-import { describeWhere, missingPrograms } from "../helpers/needs.ts";
+import { describeWhere, missingPrograms, type Refused } from "../helpers/needs.ts";
 import { until } from "../helpers/wait.ts";
 
 const SETUP_MS = 60_000;
@@ -33,8 +33,8 @@ function block(fence: string, ...words: string[]): string {
   return found;
 }
 
-function problem(): string | undefined {
-  return labProblem() ?? namespaceProblem() ?? missingPrograms("dnsmasq", "sipsak");
+function problem(): string | Refused | undefined {
+  return labProblem() ?? missingPrograms("dnsmasq", "sipsak") ?? namespaceProblem();
 }
 
 describeWhere(problem(), "the tutorial", () => {
