@@ -35,8 +35,12 @@ export interface CommandSpec {
   examples: [line: string, what: string][];
   positionals: PositionalSpec[];
   options: OptionSpec[];
-  /** Further lines at the end of the help. */
+  /** Further lines behind the options. */
   notes?: string[];
+  /** What each exit code means here; behind the notes. */
+  exits?: readonly (readonly [code: number, meaning: string])[];
+  /** Command lines that a reader of this help may want next; the last line. */
+  seeAlso?: readonly string[];
   /** `serve` decides itself what a signal means; everything else is ended by one. */
   ownSignals?: boolean;
   /** @returns the exit code */
@@ -208,6 +212,10 @@ export function helpText(spec: CommandSpec): string {
   }
   lines.push("", "options:", ...columns(optionsOf(spec).map((one) => [optionLabel(one), one.help])));
   if (spec.notes !== undefined) lines.push("", ...spec.notes);
+  if (spec.exits !== undefined) {
+    lines.push("", "exit codes:", ...columns(spec.exits.map(([code, meaning]) => [String(code), meaning])));
+  }
+  if (spec.seeAlso !== undefined) lines.push("", `see also: ${spec.seeAlso.join(", ")}`);
   return `${lines.join("\n")}\n`;
 }
 
