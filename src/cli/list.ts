@@ -1,8 +1,9 @@
 import type { NodeRow } from "../rpc/surface.ts";
 import { type CommandSpec, FORM_OPTIONS } from "./command.ts";
+import { withCaller } from "./connect.ts";
 import { EXIT } from "./exit.ts";
 import { type Cell, formOf, writeResult } from "./output.ts";
-import { ANSWER_MS_MAX, connectDaemon } from "./socket.ts";
+import { ANSWER_MS_MAX } from "./socket.ts";
 
 const HEADER = ["URI", "STATUS", "LOCAL", "IP", "RTT_MS", "FAILS", "LAST_SEEN", "SOURCE", "USER_AGENT"];
 
@@ -17,8 +18,9 @@ export const list: CommandSpec = {
   options: FORM_OPTIONS,
   notes: [`columns: ${HEADER.join(" ")}; - is nothing.`],
   async run(context, args) {
-    const client = connectDaemon(context, args);
-    const rows = await client.call<NodeRow[]>("dmq.list_nodes", undefined, { timeoutMs: ANSWER_MS_MAX });
+    const rows = await withCaller(context, args, (caller) =>
+      caller.call<NodeRow[]>("dmq.list_nodes", undefined, { timeoutMs: ANSWER_MS_MAX }),
+    );
     writeResult(context, formOf(context, args), rows, rows.map(cells), HEADER);
     return EXIT.ok;
   },
