@@ -34,13 +34,13 @@ const MAY_IMPORT = new Map<string, string[]>([
   ["rpc", ["core", "type:node"]],
   ["exec", ["core"]],
   ["daemon", [...PURE, "channel", "transport", "rpc", "exec", "config"]],
-  ["cli", ["core", "rpc", "config"]],
+  ["cli", ["core", "rpc", "config", "exec"]],
 ]);
 
 /** Files with a rule of their own. */
 const FILE_MAY_IMPORT = new Map<string, string[]>([
-  ["src/cli/serve.ts", ["core", "rpc", "config", "daemon"]],
-  ["src/cli/demo.ts", ["core", "rpc", "config", "daemon"]],
+  ["src/cli/serve.ts", ["core", "rpc", "config", "exec", "daemon"]],
+  ["src/cli/demo.ts", ["core", "rpc", "config", "exec", "daemon"]],
   ["src/index.ts", ["core", "channel", "daemon", "type:node"]],
   ["bin/dmq.ts", ["cli"]],
 ]);

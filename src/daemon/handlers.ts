@@ -12,9 +12,18 @@ import { formatHost } from "../core/endpoint.ts";
 import { ConfigError } from "../core/errors.ts";
 import type { Logger } from "../core/logger.ts";
 import type { Duration, Instant } from "../core/time.ts";
+import {
+  bodyOf,
+  bounded,
+  endText,
+  type MessageFacts,
+  messageVariables,
+  type Variables,
+  verdictOf,
+} from "../exec/command.ts";
 import { JobQueue } from "../exec/jobs.ts";
 import { DEFAULT_PATH, findProgram } from "../exec/program.ts";
-import { type RunEnd, type RunResult, run } from "../exec/run.ts";
+import { type RunResult, run } from "../exec/run.ts";
 import { splitWords } from "../exec/words.ts";
 import type { Answer, ChannelMessage, PeerInfo } from "../node/io.ts";
 import { monotonicNow, type RunningNode } from "./driver.ts";
@@ -31,14 +40,6 @@ const LEAVE_MS: Duration = 1_500;
 
 /** Commands that are still there after that cannot be ended: they changed their user, or hang in the kernel. */
 const STOP_MS: Duration = 2_500;
-
-/** EX_TEMPFAIL of sysexits.h: try again later. */
-const EXIT_TEMPORARY = 75;
-
-const RETRY_AFTER_SECONDS = 2;
-
-/** A variable that is longer is left out: a part of a Call-ID would be another Call-ID. */
-const VARIABLE_CHARACTERS_MAX = 4_096;
 
 /** What a command may write into our log: lines of its stderr, and lines of ours about its failures. */
 const STDERR_LINES = { max: 100, windowMs: 10_000 };
@@ -61,8 +62,6 @@ interface Command {
   stderr: Budget;
   failures: Budget;
 }
-
-type Variables = Record<string, string>;
 
 export class Handlers {
   private readonly commands: Command[];
@@ -125,9 +124,9 @@ export class Handlers {
     { signal }: HandlerContext,
     uri: string,
   ): Promise<Answer> {
-    const variables = messageVariables(message, uri);
+    const variables = messageVariables(factsOf(message, uri));
     const { end, stdout } = await this.run(command, variables, message.body, signal);
-    const answer = answerOf(end);
+    const answer = verdictOf(end);
     // Without an Accept the node would drop the body all the same, and warn.
     return stdout.length === 0 || !message.acceptsBody ? answer : { ...answer, ...bodyOf(stdout) };
   }
@@ -181,7 +180,7 @@ export class Handlers {
       log.debug("the handler's command is done", fields);
       return;
     }
-    const text = `the handler's command ${endText(end, command, config.handlerTimeoutMs)}`;
+    const text = `the handler's command ${endText(end, command.argv[0] as string, config.handlerTimeoutMs)}`;
     command.failures.spend((more) => log.warn(text + more, fields));
   }
 }
@@ -224,80 +223,23 @@ function checkTogether(commands: readonly Command[], notificationChannel: string
 
 // --- what a command is told ------------------------------------------------------------------------------------------
 
-function messageVariables(message: ChannelMessage, uri: string): Variables {
+function factsOf(message: ChannelMessage, uri: string): MessageFacts {
   const { transport, ip, port } = message.source;
   return {
-    DMQ_CHANNEL: message.channel,
-    DMQ_FROM: message.from,
-    DMQ_NODE: message.peer ?? "",
-    DMQ_SOURCE: `${transport}:${formatHost(ip)}:${port}`,
-    DMQ_CALL_ID: message.callId,
-    DMQ_CONTENT_TYPE: message.contentType ?? "",
-    DMQ_MAX_FORWARDS: message.maxForwards === undefined ? "" : String(message.maxForwards),
-    DMQ_SIZE: String(message.body.length),
-    DMQ_ACCEPT: message.acceptsBody ? "1" : "",
-    DMQ_URI: uri,
+    channel: message.channel,
+    from: message.from,
+    node: message.peer ?? null,
+    source: `${transport}:${formatHost(ip)}:${port}`,
+    callId: message.callId,
+    contentType: message.contentType ?? null,
+    maxForwards: message.maxForwards ?? null,
+    size: message.body.length,
+    acceptsBody: message.acceptsBody,
+    uri,
   };
 }
 
-function bounded(variables: Variables): Variables {
-  return Object.fromEntries(Object.entries(variables).filter(([, value]) => value.length <= VARIABLE_CHARACTERS_MAX));
-}
-
-// --- what comes of its end -------------------------------------------------------------------------------------------
-
-/** What the system says where it has no room now, but may have later. */
-const FULL: readonly string[] = ["EAGAIN", "EMFILE", "ENFILE", "ENOMEM"];
-
-function answerOf(end: RunEnd): Answer {
-  switch (end.type) {
-    case "exited":
-      if (end.code === 0) return { status: 200 };
-      return end.code === EXIT_TEMPORARY ? later("Handler Busy") : failed(`Handler Exited With ${end.code}`);
-    case "signalled":
-      return failed(`Handler Died Of ${end.name}`);
-    case "flooded":
-      return failed("Handler Printed Too Much");
-    case "not-started":
-      return FULL.includes(end.code) ? later("Handler Not Started") : failed("Handler Not Started");
-    case "aborted":
-      return later("Handler Too Late");
-  }
-}
-
-function later(reason: string): Answer {
-  return { status: 503, reason, retryAfterSeconds: RETRY_AFTER_SECONDS };
-}
-
-function failed(reason: string): Answer {
-  return { status: 500, reason };
-}
-
-const STRICT_UTF8 = new TextDecoder("utf-8", { fatal: true });
-
-function bodyOf(stdout: Uint8Array): { body: Uint8Array; contentType: string } {
-  try {
-    STRICT_UTF8.decode(stdout);
-    return { body: stdout, contentType: "text/plain" };
-  } catch {
-    return { body: stdout, contentType: "application/octet-stream" };
-  }
-}
-
-function endText(end: RunEnd, { argv }: Command, timeoutMs: Duration): string {
-  switch (end.type) {
-    case "exited":
-      return `exited with ${end.code}`;
-    case "signalled":
-      return `died of ${end.name}`;
-    case "flooded":
-      return `printed too much on ${end.stream} and was ended`;
-    case "not-started":
-      return `${argv[0]} could not be started (${end.code})`;
-    case "aborted":
-      return `was ended: it took longer than handler_timeout (${timeoutMs} ms), or the node stopped`;
-  }
-}
+// --- what it may write -----------------------------------------------------------------------------------------------
 
 /** So many lines in a window of time; those held back are counted in the next one that goes out. */
 class Budget {
