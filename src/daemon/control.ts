@@ -90,7 +90,7 @@ export class Control implements ControlSurface {
   async send(request: SendRequest): Promise<DeliveryResult> {
     this.guard(request);
     try {
-      return resultOf(await this.node.send(request.channel, request.node, request.body, request));
+      return resultOf(await this.node.send(request.channel, request.node, request.body, request), request.messageId);
     } catch (cause) {
       if (cause instanceof UsageError && cause.code === "no-such-node") throw unknownNode();
       throw cause;
@@ -99,7 +99,8 @@ export class Control implements ControlSurface {
 
   async broadcast(request: BroadcastRequest): Promise<DeliveryResult[]> {
     this.guard(request);
-    return (await this.node.broadcast(request.channel, request.body, request)).map(resultOf);
+    const reports = await this.node.broadcast(request.channel, request.body, request);
+    return reports.map((report) => resultOf(report, request.messageId));
   }
 
   /** @throws RpcFault for a channel that is not ours and was not forced open (exit code 2) */
@@ -129,7 +130,9 @@ export class Control implements ControlSurface {
   }
 
   async replicate({ octets, timeoutMs }: ReplicateRequest): Promise<DeliveryResult[]> {
-    return (await this.node.replicate(octets, timeoutMs === undefined ? {} : { timeoutMs })).map(resultOf);
+    return (await this.node.replicate(octets, timeoutMs === undefined ? {} : { timeoutMs })).map((report) =>
+      resultOf(report),
+    );
   }
 
   private end(options: { announce: boolean }): Promise<void> {
@@ -278,8 +281,9 @@ function localParts(uri: string): { host: string; port: number; transport: "udp"
   return { host, port: Number(address.slice(colon + 1)), transport };
 }
 
-function resultOf({ peer, outcome, elapsedMs, attempts }: OutcomeReport): DeliveryResult {
-  const base = { node: peer, outcome: outcome.type, ms: rounded(elapsedMs), attempts, consumer: false, code: null };
+function resultOf({ peer, outcome, elapsedMs, attempts }: OutcomeReport, messageId?: string): DeliveryResult {
+  const how = { ms: rounded(elapsedMs), attempts, tries: 1, message_id: messageId ?? null };
+  const base = { node: peer, outcome: outcome.type, ...how, consumer: false, code: null };
   switch (outcome.type) {
     case "delivered":
       return {
@@ -312,6 +316,7 @@ function messageEvent(message: ChannelMessage): MessageEvent {
     node: message.peer ?? null,
     source: `${transport}:${formatHost(ip)}:${port}`,
     call_id: message.callId,
+    message_id: message.messageId ?? null,
     content_type: message.contentType ?? null,
     size: message.body.length,
     body: text,

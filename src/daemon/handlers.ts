@@ -231,6 +231,7 @@ function factsOf(message: ChannelMessage, uri: string): MessageFacts {
     node: message.peer ?? null,
     source: `${transport}:${formatHost(ip)}:${port}`,
     callId: message.callId,
+    messageId: message.messageId ?? null,
     contentType: message.contentType ?? null,
     maxForwards: message.maxForwards ?? null,
     size: message.body.length,

@@ -25,6 +25,8 @@ export interface MessageFacts {
   /** `udp:192.0.2.2:5060`. */
   source: string;
   callId: string;
+  /** Header `X-DMQ-Id`: the same for a message that was sent again. */
+  messageId: string | null;
   contentType: string | null;
   maxForwards: number | null;
   /** Octets of the body. */
@@ -43,6 +45,7 @@ export function messageVariables(facts: MessageFacts): Variables {
     DMQ_NODE: facts.node ?? "",
     DMQ_SOURCE: facts.source,
     DMQ_CALL_ID: facts.callId,
+    DMQ_MESSAGE_ID: facts.messageId ?? "",
     DMQ_CONTENT_TYPE: facts.contentType ?? "",
     DMQ_MAX_FORWARDS: facts.maxForwards === null ? "" : String(facts.maxForwards),
     DMQ_SIZE: String(facts.size),

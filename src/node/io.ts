@@ -102,6 +102,8 @@ export interface ChannelMessage {
   maxForwards: number | undefined;
   /** True if the request has an Accept header: only then may a 200 carry a body (a Kamailio reads it as a node list). */
   acceptsBody: boolean;
+  /** Header `X-DMQ-Id`: the sender's name for the message, the same when it sends it again. */
+  messageId: string | undefined;
   body: Uint8Array;
   request: SipRequest;
 }

@@ -23,8 +23,16 @@ export interface KdmqParts {
   userAgent: string;
   /** Content types that the answer may have; only `dmq req` asks for a body. */
   accept?: string | undefined;
+  /** Header `X-DMQ-Id`. */
+  messageId?: string | undefined;
   body: Uint8Array;
 }
+
+/**
+ * A header of ours: the sender's name for a message. Who sends a message again gives it the same one, so that a receiver
+ * can tell. Kamailio leaves it alone.
+ */
+export const MESSAGE_ID_HEADER = "X-DMQ-Id";
 
 export interface KdmqRequest {
   branch: string;
@@ -42,8 +50,8 @@ export class KdmqTemplate {
   private readonly body: Uint8Array;
 
   constructor(parts: KdmqParts) {
-    const { channel, local, maxForwards, contentType, userAgent, accept, body } = parts;
-    for (const text of [channel, contentType, userAgent, accept ?? ""])
+    const { channel, local, maxForwards, contentType, userAgent, accept, messageId, body } = parts;
+    for (const text of [channel, contentType, userAgent, accept ?? "", messageId ?? ""])
       assert(isHeaderSafe(text), "a header value has no CR, LF or NUL");
     this.channel = channel;
     this.sentBy = `${formatHost(local.host)}:${local.port}`;
@@ -51,7 +59,8 @@ export class KdmqTemplate {
     this.from = `>\r\nFrom: <${addressUri(local, local.host, channel)}>;tag=`;
     const type = body.length === 0 ? "" : `Content-Type: ${contentType}\r\n`;
     const asked = accept === undefined ? "" : `Accept: ${accept}\r\n`;
-    this.last = `@${local.host}\r\nUser-Agent: ${userAgent}\r\n${asked}${type}\r\n`;
+    const named = messageId === undefined ? "" : `${MESSAGE_ID_HEADER}: ${messageId}\r\n`;
+    this.last = `@${local.host}\r\nUser-Agent: ${userAgent}\r\n${named}${asked}${type}\r\n`;
     this.body = body;
   }
 
@@ -94,4 +103,45 @@ export function checkHeaderText(name: string, value: string): void {
     throw new UsageError(
       `${name} ${JSON.stringify(value.slice(0, 80))} cannot stand in a SIP header: control characters, empty or too long`,
     );
+}
+
+const ACCEPT_LENGTH_MAX = 255;
+const MESSAGE_ID_LENGTH_MAX = 255;
+
+/** @throws UsageError where the value cannot be an Accept header's: 1 to 255 printable ASCII characters */
+export function checkAccept(value: string): void {
+  if (isPrintable(value, ACCEPT_LENGTH_MAX, SPACE) && value.trim() === value) return;
+  throw new UsageError(
+    `accept ${shown(value)} is no media type of 1 to ${ACCEPT_LENGTH_MAX} printable ASCII characters`,
+  );
+}
+
+/** @throws UsageError where the value cannot be a message id: 1 to 255 visible ASCII characters, no space */
+export function checkMessageId(value: string): void {
+  if (isMessageId(value)) return;
+  throw new UsageError(
+    `message id ${shown(value)} is not 1 to ${MESSAGE_ID_LENGTH_MAX} visible ASCII characters without a space`,
+  );
+}
+
+/** The id that a request carries; one that we would not send ourselves is none. */
+export function messageIdIn(header: string | undefined): string | undefined {
+  return header !== undefined && isMessageId(header) ? header : undefined;
+}
+
+function isMessageId(value: string): boolean {
+  return isPrintable(value, MESSAGE_ID_LENGTH_MAX, SPACE + 1);
+}
+
+const SPACE = 0x20;
+const TILDE = 0x7e;
+
+function isPrintable(value: string, lengthMax: number, lowest: number): boolean {
+  if (value.length === 0 || value.length > lengthMax) return false;
+  for (let i = 0; i < value.length; i++) if (value.charCodeAt(i) < lowest || value.charCodeAt(i) > TILDE) return false;
+  return true;
+}
+
+function shown(value: string): string {
+  return JSON.stringify(value.slice(0, 80));
 }

@@ -30,7 +30,16 @@ import type {
   PeerInfo,
   Pending,
 } from "./io.ts";
-import { checkChannel, checkHeaderText, type KdmqRequest, KdmqTemplate } from "./kdmq.ts";
+import {
+  checkAccept,
+  checkChannel,
+  checkHeaderText,
+  checkMessageId,
+  type KdmqRequest,
+  KdmqTemplate,
+  MESSAGE_ID_HEADER,
+  messageIdIn,
+} from "./kdmq.ts";
 import { Members } from "./members.ts";
 import { type NodeOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { type PeerLookup, Texts } from "./ordinary-message.ts";
@@ -50,8 +59,10 @@ export interface SendOptions {
   maxForwards?: number;
   /** Instead of `requestTimeoutMs`. */
   timeoutMs?: Duration;
-  /** Asks for a body in the answer; without it a 200 has none. */
+  /** Header Accept, 1 to 255 printable ASCII characters: asks for a body in the answer; without it a 200 has none. */
   accept?: string;
+  /** Header `X-DMQ-Id`, 1 to 255 visible ASCII characters: by it a receiver knows a message that comes again. */
+  messageId?: string;
 }
 
 export interface ReplicateOptions {
@@ -268,8 +279,8 @@ export class DmqNode {
 
   private templateFor(channel: string, body: Uint8Array, options: SendOptions): KdmqTemplate {
     const { address: local, userAgent } = this.options;
-    const { maxForwards = 1, contentType = "text/plain", accept } = options;
-    return new KdmqTemplate({ channel, local, maxForwards, contentType, userAgent, accept, body });
+    const { maxForwards = 1, contentType = "text/plain", accept, messageId } = options;
+    return new KdmqTemplate({ channel, local, maxForwards, contentType, userAgent, accept, messageId, body });
   }
 
   private submit(template: KdmqTemplate, peer: Peer, options: SendOptions, now: Instant, refuseLarge: boolean): number {
@@ -639,6 +650,7 @@ export class DmqNode {
       contentType: headers.get("Content-Type"),
       maxForwards: maxForwards === undefined ? undefined : Number(maxForwards),
       acceptsBody: headers.has("Accept"),
+      messageId: messageIdIn(headers.get(MESSAGE_ID_HEADER)),
       body: request.body,
       request,
     };
@@ -759,7 +771,8 @@ const NOT_FOUND: Answer = { status: 404, reason: "Not Found Peer ID" };
 function checkMessage(channel: string, options: SendOptions): void {
   checkChannel(channel);
   if (options.contentType !== undefined) checkHeaderText("content type", options.contentType);
-  if (options.accept !== undefined) checkHeaderText("accept", options.accept);
+  if (options.accept !== undefined) checkAccept(options.accept);
+  if (options.messageId !== undefined) checkMessageId(options.messageId);
   const hops = options.maxForwards;
   if (hops !== undefined && !(Number.isInteger(hops) && hops >= 0 && hops <= 255))
     throw new UsageError(`max-forwards ${hops} is not a whole number from 0 to 255`);

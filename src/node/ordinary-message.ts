@@ -8,6 +8,7 @@ import type { SipRequest } from "../sip/message.ts";
 import { OrdinaryRequest } from "../sip/ordinary.ts";
 import type { MessageScan } from "../sip/scan.ts";
 import type { ChannelMessage, Flow, Pending } from "./io.ts";
+import { MESSAGE_ID_HEADER, messageIdIn } from "./kdmq.ts";
 
 /** URI of the peer that a From URI names, if it is one. */
 export type PeerLookup = (from: string, source: Endpoint) => string | undefined;
@@ -80,6 +81,10 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
 
   get callId(): string {
     return this.request.headers.get("Call-ID") ?? "";
+  }
+
+  get messageId(): string | undefined {
+    return messageIdIn(this.request.headers.get(MESSAGE_ID_HEADER));
   }
 
   get contentType(): string | undefined {

@@ -31,6 +31,8 @@ interface Definition<R extends ParamName, O extends ParamName> {
 }
 
 const MESSAGE_OPTIONS = ["content_type", "max_forwards", "timeout_ms", "force"] as const;
+/** They came later, and what has a position keeps it. */
+const LATER_OPTIONS = ["accept", "message_id", "retry"] as const;
 const DEFAULT_CONTENT_TYPE = "text/plain";
 
 export const METHODS: ReadonlyMap<string, Method> = new Map([
@@ -77,7 +79,7 @@ export const METHODS: ReadonlyMap<string, Method> = new Map([
     "dmq.send",
     define({
       required: ["channel", "node"],
-      optional: ["body", ...MESSAGE_OPTIONS, "body_base64"],
+      optional: ["body", ...MESSAGE_OPTIONS, "body_base64", ...LATER_OPTIONS],
       help: "Sends a message to one node and waits for how it ended.",
       run: (surface, params): Promise<DeliveryResult> => surface.send({ ...messageOf(params), node: params.node }),
     }),
@@ -86,10 +88,14 @@ export const METHODS: ReadonlyMap<string, Method> = new Map([
     "dmq.bcast",
     define({
       required: ["channel"],
-      optional: ["body", ...MESSAGE_OPTIONS, "except", "body_base64"],
+      optional: ["body", ...MESSAGE_OPTIONS, "except", "body_base64", ...LATER_OPTIONS, "replies"],
       help: "Sends a message to every active node and waits for how each one ended.",
       run: (surface, params): Promise<DeliveryResult[]> =>
-        surface.broadcast({ ...messageOf(params), except: params.except ?? [] }),
+        surface.broadcast({
+          ...messageOf(params),
+          except: params.except ?? [],
+          ...(params.replies !== undefined && { replies: params.replies }),
+        }),
     }),
   ],
   [
@@ -209,6 +215,9 @@ function messageOf(params: Pick<Params, "channel"> & Partial<Params>): Omit<Send
     ...(params.max_forwards !== undefined && { maxForwards: params.max_forwards }),
     ...(params.timeout_ms !== undefined && { timeoutMs: params.timeout_ms }),
     ...(params.force !== undefined && { force: params.force }),
+    ...(params.accept !== undefined && { accept: params.accept }),
+    ...(params.message_id !== undefined && { messageId: params.message_id }),
+    ...(params.retry !== undefined && { retry: params.retry }),
   };
 }
 

@@ -24,6 +24,10 @@ export interface Params {
   method: string;
   request: string;
   request_base64: string;
+  accept: string;
+  message_id: string;
+  retry: number;
+  replies: number;
 }
 
 export type ParamName = keyof Params;
@@ -39,6 +43,8 @@ export interface Signature {
 const SHOWN_CHARS_MAX = 60;
 const TIMEOUT_MS_MAX = 3_600_000;
 const MAX_FORWARDS_MAX = 255;
+const RETRY_MAX = 10;
+const REPLIES_MAX = 1_000_000;
 
 /** A value that does not fit, said in the words of the parameter; `undefined` from a reader means that. */
 type Reader<T> = (value: unknown) => T | undefined;
@@ -60,6 +66,10 @@ const READERS: { [Name in ParamName]: { read: Reader<Params[Name]>; expected: st
   method: { read: word, expected: "the name of a method" },
   request: { read: wellFormed, expected: "a SIP request" },
   request_base64: { read: base64, expected: "a SIP request in base64" },
+  accept: { read: word, expected: "a media type" },
+  message_id: { read: word, expected: "a text without spaces" },
+  retry: { read: integer(0, RETRY_MAX), expected: `an integer from 0 to ${RETRY_MAX}` },
+  replies: { read: integer(1, REPLIES_MAX), expected: `an integer from 1 to ${REPLIES_MAX}` },
 };
 
 /**

@@ -78,7 +78,12 @@ export interface DeliveryResult {
   reason: string;
   ms: number;
   consumer: boolean;
+  /** Transmissions, of all tries together. */
   attempts: number;
+  /** 1, and one more for each time that the message was sent again as a new request (`retry`). */
+  tries: number;
+  /** What went out as `X-DMQ-Id`. */
+  message_id: string | null;
   content_type?: string;
   body_base64?: string;
 }
@@ -91,6 +96,8 @@ export interface MessageEvent {
   node: string | null;
   source: string;
   call_id: string;
+  /** Header `X-DMQ-Id`: who sends a message again gives it the same one. */
+  message_id: string | null;
   content_type: string | null;
   /** Octets of the body. */
   size: number;
@@ -138,6 +145,12 @@ interface MessageOptions {
   timeoutMs?: number;
   /** Opens channels that Kamailio's modules own (design.md section 4, guards). */
   force?: boolean;
+  /** Header Accept: asks for a body in the answer. */
+  accept?: string;
+  /** Header `X-DMQ-Id`. */
+  messageId?: string;
+  /** So often at most it is sent again where that is right (channel/retry.ts). */
+  retry?: number;
 }
 
 export interface SendRequest extends MessageOptions {
@@ -146,6 +159,8 @@ export interface SendRequest extends MessageOptions {
 
 export interface BroadcastRequest extends MessageOptions {
   except: string[];
+  /** So many answers are enough: who has not answered by then is `cancelled`. */
+  replies?: number;
 }
 
 export interface ReplicateRequest {

@@ -15,7 +15,16 @@ function run(line: string[], world: World = {}): Promise<Ran> {
 }
 
 function delivery(part: Partial<DeliveryResult> = {}): DeliveryResult {
-  const ok = { outcome: "delivered", code: 200, reason: "OK", ms: 3.4, consumer: true, attempts: 1 } as const;
+  const ok = {
+    outcome: "delivered",
+    code: 200,
+    reason: "OK",
+    ms: 3.4,
+    consumer: true,
+    attempts: 1,
+    tries: 1,
+    message_id: null,
+  } as const;
   return { node: NODE, ...ok, ...part };
 }
 

@@ -13,6 +13,8 @@ const OK: DeliveryResult = {
     ms: 3.4,
     consumer: true,
     attempts: 1,
+    tries: 1,
+    message_id: null,
   },
 };
 const TIMEOUT: DeliveryResult = { ...OK, outcome: "timeout", code: null, reason: "" };

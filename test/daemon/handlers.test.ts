@@ -176,7 +176,10 @@ describeWhere(PROBLEM, "handlers: what a command gets", () => {
     const served = await serve([shell("alerts", `cat >${body}; env >${env}`)]);
     const sender = await senderTo(served);
     const octets = Uint8Array.from({ length: 20_000 }, (_, i) => (i * 13) & 255);
-    const report = await sender.send("alerts", served.node.uri(), octets, { contentType: "application/x-lab" });
+    const report = await sender.send("alerts", served.node.uri(), octets, {
+      contentType: "application/x-lab",
+      messageId: "backup-2026-11-21",
+    });
     expect(statusOf(report)).toBe("200 OK");
     expect(Bun.deepEquals(new Uint8Array(readFileSync(body)), octets)).toBe(true);
     const facts = new Map(linesOf(env).map((line) => line.split(/=(.*)/s).slice(0, 2) as [string, string]));
@@ -186,6 +189,7 @@ describeWhere(PROBLEM, "handlers: what a command gets", () => {
       DMQ_NODE: sender.uri(),
       DMQ_SOURCE: sender.uri().replace("sip:", "udp:"),
       DMQ_CALL_ID: expect.stringMatching(/.{8}/),
+      DMQ_MESSAGE_ID: "backup-2026-11-21",
       DMQ_CONTENT_TYPE: "application/x-lab",
       DMQ_MAX_FORWARDS: "1",
       DMQ_SIZE: "20000",

@@ -1,6 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { encodeUtf8 } from "../../src/core/bytes.ts";
+import { UsageError } from "../../src/core/errors.ts";
 import type { Outcome } from "../../src/node/io.ts";
+import type { SendOptions } from "../../src/node/node.ts";
 import { bodyOf, Harness, kdmq, line, response, type Sent, udp } from "./harness.ts";
 
 function withPeer(options = {}): Harness {
@@ -44,6 +46,23 @@ describe("requests that come in", () => {
       expect(bodyOf(harness.take()[0])).toBe(body as string);
     }
   });
+
+  const ids: [name: string, header: string, id: string | undefined][] = [
+    ["the sender's", "X-DMQ-Id: a-1", "a-1"],
+    ["written in lower case", "x-dmq-id:a-1", "a-1"],
+    ["of 255 characters", `X-DMQ-Id: ${"~".repeat(255)}`, "~".repeat(255)],
+    ["none where it is longer", `X-DMQ-Id: ${"~".repeat(256)}`, undefined],
+    ["none where it is empty", "X-DMQ-Id:", undefined],
+    ["none where it holds a space", "X-DMQ-Id: a 1", undefined],
+    ["none where it holds what is no ASCII", "X-DMQ-Id: \u00fc", undefined],
+    ["none where there is no header", "X-Other: a", undefined],
+  ];
+  for (const [name, header, id] of ids)
+    test(`message: its id is ${name}`, () => {
+      const harness = new Harness();
+      harness.receive(kdmq({ channel: "lab", extra: `${header}\r\n` }), udp("127.0.0.2"));
+      expect(harness.ofType("message").map(({ message }) => message.messageId)).toEqual([id]);
+    });
 
   const table: [name: string, request: string, status: string][] = [
     ["OPTIONS", kdmq({ method: "OPTIONS" }), "SIP/2.0 200 OK"],
@@ -90,6 +109,35 @@ describe("requests that come in", () => {
     expect(harness.node.counters.strayResponses).toBe(2);
     expect(outcomes(harness)).toEqual([]);
   });
+});
+
+describe("headers of a message", () => {
+  function sendWith(options: SendOptions): string {
+    const harness = withPeer();
+    harness.do((node, now) => node.send("lab", "sip:127.0.0.2:5060", encodeUtf8("x"), options, now));
+    return harness.take()[0]?.text ?? "";
+  }
+
+  test("headers: Accept and X-DMQ-Id stand in it exactly where they were asked for", () => {
+    const asked = sendWith({ accept: "text/plain, a/b", messageId: "a-1" });
+    expect(asked).toContain("\r\nX-DMQ-Id: a-1\r\nAccept: text/plain, a/b\r\n");
+    expect(sendWith({})).not.toMatch(/X-DMQ-Id|Accept/);
+  });
+
+  const wrong: [name: string, options: SendOptions][] = [];
+  for (const text of ["", "a\r\nX: y", "a\n", "\0", "\u00fc", "a\t", " a", "x".repeat(256)])
+    wrong.push(
+      [`accept ${JSON.stringify(text)}`, { accept: text }],
+      [`id ${JSON.stringify(text)}`, { messageId: text }],
+    );
+  wrong.push(["id with a space", { messageId: "a b" }]);
+  for (const [name, options] of wrong)
+    test(`headers: ${name.slice(0, 30)} is the caller's mistake, and nothing is sent`, () => {
+      const harness = withPeer();
+      const call = (): unknown => harness.do((node, now) => node.broadcast("lab", encodeUtf8("x"), options, now));
+      expect(call).toThrow(UsageError);
+      expect(harness.take()).toEqual([]);
+    });
 });
 
 describe("outcomes", () => {

@@ -24,6 +24,8 @@ describe("ordinary messages", () => {
     ["a body", { channel: "lab", body: "héllo\0" }],
     ["none", { channel: "lab" }],
     ["an Accept", { channel: "lab", extra: "Accept: text/plain\r\n" }],
+    ["a message id", { channel: "lab", extra: "X-DMQ-Id: backup-1\r\n" }],
+    ["a message id that is too long", { channel: "lab", extra: `X-DMQ-Id: ${"x".repeat(256)}\r\n` }],
     ["a sender that is a peer", { channel: "lab", from: "127.0.0.3:5060" }],
     ["a sender that calls itself 0.0.0.0", { channel: "lab", from: "0.0.0.0:5060" }],
   ];
@@ -40,6 +42,7 @@ describe("ordinary messages", () => {
         if (message === undefined) throw new Error("no message");
         expect(message instanceof OrdinaryMessage).toBe(scans(text));
         const { channel, from, peer, source, callId, contentType, maxForwards, acceptsBody, body } = message;
+        const { messageId } = message;
         const headers = message.request.headers.entries();
         const { method, uri } = message.request;
         return {
@@ -51,6 +54,7 @@ describe("ordinary messages", () => {
           contentType,
           maxForwards,
           acceptsBody,
+          messageId,
           body,
           method,
           uri,

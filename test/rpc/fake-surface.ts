@@ -170,7 +170,17 @@ export class FakeSurface implements ControlSurface {
 }
 
 export function delivered(node: string): DeliveryResult {
-  return { node, outcome: "delivered", code: 200, reason: "OK", ms: 1.5, consumer: true, attempts: 1 };
+  return {
+    node,
+    outcome: "delivered",
+    code: 200,
+    reason: "OK",
+    ms: 1.5,
+    consumer: true,
+    attempts: 1,
+    tries: 1,
+    message_id: null,
+  };
 }
 
 export function messageOf(channel: string, body: string): MessageEvent {
@@ -180,6 +190,7 @@ export function messageOf(channel: string, body: string): MessageEvent {
     node: PEER_URI,
     source: "udp:127.0.0.2:5060",
     call_id: "a@b",
+    message_id: null,
     content_type: "text/plain",
     size: Buffer.byteLength(body),
     body,

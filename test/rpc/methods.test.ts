@@ -108,6 +108,7 @@ describe("Kamailio's methods", () => {
 
 describe("messages", () => {
   const MESSAGE = { channel: "c", node: PEER_URI, contentType: "text/plain" };
+  const BROADCAST = { channel: "c", contentType: "text/plain", except: [] };
   const OPTIONS = { contentType: "a/b", maxForwards: 3, timeoutMs: 500, force: true };
   const CASES: [string, string, unknown, unknown][] = [
     ["sends by position", "dmq.send", ["c", PEER_URI, "ü"], { ...MESSAGE, body: Buffer.from("ü") }],
@@ -131,17 +132,18 @@ describe("messages", () => {
       ["c", PEER_URI, "\r\n\0"],
       { ...MESSAGE, body: Buffer.from("\r\n\0") },
     ],
-    [
-      "broadcasts by position",
-      "dmq.bcast",
-      ["c", "x"],
-      { channel: "c", contentType: "text/plain", body: Buffer.from("x"), except: [] },
-    ],
+    ["broadcasts by position", "dmq.bcast", ["c", "x"], { ...BROADCAST, body: Buffer.from("x") }],
     [
       "broadcasts by name",
       "dmq.bcast",
       { channel: "c", content_type: "a/b", max_forwards: 3, timeout_ms: 500, force: true, except: [PEER_URI] },
       { ...OPTIONS, channel: "c", body: Buffer.alloc(0), except: [PEER_URI] },
+    ],
+    [
+      "what came later keeps the positions of what was there",
+      "dmq.bcast",
+      ["c", "x", null, null, null, null, null, null, "*/*", "id-1", 2, 3],
+      { ...BROADCAST, body: Buffer.from("x"), accept: "*/*", messageId: "id-1", retry: 2, replies: 3 },
     ],
     [
       "takes one exception without an array",
@@ -180,7 +182,11 @@ describe("messages", () => {
     [{ channel: "x".repeat(500), node: [] }, "node: got [], expected the URI of a node"],
     [[["x".repeat(500)], "n"], `channel: got ["${"x".repeat(58)}…, expected the name of a channel`],
     [5, "got 5, expected an array or an object"],
-    [["c", "n", "", "a/b", 1, 1, true, "", 9], "got 9, expected at most 8"],
+    [["c", "n", "", "a/b", 1, 1, true, "", "a/b", "id", 1, 9], "got 12, expected at most 11"],
+    [{ channel: "c", node: "n", retry: 11 }, "retry: got 11, expected an integer from 0 to 10"],
+    [{ channel: "c", node: "n", accept: "a/b\r\nX: y" }, 'accept: got "a/b\\r\\nX: y", expected a media type'],
+    [{ channel: "c", node: "n", message_id: "" }, 'message_id: got "", expected a text without spaces'],
+    [{ channel: "c", node: "n", replies: 1 }, 'unknown parameter "replies"'],
   ];
   test.each(FAULTS)("dmq.send %j is refused", async (params, why) => {
     const surface = new FakeSurface();
