@@ -214,6 +214,17 @@ export class RunningNode {
     );
   }
 
+  /**
+   * Measures the way to peers and back: what they are sent is an ordinary ping of the bus, and nothing follows of its end.
+   *
+   * @param nodes        URIs of peers as `nodes()` has them; without them, all peers
+   * @returns            one report for each
+   * @throws UsageError  for a node that is not known (`no-such-node`) or no address (`usage`); then none is pinged
+   */
+  ping(nodes?: readonly string[], options: { timeoutMs?: Duration } = {}): Promise<OutcomeReport[]> {
+    return this.gather(() => this.run((now) => this.core.ping(nodes, options, now), false), undefined);
+  }
+
   private gather(
     send: () => Addressed[],
     onResponse: ((report: OutcomeReport) => void) | undefined,

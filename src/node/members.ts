@@ -7,7 +7,7 @@
 import { canonicalIp, type Endpoint, endpointKey, isIpv6, sameEndpoint } from "../core/endpoint.ts";
 import { ProtocolError } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
-import type { Instant } from "../core/time.ts";
+import type { Duration, Instant } from "../core/time.ts";
 import { type Hint, Hints } from "../membership/hints.ts";
 import { type NodeLine, type NodeList, parseNodeList, writeNodeList } from "../membership/notification.ts";
 import {
@@ -345,6 +345,17 @@ export class Members {
     this.submit("probe", hint.key, hint.address, endpoint, 1, this.ownLine(), now);
   }
 
+  /**
+   * An operator's ping: octets and receiver cannot tell it from an ordinary one, but its end changes nothing here.
+   *
+   * @param to  the peer's endpoint
+   * @returns   the number under which its `outcome` comes
+   */
+  echo(peer: Peer, to: Endpoint, timeoutMs: Duration | undefined, now: Instant): number {
+    const body = peer.verified ? this.listFor(peer, to.ip, now) : this.ownLine();
+    return this.submit("echo", peer.key, peer.address, to, 1, body, now, timeoutMs);
+  }
+
   private ownLine(): Uint8Array {
     return writeNodeList({ address: this.context.options.address, status: this.status }, [], false).body;
   }
@@ -357,7 +368,8 @@ export class Members {
     maxForwards: number,
     body: Uint8Array,
     now: Instant,
-  ): void {
+    timeoutMs = this.context.options.pingTimeoutMs,
+  ): number {
     const { options, requests, random, counters } = this.context;
     const template = new KdmqTemplate({
       channel: options.notificationChannel,
@@ -370,18 +382,11 @@ export class Members {
     const peerUri = addressUri(target);
     const built = template.write(peerUri, to.transport, random);
     counters.notificationsSent++;
-    const deadline = now + options.pingTimeoutMs;
-    const ours = {
-      id: requests.nextId(),
-      kind,
-      peerKey,
-      peerUri,
-      to,
-      toKey: endpointKey(to),
-      startedAt: now,
-      deadline,
-    };
+    const id = requests.nextId();
+    const deadline = now + timeoutMs;
+    const ours = { id, kind, peerKey, peerUri, to, toKey: endpointKey(to), startedAt: now, deadline };
     requests.submit({ ...ours, ...built, method: "KDMQ", vias: 1, once: false, sent: false }, now);
+    return id;
   }
 
   /** Tells all active peers that the list has changed (dmq.md 7.2). */

@@ -188,8 +188,7 @@ export class DmqNode {
    */
   send(channel: string, node: string, body: Uint8Array, options: SendOptions, now: Instant): number {
     checkMessage(channel, options);
-    const peer = this.find(node);
-    if (peer === undefined) throw new UsageError(`node ${node} is not known`, "no-such-node");
+    const peer = this.known(node);
     const id = this.submit(this.templateFor(channel, body, options), peer, options, now, true);
     this.settle(now);
     return id;
@@ -217,6 +216,34 @@ export class DmqNode {
     }
     this.settle(now);
     return addressed;
+  }
+
+  /**
+   * Measures the way to peers and back with what a ping is on the bus: our node list on the notification channel. What
+   * comes of it changes neither status nor fail count.
+   *
+   * @param nodes  URIs of peers, of whatever status; without them, all peers
+   * @returns      one number for each, in the order given, else newest first
+   * @throws UsageError for a malformed address (`usage`) or one that is not known (`no-such-node`); then none is pinged
+   */
+  ping(nodes: readonly string[] | undefined, options: { timeoutMs?: Duration }, now: Instant): Addressed[] {
+    const peers = nodes?.map((uri) => this.known(uri)) ?? [...this.members.registry.all()].reverse();
+    const addressed = peers.map((peer) => ({ request: this.echo(peer, options.timeoutMs, now), peer: peer.uri }));
+    this.settle(now);
+    return addressed;
+  }
+
+  private known(uri: string): Peer {
+    const peer = this.find(uri);
+    if (peer === undefined) throw new UsageError(`node ${uri} is not known`, "no-such-node");
+    return peer;
+  }
+
+  private echo(peer: Peer, timeoutMs: Duration | undefined, now: Instant): number {
+    const obstacle = this.obstacleTo(peer);
+    if (obstacle === undefined && peer.endpoint !== undefined)
+      return this.members.echo(peer, peer.endpoint, timeoutMs, now);
+    return this.refuse(this.requests.nextId(), peer, obstacle);
   }
 
   /** Gives a request up; its outcome is `cancelled` if it had none. */
@@ -743,6 +770,7 @@ export class DmqNode {
       return;
     }
     this.report(request, end, attempts, now);
+    if (request.kind === "echo") return;
     if (end.type === "timeout" || end.type === "unreachable") this.members.suspect(request.peerKey, now);
   }
 

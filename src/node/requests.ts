@@ -2,14 +2,15 @@
  * Requests of ours on their way: a window and a bounded queue for each peer, one client transaction for each request in
  * flight, exactly one end for each.
  *
- * Notifications do not wait in the queue: they are few, and a peer with a full queue is just the one to be pinged.
+ * Notifications and echoes do not wait in the queue: they are few, and a peer with a full queue is just the one to be pinged.
  */
 import { DeadlineQueue } from "../core/deadline-queue.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import type { Instant } from "../core/time.ts";
 import { ClientTransactions } from "../transaction/clients.ts";
 
-export type RequestKind = "message" | "replica" | "ping" | "join" | "probe" | "relay" | "leave";
+/** `echo`: an operator's ping, of which nothing follows for the membership. */
+export type RequestKind = "message" | "replica" | "echo" | "ping" | "join" | "probe" | "relay" | "leave";
 
 export interface OutgoingRequest {
   readonly id: number;
@@ -81,7 +82,7 @@ export class Requests {
   }
 
   submit(entry: OutgoingRequest, now: Instant): void {
-    if (isNotification(entry)) {
+    if (!takesTurns(entry)) {
       this.live.set(entry.id, entry);
       this.launch(entry, now);
       return;
@@ -217,7 +218,7 @@ export class Requests {
     if (request === undefined) return undefined;
     this.live.delete(id);
     if (isNotification(request)) this.settlePing(request.peerKey);
-    else this.leaveLane(request, now);
+    else if (takesTurns(request)) this.leaveLane(request, now);
     return request;
   }
 
@@ -248,7 +249,12 @@ export class Requests {
   }
 }
 
-/** What belongs to the membership, and does not wait in the queue. */
-export function isNotification({ kind }: { readonly kind: RequestKind }): boolean {
-  return kind !== "message" && kind !== "replica";
+/** What has its turn in the window and the queue of its peer. */
+function takesTurns({ kind }: { readonly kind: RequestKind }): boolean {
+  return kind === "message" || kind === "replica";
+}
+
+/** What belongs to the membership: its end says something about the peer. */
+export function isNotification(request: { readonly kind: RequestKind }): boolean {
+  return !takesTurns(request) && request.kind !== "echo";
 }
