@@ -41,8 +41,8 @@ export interface CommandSpec {
   exits?: readonly (readonly [code: number, meaning: string])[];
   /** Command lines that a reader of this help may want next; the last line. */
   seeAlso?: readonly string[];
-  /** `serve` decides itself what a signal means; everything else is ended by one. */
-  ownSignals?: boolean;
+  /** Decides itself what a signal means (`serve`, and `-l`); everything else is ended by one. */
+  ownSignals?: boolean | ((args: Arguments) => boolean);
   /** @returns the exit code */
   run(context: CliContext, args: Arguments): Promise<number>;
 }

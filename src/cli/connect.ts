@@ -2,7 +2,7 @@
  * Whom a command asks: the daemon on a control socket, or with `--via` a bus that it visits without joining. A command
  * sees a `Caller` and does not know the difference: methods, parameters, results and faults are the same.
  */
-import { UsageError } from "../core/errors.ts";
+import { type RpcError, UsageError } from "../core/errors.ts";
 import type { CallOptions } from "../rpc/client.ts";
 import type { Arguments, OptionSpec } from "./command.ts";
 import type { CliContext } from "./context.ts";
@@ -12,6 +12,13 @@ import { connectDaemon } from "./socket.ts";
 export interface Caller {
   /** @throws RpcError as `RpcClient.call` */
   call<T>(method: string, params?: unknown, options?: CallOptions): Promise<T>;
+  /**
+   * Calls a method once for each of `params`, in their order, in one piece where that is faster.
+   *
+   * @returns a result or an error for each
+   * @throws  RpcError where the whole failed: then none of them has a known end
+   */
+  callEach?<T>(method: string, params: readonly unknown[], options?: CallOptions): Promise<(T | RpcError)[]>;
   /** Gives up what is under way and keeps nothing open. Called again, it does nothing. */
   close(): Promise<void>;
 }
@@ -31,7 +38,11 @@ export const VIA_OPTIONS: OptionSpec[] = [
 export async function connect(context: CliContext, args: Arguments): Promise<Caller> {
   if (args.has("via")) throw new UsageError("--via is not there yet");
   const client = connectDaemon(context, args);
-  return { call: (method, params, options) => client.call(method, params, options), close: async () => undefined };
+  return {
+    call: (method, params, options) => client.call(method, params, options),
+    callEach: (method, params, options) => client.callEach(method, params, options),
+    close: async () => undefined,
+  };
 }
 
 /** Connects, runs `work` and closes, however it ends. */

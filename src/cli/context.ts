@@ -9,9 +9,16 @@ export interface CliContext {
   stdout(data: string | Uint8Array): void;
   /** Everything that is not data. */
   stderr(text: string): void;
-  /** All of standard input. */
+  /** Resolves once the reader of stdout has taken what was written, or is gone: who writes without end waits for it. */
+  stdoutDrained(): Promise<void>;
+  /** All of standard input. @throws UsageError where it is larger than anything a command takes (`INPUT_BYTES_MAX`) */
   stdin(): Promise<Uint8Array>;
+  /** Standard input as it comes; nothing is read ahead of who takes it. */
+  stdinStream(): AsyncIterable<Uint8Array>;
+  /** @throws UsageError as `stdin` */
   readFile(path: string): Promise<Uint8Array>;
+  /** A file as it is read; that there is none shows with the first chunk. */
+  fileStream(path: string): AsyncIterable<Uint8Array>;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly isTty: { readonly stdin: boolean; readonly stdout: boolean; readonly stderr: boolean };
   /** Aborted when the reader of stdout went away: a stream may end, quietly. */
@@ -26,6 +33,9 @@ export interface CliContext {
   readonly uid: number | undefined;
   readonly temporaryDirectory: string;
 }
+
+/** What a command reads as one piece; a daemon takes no more in a call. */
+export const INPUT_BYTES_MAX: number = 32 * 1024 * 1024;
 
 /** Colour only on a terminal that can and may have it. */
 export function wantsColour(context: CliContext): boolean {

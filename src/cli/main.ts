@@ -87,7 +87,8 @@ async function runSpec(spec: CommandSpec, words: readonly string[], context: Cli
     context.stdout(helpText(spec));
     return EXIT.ok;
   }
-  if (spec.ownSignals === true) return spec.run(context, parsed.args);
+  const { ownSignals } = spec;
+  if (typeof ownSignals === "function" ? ownSignals(parsed.args) : ownSignals) return spec.run(context, parsed.args);
   return untilSignal(context, spec.run(context, parsed.args));
 }
 

@@ -1,7 +1,9 @@
 /** The real world behind a CliContext: the only file of the command line that touches the process. */
-import { readFile } from "node:fs/promises";
+import { createReadStream } from "node:fs";
 import { tmpdir } from "node:os";
-import type { CliContext, SignalName } from "./context.ts";
+import { concatBytes } from "../core/bytes.ts";
+import { UsageError } from "../core/errors.ts";
+import { type CliContext, INPUT_BYTES_MAX, type SignalName } from "./context.ts";
 import { EXIT } from "./exit.ts";
 import { main } from "./main.ts";
 
@@ -40,14 +42,32 @@ function flushed(stream: NodeJS.WriteStream): Promise<void> {
   });
 }
 
+/** @throws UsageError beyond `INPUT_BYTES_MAX`: `-f /dev/zero` must not take the machine's memory */
+async function gather(what: string, stream: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  let size = 0;
+  for await (const part of stream) {
+    parts.push(part);
+    size += part.length;
+    if (size > INPUT_BYTES_MAX) throw new UsageError(`${what} is larger than the ${INPUT_BYTES_MAX} bytes that fit`);
+  }
+  return concatBytes(parts);
+}
+
 function processContext(outputClosed: AbortSignal): CliContext {
+  let drained = Promise.resolve();
+  const stdinStream = (): AsyncIterable<Uint8Array> => Bun.stdin.stream();
   return {
     stdout: (data) => {
-      if (!outputClosed.aborted) process.stdout.write(data);
+      if (outputClosed.aborted || process.stdout.write(data)) return;
+      drained = untilDrained(outputClosed);
     },
+    stdoutDrained: () => drained,
     stderr: (text) => void process.stderr.write(text),
-    stdin: async () => new Uint8Array(await Bun.stdin.arrayBuffer()),
-    readFile: async (path) => new Uint8Array(await readFile(path)),
+    stdin: () => gather("standard input", stdinStream()),
+    stdinStream,
+    readFile: (path) => gather(path, createReadStream(path)),
+    fileStream: (path) => createReadStream(path),
     env: process.env,
     isTty: {
       stdin: process.stdin.isTTY === true,
@@ -64,6 +84,14 @@ function processContext(outputClosed: AbortSignal): CliContext {
     uid: process.getuid?.(),
     temporaryDirectory: tmpdir(),
   };
+}
+
+/** Bun's `writableLength` is 0 whatever waits, and says nothing; what `write` returns does. */
+function untilDrained(closed: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    process.stdout.once("drain", resolve);
+    closed.addEventListener("abort", () => resolve(), { once: true });
+  });
 }
 
 function watchSignals(listener: (signal: SignalName) => void): () => void {

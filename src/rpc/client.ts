@@ -40,6 +40,22 @@ export class RpcClient {
   }
 
   /**
+   * Calls a method once for each of `params`, as one batch: they are started in their order and may run at the same time.
+   *
+   * @param params  at most `BATCH_CALLS_MAX`, at least one
+   * @returns       a result or an error for each, in the same order
+   * @throws        RpcError where the batch failed as a whole
+   */
+  async callEach<T>(method: string, params: readonly unknown[], options: CallOptions = {}): Promise<(T | RpcError)[]> {
+    const body = JSON.stringify(params.map((one, id) => ({ jsonrpc: "2.0", method, params: one, id })));
+    if (Buffer.byteLength(body) > REQUEST_BYTES_MAX) throw this.#tooLarge(method);
+    const responses = parseJson(await this.#exchange(method, body, options));
+    if (!Array.isArray(responses)) throw this.#notRpc(method);
+    const byId = new Map(responses.filter(isObject).map((response) => [response.id, response]));
+    return params.map((_, id) => this.#endOf(method, byId.get(id)) as T | RpcError);
+  }
+
+  /**
    * Reads an NDJSON stream (`/events`, `/listen?channel=NAME`) line by line. It ends when the daemon closes in good order
    * or `signal` is aborted; it throws when the daemon is gone, or dropped us because we were too slow (`rpc-fault`).
    *
@@ -118,10 +134,15 @@ export class RpcClient {
   }
 
   #resultOf(method: string, text: string): unknown {
-    const response = parseJson(text);
-    if (!isObject(response) || response.jsonrpc !== "2.0") throw this.#notRpc(method);
+    const end = this.#endOf(method, parseJson(text));
+    if (end instanceof RpcError) throw end;
+    return end;
+  }
+
+  #endOf(method: string, response: unknown): unknown {
+    if (!isObject(response) || response.jsonrpc !== "2.0") return this.#notRpc(method);
     if ("result" in response) return response.result;
-    throw this.#faultOf(method, response.error) ?? this.#notRpc(method);
+    return this.#faultOf(method, response.error) ?? this.#notRpc(method);
   }
 
   #refused(method: string, status: number, text: string): RpcError {

@@ -15,6 +15,8 @@ export interface World {
   tty?: boolean;
   env?: Record<string, string>;
   stdin?: Uint8Array;
+  /** Standard input as it comes, for commands that read it so. */
+  stdinStream?: () => AsyncIterable<Uint8Array>;
   files?: Record<string, Uint8Array>;
   /** Gets what raises a signal in the command. */
   onStart?: (raise: (signal: SignalName) => void) => void;
@@ -33,11 +35,12 @@ export async function runCli(argv: readonly string[], world: World = {}): Promis
     stderr: (text) => {
       ran.err += text;
     },
+    stdoutDrained: async () => undefined,
     stdin: async () => world.stdin ?? new Uint8Array(0),
-    readFile: async (path) => {
-      const content = world.files?.[path];
-      if (content === undefined) throw Object.assign(new Error(`no ${path}`), { code: "ENOENT" });
-      return content;
+    stdinStream: world.stdinStream ?? (() => chunksOf(world.stdin ?? new Uint8Array(0))),
+    readFile: async (path) => fileOf(world, path),
+    fileStream: async function* (path) {
+      yield* chunksOf(fileOf(world, path));
     },
     env: world.env ?? {},
     isTty: { stdin: tty, stdout: tty, stderr: tty },
@@ -57,10 +60,23 @@ export async function runCli(argv: readonly string[], world: World = {}): Promis
   return ran;
 }
 
+function fileOf(world: World, path: string): Uint8Array {
+  const content = world.files?.[path];
+  if (content === undefined) throw Object.assign(new Error(`no ${path}`), { code: "ENOENT" });
+  return content;
+}
+
+/** In pieces of three octets, so that nothing relies on where a chunk ends. */
+async function* chunksOf(octets: Uint8Array): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < octets.length; at += 3) yield octets.slice(at, at + 3);
+}
+
 export interface Call {
   method: string;
   params: unknown;
 }
+
+type WireCall = Call & { id: number };
 
 /** What a fake daemon says to a call: a result, or a fault of JSON-RPC. */
 export type Reply = { result: unknown } | { error: { code: number; message: string; data?: unknown } };
@@ -69,6 +85,8 @@ export type Reply = { result: unknown } | { error: { code: number; message: stri
 export class FakeDaemon {
   readonly socket: string;
   readonly calls: Call[] = [];
+  /** How many calls each batch had. */
+  readonly batches: number[] = [];
   /** Paths of streams that were asked for. */
   readonly streams: string[] = [];
   reply: (call: Call) => Reply | Promise<Reply> = () => ({ result: "ok" });
@@ -90,10 +108,17 @@ export class FakeDaemon {
       this.streams.push(url.pathname + url.search);
       return this.#stream();
     }
-    const { method, params, id } = (await request.json()) as Call & { id: number };
+    const body = (await request.json()) as WireCall | WireCall[];
+    if (Array.isArray(body)) this.batches.push(body.length);
+    return Response.json(
+      await (Array.isArray(body) ? Promise.all(body.map((one) => this.#answer(one))) : this.#answer(body)),
+    );
+  }
+
+  async #answer({ method, params, id }: WireCall): Promise<object> {
     const call = { method, params };
     this.calls.push(call);
-    return Response.json({ jsonrpc: "2.0", id, ...(await this.reply(call)) });
+    return { jsonrpc: "2.0", id, ...(await this.reply(call)) };
   }
 
   #stream(): Response {

@@ -373,6 +373,18 @@ describe("calls", () => {
     expect(results).toEqual(nodes.map((node) => delivered(node)));
   });
 
+  test("callEach: one batch, an end for each in its order, a fault among the results", async () => {
+    await serve();
+    const client = new RpcClient(path);
+    const params = [["c", "sip:a"], ["c"], ["c", "sip:b"]];
+    const [first, second, third] = await client.callEach("dmq.send", params);
+    expect([first, third]).toEqual([delivered("sip:a"), delivered("sip:b")]);
+    expect(second).toBeInstanceOf(RpcError);
+    expect(second).toMatchObject({ code: "rpc-fault", fault: -32602, data: { exit: 2 } });
+    const whole = await caught(client.callEach("dmq.send", Array(1_001).fill(["c", "sip:a"])));
+    expect(whole).toMatchObject({ code: "rpc-protocol" });
+  });
+
   test("a fault is an error with its code, text and data", async () => {
     await serve();
     const error = await caught(new RpcClient(path).call("dmq.remove", { uri: "sip:9.9.9.9", strict: true }));
