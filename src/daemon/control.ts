@@ -2,7 +2,8 @@
 import { formatHost } from "../core/endpoint.ts";
 import { UsageError } from "../core/errors.ts";
 import { VERSION } from "../core/version.ts";
-import type { ChannelMessage, NodeEvent, OutcomeReport, PeerInfo } from "../node/io.ts";
+import type { ChannelMessage, NodeEvent, PeerInfo } from "../node/io.ts";
+import { checkOpen, kamailioFields, resultOf, rounded } from "../rpc/rows.ts";
 import {
   alreadyAdded,
   type BroadcastRequest,
@@ -11,13 +12,12 @@ import {
   type EventRecord,
   localNode,
   type MessageEvent,
-  MODULE_CHANNELS,
   malformed,
   type NodeRow,
   nodeIsLocal,
   nodeNotFound,
   type ReplicateRequest,
-  RpcFault,
+  type RpcFault,
   type SendRequest,
   type Status,
   type StatusReport,
@@ -88,7 +88,7 @@ export class Control implements ControlSurface {
   }
 
   async send(request: SendRequest): Promise<DeliveryResult> {
-    this.guard(request);
+    checkOpen(request, this.options.notificationChannel);
     try {
       return resultOf(await this.node.send(request.channel, request.node, request.body, request), request.messageId);
     } catch (cause) {
@@ -98,19 +98,9 @@ export class Control implements ControlSurface {
   }
 
   async broadcast(request: BroadcastRequest): Promise<DeliveryResult[]> {
-    this.guard(request);
+    checkOpen(request, this.options.notificationChannel);
     const reports = await this.node.broadcast(request.channel, request.body, request);
     return reports.map((report) => resultOf(report, request.messageId));
-  }
-
-  /** @throws RpcFault for a channel that is not ours and was not forced open (exit code 2) */
-  private guard({ channel, force }: { channel: string; force?: boolean }): void {
-    if (force === true || (channel !== this.options.notificationChannel && !MODULE_CHANNELS.has(channel))) return;
-    throw new RpcFault(
-      403,
-      `channel ${channel} belongs to a module of Kamailio, which a wrong body can crash: --force sends all the same`,
-      { exit: 2 },
-    );
   }
 
   join(uris: string[]): void {
@@ -228,28 +218,6 @@ function refusing<T>(call: () => T, fault: () => RpcFault): T {
   }
 }
 
-function kamailioFields(
-  host: string,
-  port: number,
-  transport: "udp" | "tcp" | "tls",
-  resolvedIp: string,
-  status: Status,
-  failCount: number,
-): Omit<
-  NodeRow,
-  "local" | "uri" | "rtt_ms" | "last_seen" | "user_agent" | "source" | "verified" | "in_flight" | "queued"
-> {
-  return {
-    host: formatHost(host),
-    port: String(port),
-    proto: transport === "udp" ? "*" : transport,
-    resolved_ip: resolvedIp,
-    status,
-    last_notification: 0,
-    fail_count: failCount,
-  } as const;
-}
-
 function peerRow(peer: PeerInfo): NodeRow {
   const { host, port, transport, resolvedIp, status, failCount } = peer;
   const { fail_count, ...fields } = kamailioFields(host, port, transport, resolvedIp, status, failCount);
@@ -268,10 +236,6 @@ function peerRow(peer: PeerInfo): NodeRow {
   };
 }
 
-function rounded(ms: number): number {
-  return Math.round(ms * 1_000) / 1_000;
-}
-
 /** `sip:host:port[;transport=…]` as `RunningNode.uri` writes it. */
 function localParts(uri: string): { host: string; port: number; transport: "udp" | "tcp" | "tls" } {
   const [address = "", parameter] = uri.slice("sip:".length).split(";transport=");
@@ -279,32 +243,6 @@ function localParts(uri: string): { host: string; port: number; transport: "udp"
   const host = address.slice(0, colon).replaceAll(/[[\]]/g, "");
   const transport = parameter === "tcp" || parameter === "tls" ? parameter : "udp";
   return { host, port: Number(address.slice(colon + 1)), transport };
-}
-
-function resultOf({ peer, outcome, elapsedMs, attempts }: OutcomeReport, messageId?: string): DeliveryResult {
-  const how = { ms: rounded(elapsedMs), attempts, tries: 1, message_id: messageId ?? null };
-  const base = { node: peer, outcome: outcome.type, ...how, consumer: false, code: null };
-  switch (outcome.type) {
-    case "delivered":
-      return {
-        ...base,
-        code: outcome.code,
-        reason: outcome.reason,
-        consumer: outcome.consumer,
-        ...(outcome.contentType === undefined ? {} : { content_type: outcome.contentType }),
-        ...(outcome.body === undefined ? {} : { body_base64: Buffer.from(outcome.body).toString("base64") }),
-      };
-    case "rejected":
-      return { ...base, code: outcome.code, reason: outcome.reason };
-    case "unreachable":
-      return { ...base, reason: outcome.reason };
-    case "timeout":
-      return { ...base, reason: "no answer in time: it may or may not have happened there" };
-    case "overloaded":
-      return { ...base, reason: "the queue for this node is full: nothing was sent" };
-    case "cancelled":
-      return { ...base, reason: "given up before there was an answer" };
-  }
 }
 
 function messageEvent(message: ChannelMessage): MessageEvent {

@@ -30,17 +30,9 @@ import type {
   PeerInfo,
   Pending,
 } from "./io.ts";
-import {
-  checkAccept,
-  checkChannel,
-  checkHeaderText,
-  checkMessageId,
-  type KdmqRequest,
-  KdmqTemplate,
-  MESSAGE_ID_HEADER,
-  messageIdIn,
-} from "./kdmq.ts";
+import { type KdmqRequest, KdmqTemplate, MESSAGE_ID_HEADER, messageIdIn } from "./kdmq.ts";
 import { Members } from "./members.ts";
+import { type Addressed, addressOf, checkMessage, outcomeOf, type SendOptions, tooLarge } from "./message.ts";
 import { type NodeOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { type PeerLookup, Texts } from "./ordinary-message.ts";
 import { Outbox } from "./outbox.ts";
@@ -50,20 +42,8 @@ import { type EndedRequest, isNotification, type OutgoingRequest, Requests } fro
 import { Serving } from "./serving.ts";
 import { Warnings } from "./warnings.ts";
 
+export type { Addressed, SendOptions } from "./message.ts";
 export type { NodeOptions } from "./options.ts";
-
-export interface SendOptions {
-  /** Default `text/plain`. */
-  contentType?: string;
-  /** Default 1; it means something on the notification channel only. */
-  maxForwards?: number;
-  /** Instead of `requestTimeoutMs`. */
-  timeoutMs?: Duration;
-  /** Header Accept, 1 to 255 printable ASCII characters: asks for a body in the answer; without it a 200 has none. */
-  accept?: string;
-  /** Header `X-DMQ-Id`, 1 to 255 visible ASCII characters: by it a receiver knows a message that comes again. */
-  messageId?: string;
-}
 
 export interface ReplicateOptions {
   /** Send even if the request came from a node: who has asked `isFromNode` need not ask twice. */
@@ -72,15 +52,7 @@ export interface ReplicateOptions {
   timeoutMs?: Duration;
 }
 
-/** A request that was sent to a peer, and the number under which its `outcome` comes. */
-export interface Addressed {
-  request: number;
-  peer: string;
-}
-
 const KDMQ = { method: "KDMQ", vias: 1 };
-/** UDP payload over IPv4: 65,535 − 20 − 8. */
-const DATAGRAM_BYTES_MAX = 65_507;
 /** A Kamailio with default buffers loses what is larger (dmq.md section 4). */
 const LARGE_BYTES = { udp: 32_767, tcp: 16_384, tls: 16_384 } as const;
 /** What a leave waits for at most: answers to it, and handlers. */
@@ -796,25 +768,6 @@ export class DmqNode {
 const PONG = new Uint8Array([0x0d, 0x0a]);
 const NOT_FOUND: Answer = { status: 404, reason: "Not Found Peer ID" };
 
-function checkMessage(channel: string, options: SendOptions): void {
-  checkChannel(channel);
-  if (options.contentType !== undefined) checkHeaderText("content type", options.contentType);
-  if (options.accept !== undefined) checkAccept(options.accept);
-  if (options.messageId !== undefined) checkMessageId(options.messageId);
-  const hops = options.maxForwards;
-  if (hops !== undefined && !(Number.isInteger(hops) && hops >= 0 && hops <= 255))
-    throw new UsageError(`max-forwards ${hops} is not a whole number from 0 to 255`);
-}
-
-function addressOf(uri: string): PeerAddress {
-  const address = parseAddress(uri);
-  if (address instanceof ProtocolError)
-    throw new UsageError(
-      `${JSON.stringify(uri)} is no node's address: ${address.message}; expected sip:host:port[;transport=tcp]`,
-    );
-  return address;
-}
-
 function fromUri(request: SipRequest): string | undefined {
   const value = request.headers.get("From");
   const from = value === undefined ? undefined : parseNameAddr(value);
@@ -831,27 +784,4 @@ function fromAddress(request: SipRequest, source: Endpoint): PeerAddress | undef
 function isFromWildcard(request: SipRequest): boolean {
   const uri = parseUri(fromUri(request) ?? "");
   return !(uri instanceof ProtocolError) && isUnspecified(uri.host);
-}
-
-/** @returns why a message of this size cannot go out, `undefined` if it can */
-function tooLarge(transport: Endpoint["transport"], size: number): string | undefined {
-  if (transport !== "udp" || size <= DATAGRAM_BYTES_MAX) return undefined;
-  return `message of ${size} octets with headers does not fit a datagram (${DATAGRAM_BYTES_MAX}): address the node with ;transport=tcp, or send less`;
-}
-
-function outcomeOf(response: SipResponse): Outcome {
-  const { status: code, reason, headers, body } = response;
-  if (code < 300) {
-    const contentType = headers.get("Content-Type");
-    return {
-      type: "delivered",
-      code,
-      reason,
-      consumer: code !== 202,
-      ...(contentType === undefined ? {} : { contentType }),
-      ...(body.length === 0 ? {} : { body }),
-    };
-  }
-  const retryAfter = Number.parseInt(headers.get("Retry-After") ?? "", 10);
-  return { type: "rejected", code, reason, ...(Number.isNaN(retryAfter) ? {} : { retryAfterSeconds: retryAfter }) };
 }

@@ -49,7 +49,7 @@ const UNKNOWN_METHOD: KamailioAnswer = { fault: { code: 500, text: "Method Not F
 export function kamailioCalls(surface: ControlSurface, now: () => number = Date.now): KamailioCall {
   const upSince = Math.floor(now() / 1_000 - surface.status().uptime_s);
   const special = new Map<string, (params: unknown[]) => unknown>([
-    ["dmq.list_nodes", () => surface.listNodes().map(listed)],
+    ["dmq.list_nodes", async () => (await surface.listNodes()).map(listed)],
     ["core.uptime", () => uptime(upSince, Math.floor(now() / 1_000))],
     ["system.methodHelp", methodHelp],
   ]);
@@ -58,7 +58,7 @@ export function kamailioCalls(surface: ControlSurface, now: () => number = Date.
     const given = read === undefined ? undefined : inOrder(params).slice(0, read).map(present);
     const own = special.get(method);
     try {
-      if (own !== undefined) return { result: own(given ?? []) };
+      if (own !== undefined) return { result: await own(given ?? []) };
       const found = METHODS.get(method);
       if (found === undefined) return UNKNOWN_METHOD;
       return { result: await found.run(surface, given ?? spelled(found, params)) };

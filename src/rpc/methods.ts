@@ -185,9 +185,10 @@ function define<R extends ParamName = never, O extends ParamName = never>(defini
   };
 }
 
-function listNodes(surface: ControlSurface): Record<string, unknown>[] {
+async function listNodes(surface: ControlSurface): Promise<Record<string, unknown>[]> {
+  const rows = await surface.listNodes();
   // kamcmd and its readers go by the order of the fields, so it is not left to whoever built the row.
-  return surface.listNodes().map((row: NodeRow) => Object.fromEntries(NODE_FIELDS.map((field) => [field, row[field]])));
+  return rows.map((row: NodeRow) => Object.fromEntries(NODE_FIELDS.map((field) => [field, row[field]])));
 }
 
 function remove(surface: ControlSurface, { uri, strict }: { uri: string; strict?: boolean }): string {

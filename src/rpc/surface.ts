@@ -172,7 +172,7 @@ export interface ReplicateRequest {
 /** Every member may throw an `RpcFault` (the caller sees it as it is) or a `DmqError` (methods.ts makes a fault of it). */
 export interface ControlSurface {
   /** Peers newest first, the local node last. */
-  listNodes(): NodeRow[];
+  listNodes(): NodeRow[] | Promise<NodeRow[]>;
   /** @throws RpcFault `malformed()`, `alreadyAdded()` */
   add(uri: string, status?: Status): void;
   /**

@@ -54,6 +54,8 @@ export interface StreamOptions {
   readonly halfOpenMs: number;
   /** How long a connection that we ended waits for the peer to end it too, so that it can read our last octets. */
   readonly lingerMs: number;
+  /** Connections go out from this address; default that of the listener, else the kernel's choice. */
+  readonly localIp?: string;
   /** Gives each connection its number. Transports of one node share it, because the core knows a flow by its number alone. */
   readonly nextFlow?: () => number;
 }
@@ -412,7 +414,7 @@ export class StreamTransport {
   }
 
   #localAddress(to: Endpoint): string | undefined {
-    const ip = this.listener.ip;
+    const ip = this.#options.localIp ?? this.listener.ip;
     const isConcrete = ip !== "" && ip !== "0.0.0.0" && ip !== "::";
     return isConcrete && isIpv6(ip) === isIpv6(to.ip) ? ip : undefined;
   }

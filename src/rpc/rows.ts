@@ -1,0 +1,70 @@
+/** How what happened on the bus is written for operators, and which channels they are kept off: the same for every surface. */
+import { formatHost } from "../core/endpoint.ts";
+import type { OutcomeReport } from "../node/io.ts";
+import { type DeliveryResult, MODULE_CHANNELS, type NodeRow, RpcFault, type Status } from "./surface.ts";
+
+/**
+ * @param notificationChannel  of this bus: whatever it is called, a stray body there freezes a Kamailio 5.6.3
+ * @throws RpcFault for a channel that is not ours and was not forced open (exit code 2)
+ */
+export function checkOpen({ channel, force }: { channel: string; force?: boolean }, notificationChannel: string): void {
+  if (force === true || (channel !== notificationChannel && !MODULE_CHANNELS.has(channel))) return;
+  throw new RpcFault(
+    403,
+    `channel ${channel} belongs to a module of Kamailio, which a wrong body can crash: --force sends all the same`,
+    { exit: 2 },
+  );
+}
+
+/** What Kamailio's `dmq.list_nodes` has of a node. */
+export function kamailioFields(
+  host: string,
+  port: number,
+  transport: "udp" | "tcp" | "tls",
+  resolvedIp: string,
+  status: Status,
+  failCount: number,
+): Omit<
+  NodeRow,
+  "local" | "uri" | "rtt_ms" | "last_seen" | "user_agent" | "source" | "verified" | "in_flight" | "queued"
+> {
+  return {
+    host: formatHost(host),
+    port: String(port),
+    proto: transport === "udp" ? "*" : transport,
+    resolved_ip: resolvedIp,
+    status,
+    last_notification: 0,
+    fail_count: failCount,
+  } as const;
+}
+
+export function rounded(ms: number): number {
+  return Math.round(ms * 1_000) / 1_000;
+}
+
+export function resultOf({ peer, outcome, elapsedMs, attempts }: OutcomeReport, messageId?: string): DeliveryResult {
+  const how = { ms: rounded(elapsedMs), attempts, tries: 1, message_id: messageId ?? null };
+  const base = { node: peer, outcome: outcome.type, ...how, consumer: false, code: null };
+  switch (outcome.type) {
+    case "delivered":
+      return {
+        ...base,
+        code: outcome.code,
+        reason: outcome.reason,
+        consumer: outcome.consumer,
+        ...(outcome.contentType === undefined ? {} : { content_type: outcome.contentType }),
+        ...(outcome.body === undefined ? {} : { body_base64: Buffer.from(outcome.body).toString("base64") }),
+      };
+    case "rejected":
+      return { ...base, code: outcome.code, reason: outcome.reason };
+    case "unreachable":
+      return { ...base, reason: outcome.reason };
+    case "timeout":
+      return { ...base, reason: "no answer in time: it may or may not have happened there" };
+    case "overloaded":
+      return { ...base, reason: "the queue for this node is full: nothing was sent" };
+    case "cancelled":
+      return { ...base, reason: "given up before there was an answer" };
+  }
+}
