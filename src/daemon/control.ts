@@ -1,21 +1,28 @@
 /** The control surface of a running node: what rpc/methods.ts serves, in the words and fields of docs/RPC.md. */
 import { formatHost } from "../core/endpoint.ts";
 import { UsageError } from "../core/errors.ts";
+import type { Duration } from "../core/time.ts";
 import { VERSION } from "../core/version.ts";
-import type { ChannelMessage, NodeEvent, PeerInfo } from "../node/io.ts";
-import { checkOpen, kamailioFields, resultOf, rounded } from "../rpc/rows.ts";
+import type { NodeEvent, PeerInfo } from "../node/io.ts";
+import { checkOpen, kamailioFields, pingResultOf, resultOf, rounded } from "../rpc/rows.ts";
 import {
+  type AnswerRequest,
   alreadyAdded,
   type BroadcastRequest,
   type ControlSurface,
   type DeliveryResult,
   type EventRecord,
+  type LogLevel,
+  type LogQuery,
+  type LogRecord,
   localNode,
   type MessageEvent,
   malformed,
   type NodeRow,
   nodeIsLocal,
   nodeNotFound,
+  type PingRequest,
+  type PingResult,
   type ReplicateRequest,
   type RpcFault,
   type SendRequest,
@@ -24,11 +31,16 @@ import {
   unknownNode,
 } from "../rpc/surface.ts";
 import { monotonicNow, type RunningNode, wallTime } from "./driver.ts";
+import type { Journal } from "./journal.ts";
+import { Listeners } from "./listeners.ts";
 
 export interface ControlOptions {
   node: RunningNode;
   /** The node's `notification_channel`: whatever it is called, a stray body there freezes a Kamailio 5.6.3. */
   notificationChannel: string;
+  /** What an answering listener has. */
+  handlerTimeoutMs: Duration;
+  journal: Journal;
   socketPath: string;
   stateDir: string | undefined;
   /** Reads again what can change; @returns what that was. */
@@ -43,13 +55,18 @@ export class Control implements ControlSurface {
   private readonly node: RunningNode;
   private readonly options: ControlOptions;
   private readonly startedAt = monotonicNow();
-  private readonly consumers = new Map<string, Set<(message: MessageEvent) => void>>();
-  private readonly unregister = new Map<string, () => void>();
+  private readonly listeners: Listeners;
+  private readonly subscribers = new Set<(event: EventRecord) => void>();
   private ending = false;
 
   constructor(options: ControlOptions) {
     this.options = options;
     this.node = options.node;
+    this.listeners = new Listeners({
+      node: options.node,
+      handlerTimeoutMs: options.handlerTimeoutMs,
+      changed: (channel, consumers) => this.consumersChanged(channel, consumers),
+    });
   }
 
   listNodes(): NodeRow[] {
@@ -142,7 +159,7 @@ export class Control implements ControlSurface {
       channels: this.node.channels().map(({ name, declared, consumed }) => ({
         name,
         declared,
-        consumers: this.consumers.get(name)?.size ?? (consumed ? 1 : 0),
+        consumers: this.listeners.count(name) ?? (consumed ? 1 : 0),
       })),
       peers,
       counters: { ...this.node.counters() },
@@ -164,39 +181,44 @@ export class Control implements ControlSurface {
     return !this.ending;
   }
 
-  listen(channels: string[], onMessage: (message: MessageEvent) => void): () => void {
-    const ends = channels.map((channel) => this.consume(channel, onMessage));
-    return () => {
-      for (const end of ends) end();
-    };
+  listen(
+    channels: string[],
+    onMessage: (message: MessageEvent) => void,
+    { answer = false }: { answer?: boolean } = {},
+  ): () => void {
+    return this.listeners.add(channels, onMessage, answer);
   }
 
-  /** The first listener of a channel makes it consumed (200), the last one leaves it as it was (202 or 404). */
-  private consume(channel: string, onMessage: (message: MessageEvent) => void): () => void {
-    const known = this.consumers.get(channel);
-    const listeners = known ?? new Set();
-    listeners.add(onMessage);
-    if (known === undefined) {
-      const deliver = (message: ChannelMessage): void => {
-        const event = messageEvent(message);
-        for (const listener of [...listeners]) listener(event);
-      };
-      this.unregister.set(channel, this.node.channel(channel, deliver, { mode: "inline" }));
-      this.consumers.set(channel, listeners);
-    }
-    return () => {
-      if (!listeners.delete(onMessage) || listeners.size > 0) return;
-      this.unregister.get(channel)?.();
-      this.unregister.delete(channel);
-      this.consumers.delete(channel);
-    };
+  answer(request: AnswerRequest): void {
+    this.listeners.answer(request);
+  }
+
+  async ping({ nodes, timeoutMs }: PingRequest): Promise<PingResult[]> {
+    const options = timeoutMs === undefined ? {} : { timeoutMs };
+    const reports = await refusing(() => this.node.ping(nodes, options), unknownNode);
+    return reports.map(pingResultOf);
+  }
+
+  logs(query: LogQuery): LogRecord[] {
+    return this.options.journal.read(query);
+  }
+
+  followLogs(level: LogLevel | undefined, onRecord: (record: LogRecord) => void): () => void {
+    return this.options.journal.follow(level, onRecord);
   }
 
   subscribe(onEvent: (event: EventRecord) => void): () => void {
     const ends = EVENT_TYPES.map((type) => this.node.on(type, (event) => onEvent(eventRecord(event))));
+    this.subscribers.add(onEvent);
     return () => {
+      this.subscribers.delete(onEvent);
       for (const end of ends) end();
     };
+  }
+
+  private consumersChanged(channel: string, consumers: number): void {
+    const event: EventRecord = { type: "consumers", time: wallTime(monotonicNow()), channel, consumers };
+    for (const subscriber of [...this.subscribers]) subscriber(event);
   }
 
   private isLocal(uri: string): boolean {
@@ -243,34 +265,6 @@ function localParts(uri: string): { host: string; port: number; transport: "udp"
   const host = address.slice(0, colon).replaceAll(/[[\]]/g, "");
   const transport = parameter === "tcp" || parameter === "tls" ? parameter : "udp";
   return { host, port: Number(address.slice(colon + 1)), transport };
-}
-
-function messageEvent(message: ChannelMessage): MessageEvent {
-  const { ip, port, transport } = message.source;
-  const text = textOf(message.body);
-  return {
-    channel: message.channel,
-    from: message.from,
-    node: message.peer ?? null,
-    source: `${transport}:${formatHost(ip)}:${port}`,
-    call_id: message.callId,
-    message_id: message.messageId ?? null,
-    content_type: message.contentType ?? null,
-    size: message.body.length,
-    body: text,
-    ...(text === null ? { body_base64: Buffer.from(message.body).toString("base64") } : {}),
-    time: wallTime(monotonicNow()),
-  };
-}
-
-const STRICT_UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
-function textOf(body: Uint8Array): string | null {
-  try {
-    return STRICT_UTF8.decode(body);
-  } catch {
-    return null;
-  }
 }
 
 function eventRecord(event: Extract<NodeEvent, { type: (typeof EVENT_TYPES)[number] }>): EventRecord {

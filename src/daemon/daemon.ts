@@ -13,6 +13,7 @@ import { type Carriers, openCarriers } from "./carriers.ts";
 import { Control } from "./control.ts";
 import { createNode, type RunningNode } from "./driver.ts";
 import { Handlers } from "./handlers.ts";
+import { Journal } from "./journal.ts";
 import { readReplication, replicateRequests } from "./replication.ts";
 import { Snapshot } from "./snapshot.ts";
 
@@ -39,7 +40,8 @@ export interface Daemon {
  * @throws TransportError  an address or the control socket is in use or denied; nothing is left behind
  */
 export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Promise<Daemon> {
-  const { log } = hooks;
+  const journal = new Journal({ level: config.logLevel });
+  const log = journal.beside(hooks.log);
   const socketPath = config.socket ?? controlSocketPath(process.env);
   const stateDir = config.noSnapshot ? undefined : (config.stateDir ?? stateDirectory(process.env));
   const snapshot =
@@ -78,8 +80,9 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
     return ending;
   };
   try {
-    const { notificationChannel } = config;
-    const surface = new Control({ node, notificationChannel, socketPath, stateDir, reload, end });
+    const { notificationChannel, handlerTimeoutMs } = config;
+    const facts = { notificationChannel, handlerTimeoutMs, socketPath, stateDir };
+    const surface = new Control({ node, journal, reload, end, ...facts });
     serving = openCarriers({ ...config, socketPath }, surface, log);
     await serving;
   } catch (cause) {

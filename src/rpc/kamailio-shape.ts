@@ -34,7 +34,7 @@ const PARAMS_READ: ReadonlyMap<string, number> = new Map([
 ]);
 
 const FLAGS: ReadonlySet<ParamName> = new Set(["strict", "force"]);
-const NUMBERS: ReadonlySet<ParamName> = new Set(["max_forwards", "timeout_ms"]);
+const NUMBERS: ReadonlySet<ParamName> = new Set(["max_forwards", "timeout_ms", "retry", "replies", "code"]);
 /** Here an empty text is a value. */
 const BODIES: ReadonlySet<ParamName> = new Set(["body", "request"]);
 

@@ -10,6 +10,7 @@ import {
   invalidStatus,
   NODE_FIELDS,
   type NodeRow,
+  type PingResult,
   RpcFault,
   type SendRequest,
   STATUSES,
@@ -96,6 +97,37 @@ export const METHODS: ReadonlyMap<string, Method> = new Map([
           except: params.except ?? [],
           ...(params.replies !== undefined && { replies: params.replies }),
         }),
+    }),
+  ],
+  [
+    "dmq.ping",
+    define({
+      optional: ["nodes", "timeout_ms"],
+      help: "Pings nodes, all of them unless some are named; it changes no status.",
+      run: (surface, { nodes, timeout_ms }): Promise<PingResult[]> =>
+        surface.ping({
+          ...(nodes !== undefined && { nodes }),
+          ...(timeout_ms !== undefined && { timeoutMs: timeout_ms }),
+        }),
+    }),
+  ],
+  [
+    "dmq.answer",
+    define({
+      required: ["reply_id"],
+      optional: ["code", "reason", "content_type", "body", "body_base64"],
+      help: "Answers a message that an answering listener was given.",
+      run: (surface, params) => {
+        const { reply_id: replyId, code = 200, reason, content_type: contentType = DEFAULT_CONTENT_TYPE } = params;
+        surface.answer({
+          replyId,
+          code,
+          contentType,
+          body: bodyBytes(params),
+          ...(reason !== undefined && { reason }),
+        });
+        return "Ok. DMQ message answered.";
+      },
     }),
   ],
   [

@@ -28,6 +28,10 @@ export interface Params {
   message_id: string;
   retry: number;
   replies: number;
+  nodes: string[];
+  reply_id: string;
+  code: number;
+  reason: string;
 }
 
 export type ParamName = keyof Params;
@@ -69,6 +73,10 @@ const READERS: { [Name in ParamName]: { read: Reader<Params[Name]>; expected: st
   accept: { read: word, expected: "a media type" },
   message_id: { read: word, expected: "a text without spaces" },
   retry: { read: integer(0, RETRY_MAX), expected: `an integer from 0 to ${RETRY_MAX}` },
+  nodes: { read: someWords, expected: "an array of node URIs" },
+  reply_id: { read: word, expected: "the reply_id of a message" },
+  code: { read: integer(200, 699), expected: "an integer from 200 to 699" },
+  reason: { read: word, expected: "a reason phrase" },
   replies: { read: integer(1, REPLIES_MAX), expected: `an integer from 1 to ${REPLIES_MAX}` },
 };
 

@@ -1,7 +1,14 @@
 /** How what happened on the bus is written for operators, and which channels they are kept off: the same for every surface. */
 import { formatHost } from "../core/endpoint.ts";
 import type { OutcomeReport } from "../node/io.ts";
-import { type DeliveryResult, MODULE_CHANNELS, type NodeRow, RpcFault, type Status } from "./surface.ts";
+import {
+  type DeliveryResult,
+  MODULE_CHANNELS,
+  type NodeRow,
+  type PingResult,
+  RpcFault,
+  type Status,
+} from "./surface.ts";
 
 /**
  * @param notificationChannel  of this bus: whatever it is called, a stray body there freezes a Kamailio 5.6.3
@@ -67,4 +74,10 @@ export function resultOf({ peer, outcome, elapsedMs, attempts }: OutcomeReport, 
     case "cancelled":
       return { ...base, reason: "given up before there was an answer" };
   }
+}
+
+/** A ping's answer is a node list, which is nobody's business but the membership's. */
+export function pingResultOf(report: OutcomeReport): PingResult {
+  const { node, outcome, code, reason, ms, attempts } = resultOf(report);
+  return { node, outcome, code, reason, ms, attempts };
 }

@@ -1,12 +1,12 @@
 /**
  * Serves the control surface as HTTP/1.1 on a unix socket (design.md section 7): JSON-RPC on `/rpc`, NDJSON streams on
- * `/listen` and `/events`, `/livez` and `/readyz`. Who may connect is decided by the mode of the socket file alone.
+ * `/listen`, `/events` and `/logs`, `/livez` and `/readyz`. Who may connect is decided by the mode of the socket file alone.
  *
  * A stream that its reader does not keep up with is ended rather than buffered without end; the node never waits for it.
  */
 import { answer, failureOf, REQUEST_BYTES_MAX } from "./jsonrpc.ts";
 import { claimSocket, type SocketClaim } from "./socket-file.ts";
-import type { ControlSurface } from "./surface.ts";
+import { type ControlSurface, LOG_LEVELS } from "./surface.ts";
 
 /** Octets that wait for the reader of one stream, on top of what the kernel takes. */
 export const STREAM_BUFFER_BYTES_MAX = 4 * 1024 * 1024;
@@ -81,6 +81,7 @@ const ROUTES: ReadonlyMap<string, { method: "GET" | "POST"; handle: Handler }> =
   ["/rpc", { method: "POST" as const, handle: rpc }],
   ["/listen", { method: "GET" as const, handle: listen }],
   ["/events", { method: "GET" as const, handle: events }],
+  ["/logs", { method: "GET" as const, handle: logs }],
   ["/livez", { method: "GET" as const, handle: (surface) => health(surface.live(), "live") }],
   ["/readyz", { method: "GET" as const, handle: (surface) => health(surface.ready(), "ready") }],
 ] satisfies [string, { method: "GET" | "POST"; handle: Handler }][]);
@@ -112,11 +113,40 @@ function listen(surface: ControlSurface, streams: Streams, _request: Request, ur
   if (channels.length === 0 || channels.some((name) => !isPrintable(name))) {
     return plain(400, "name at least one channel: /listen?channel=NAME");
   }
-  return streams.open((write) => surface.listen(channels, write));
+  const answer = switchOf(url, "answer");
+  if (answer === undefined) return plain(400, "answer is 0 or 1");
+  return streams.open((write) => surface.listen(channels, write, { answer }));
 }
 
 function events(surface: ControlSurface, streams: Streams): Response {
   return streams.open((write) => surface.subscribe(write));
+}
+
+/** The lines that are kept, oldest first; with `follow=1` also those that come. */
+function logs(surface: ControlSurface, streams: Streams, _request: Request, url: URL): Response {
+  const follow = switchOf(url, "follow");
+  const count = url.searchParams.get("count");
+  const named = url.searchParams.get("level");
+  const level = LOG_LEVELS.find((one) => one === named);
+  if (follow === undefined) return plain(400, "follow is 0 or 1");
+  if (named !== null && level === undefined) return plain(400, `level is one of ${LOG_LEVELS.join(", ")}`);
+  if (count !== null && !/^\d{1,9}$/.test(count)) return plain(400, "count is a number of lines");
+  const query = { ...(level !== undefined && { level }), ...(count !== null && { count: Number(count) }) };
+  if (follow) {
+    return streams.open((write) => {
+      for (const line of surface.logs(query)) write(line);
+      return surface.followLogs(level, write);
+    });
+  }
+  const text = surface.logs(query).map((line) => `${JSON.stringify(line)}\n`);
+  return new Response(text.join(""), { headers: { "Content-Type": "application/x-ndjson" } });
+}
+
+/** `undefined` for what is neither 0 nor 1; absent is 0. */
+function switchOf(url: URL, name: string): boolean | undefined {
+  const value = url.searchParams.get(name) ?? "0";
+  if (value === "1") return true;
+  return value === "0" ? false : undefined;
 }
 
 function isPrintable(name: string): boolean {

@@ -99,6 +99,9 @@ export interface MessageEvent {
   /** Header `X-DMQ-Id`: who sends a message again gives it the same one. */
   message_id: string | null;
   content_type: string | null;
+  max_forwards: number | null;
+  /** The request has an Accept header: an answer may bring a body. */
+  accepts_body: boolean;
   /** Octets of the body. */
   size: number;
   /** The body as text, null if it is not valid UTF-8; then `body_base64` has it. */
@@ -106,11 +109,56 @@ export interface MessageEvent {
   body_base64?: string;
   /** ISO 8601. */
   time: string;
+  /** For the answering listener: what `dmq.answer` takes. */
+  reply_id?: string;
+  /** For the answering listener: after that long the sender has been answered 503. */
+  answer_within_ms?: number;
+}
+
+/** What an answering listener says to a message. */
+export interface AnswerRequest {
+  replyId: string;
+  /** 200 to 699, and not 408. */
+  code: number;
+  reason?: string;
+  contentType: string;
+  /** Goes out only if the request accepts one. */
+  body: Uint8Array;
+}
+
+export interface PingRequest {
+  /** Without them, all peers. */
+  nodes?: string[];
+  timeoutMs?: number;
+}
+
+/** How one ping of one node ended; nothing follows of it for the node's status. */
+export type PingResult = Pick<DeliveryResult, "node" | "outcome" | "code" | "reason" | "ms" | "attempts">;
+
+/** The gravest first. */
+export const LOG_LEVELS = ["error", "warn", "info", "debug", "trace"] as const;
+
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+/** A line of the daemon's log. */
+export interface LogRecord {
+  /** ISO 8601. */
+  time: string;
+  level: LogLevel;
+  text: string;
+  fields: Record<string, string | number | boolean | null>;
+}
+
+export interface LogQuery {
+  /** Lines of this level and graver ones. */
+  level?: LogLevel;
+  /** The latest so many. */
+  count?: number;
 }
 
 /** What happened to the node, one line of `/events`. Fields beyond `type` and `time` are there where they apply. */
 export interface EventRecord {
-  type: Exclude<NodeEvent["type"], "message" | "request" | "outcome">;
+  type: Exclude<NodeEvent["type"], "message" | "request" | "outcome" | "left"> | "consumers";
   /** ISO 8601. */
   time: string;
   /** URI of the peer that it is about. */
@@ -121,6 +169,9 @@ export interface EventRecord {
   /** Of a warning. */
   code?: WarningCode;
   text?: string;
+  /** Of `consumers`: a channel, and how many listen to it now. */
+  channel?: string;
+  consumers?: number;
 }
 
 export interface StatusReport {
@@ -213,8 +264,20 @@ export interface ControlSurface {
   version(): string;
   live(): boolean;
   ready(): boolean;
-  /** @returns the function that ends it */
-  listen(channels: string[], onMessage: (message: MessageEvent) => void): () => void;
+  /**
+   * @param options.answer  the listener answers: each message for it has a `reply_id`, and waits for `answer`
+   * @returns               the function that ends it; what it has not answered is 503 then
+   * @throws RpcFault       409 where a channel is answered already
+   */
+  listen(channels: string[], onMessage: (message: MessageEvent) => void, options?: { answer?: boolean }): () => void;
+  /** @throws RpcFault 404 where no message waits for it any more, −32602 for what cannot be an answer */
+  answer(request: AnswerRequest): void;
+  /** @throws RpcFault 404 `unknownNode()` */
+  ping(request: PingRequest): Promise<PingResult[]>;
+  /** The latest lines of the daemon's log, oldest first. */
+  logs(query: LogQuery): LogRecord[];
+  /** Each line from now on. @returns the function that ends it */
+  followLogs(level: LogLevel | undefined, onRecord: (record: LogRecord) => void): () => void;
   /** @returns the function that ends it */
   subscribe(onEvent: (event: EventRecord) => void): () => void;
 }

@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { Control } from "../../src/daemon/control.ts";
 import { createNode, type RunningNode } from "../../src/daemon/driver.ts";
+import { Journal } from "../../src/daemon/journal.ts";
 import { RpcFault } from "../../src/rpc/surface.ts";
 
 let node: RunningNode | undefined;
@@ -16,6 +17,8 @@ async function control(notificationChannel: string): Promise<Control> {
   return new Control({
     node: fresh,
     notificationChannel,
+    handlerTimeoutMs: 1_500,
+    journal: new Journal({ level: "info" }),
     socketPath: "",
     stateDir: undefined,
     reload: async () => [],

@@ -1,17 +1,24 @@
 /** A control surface without a node: a registry of rows, a log of calls, and streams that the test feeds by hand. */
 import {
+  type AnswerRequest,
   alreadyAdded,
   type BroadcastRequest,
   type ControlSurface,
   type DeliveryResult,
   type EventRecord,
+  type LogLevel,
+  type LogQuery,
+  type LogRecord,
   localNode,
   type MessageEvent,
   malformed,
   type NodeRow,
   nodeIsLocal,
   nodeNotFound,
+  type PingRequest,
+  type PingResult,
   type ReplicateRequest,
+  RpcFault,
   type SendRequest,
   type Status,
   type StatusReport,
@@ -61,6 +68,8 @@ export class FakeSurface implements ControlSurface {
   readonly calls: unknown[] = [];
   readonly listeners = new Map<(message: MessageEvent) => void, string[]>();
   readonly subscribers = new Set<(event: EventRecord) => void>();
+  readonly followers = new Set<(record: LogRecord) => void>();
+  readonly logLines: LogRecord[] = [];
   isLive = true;
   isReady = true;
   /** Set to make a call throw or wait. */
@@ -142,7 +151,35 @@ export class FakeSurface implements ControlSurface {
     return this.isReady;
   }
 
-  listen(channels: string[], onMessage: (message: MessageEvent) => void): () => void {
+  answer(request: AnswerRequest): void {
+    this.calls.push(request);
+    if (request.replyId === "late") throw new RpcFault(404, "too late", { exit: 3 });
+  }
+
+  async ping(request: PingRequest): Promise<PingResult[]> {
+    this.calls.push(request);
+    return (request.nodes ?? [PEER_URI]).map((node) => {
+      return { node, outcome: "delivered", code: 200, reason: "OK", ms: 1.5, attempts: 1 };
+    });
+  }
+
+  logs(query: LogQuery): LogRecord[] {
+    this.calls.push(query);
+    return this.logLines;
+  }
+
+  followLogs(level: LogLevel | undefined, onRecord: (record: LogRecord) => void): () => void {
+    this.calls.push(`follow ${level ?? "-"}`);
+    this.followers.add(onRecord);
+    return () => this.followers.delete(onRecord);
+  }
+
+  listen(
+    channels: string[],
+    onMessage: (message: MessageEvent) => void,
+    { answer = false }: { answer?: boolean } = {},
+  ): () => void {
+    if (answer) this.calls.push(`answering ${channels.join(" ")}`);
     if (channels.includes("closed")) throw unknownNode();
     this.listeners.set(onMessage, channels);
     return () => this.listeners.delete(onMessage);
@@ -192,6 +229,8 @@ export function messageOf(channel: string, body: string): MessageEvent {
     call_id: "a@b",
     message_id: null,
     content_type: "text/plain",
+    max_forwards: 1,
+    accepts_body: false,
     size: Buffer.byteLength(body),
     body,
     time: "2026-01-01T00:00:00.000Z",

@@ -323,3 +323,42 @@ describe("JSON-RPC", () => {
     expect(await call(surface, "dmq.send", ["c", "n"])).toEqual(fault(-32603, "Internal error: broken", 1));
   });
 });
+
+describe("answers and pings", () => {
+  test("dmq.answer: 200 with nothing but the reply_id, else what is said", async () => {
+    const surface = new FakeSurface();
+    const ok = { result: "Ok. DMQ message answered." };
+    expect(await call(surface, "dmq.answer", ["a-1"])).toEqual(ok);
+    const all = { reply_id: "a-2", code: 486, reason: "Busy Here", content_type: "a/b", body: "ü" };
+    expect(await call(surface, "dmq.answer", all)).toEqual(ok);
+    expect(await call(surface, "dmq.answer", { reply_id: "a-3", body_base64: "AP8=" })).toEqual(ok);
+    expect(surface.calls).toEqual([
+      { replyId: "a-1", code: 200, contentType: "text/plain", body: new Uint8Array(0) },
+      { replyId: "a-2", code: 486, reason: "Busy Here", contentType: "a/b", body: new TextEncoder().encode("ü") },
+      { replyId: "a-3", code: 200, contentType: "text/plain", body: Buffer.from([0, 255]) },
+    ]);
+  });
+
+  test("dmq.answer: what is no answer, and one that is too late, are faults", async () => {
+    const surface = new FakeSurface();
+    const codes = [199, 700, "200", 200.5];
+    for (const code of codes) {
+      const { error } = (await call(surface, "dmq.answer", { reply_id: "a", code })) as { error: { message: string } };
+      expect(error.message).toBe(
+        `Invalid params: code: got ${JSON.stringify(code)}, expected an integer from 200 to 699`,
+      );
+    }
+    expect(await call(surface, "dmq.answer", ["a", 200, "a\r\nb"])).toMatchObject({ error: { code: -32602 } });
+    expect(await call(surface, "dmq.answer", ["late"])).toEqual(fault(404, "too late", 3));
+  });
+
+  test("dmq.ping: all, or those that are named", async () => {
+    const surface = new FakeSurface();
+    await call(surface, "dmq.ping");
+    await call(surface, "dmq.ping", [PEER_URI, 300]);
+    const { result } = await call(surface, "dmq.ping", { nodes: [PEER_URI], timeout_ms: 1 });
+    expect(surface.calls).toEqual([{}, { nodes: [PEER_URI], timeoutMs: 300 }, { nodes: [PEER_URI], timeoutMs: 1 }]);
+    expect(result).toMatchObject([{ node: PEER_URI, outcome: "delivered", code: 200 }]);
+    expect(await call(surface, "dmq.ping", { nodes: [] })).toMatchObject({ error: { code: -32602 } });
+  });
+});

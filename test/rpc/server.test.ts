@@ -539,6 +539,50 @@ describe("streams", () => {
     await until(() => surface.subscribers.size === 0);
   });
 
+  test("/listen hands on that a listener answers, and nothing but 0 and 1", async () => {
+    await serve();
+    const over = new AbortController();
+    const reading = new RpcClient(path).stream("/listen?channel=a&channel=b&answer=1", over.signal);
+    const ended = reading.next();
+    await until(() => surface.listeners.size === 1);
+    expect(surface.calls).toEqual(["answering a b"]);
+    over.abort();
+    await ended;
+    await until(() => surface.listeners.size === 0);
+    const wrong = await fetch("http://dmq/listen?channel=a&answer=yes", { unix: path });
+    expect([wrong.status, await wrong.text()]).toEqual([400, "answer is 0 or 1\n"]);
+  });
+
+  test("/logs gives the lines that are kept and ends; with follow it goes on", async () => {
+    await serve();
+    const line = { time: "2026-01-01T00:00:00.000Z", level: "warn", text: "a\nb", fields: { code: 1 } } as const;
+    surface.logLines.push(line);
+    const once = await fetch("http://dmq/logs?level=warn&count=5", { unix: path });
+    expect([once.headers.get("content-type"), await once.text()]).toEqual([
+      "application/x-ndjson",
+      `${JSON.stringify(line)}\n`,
+    ]);
+    const lines: unknown[] = [];
+    const reading = (async () => {
+      for await (const one of new RpcClient(path).stream("/logs?follow=1&level=debug"))
+        if (lines.push(one) === 2) break;
+    })();
+    await until(() => surface.followers.size === 1);
+    for (const follower of surface.followers) follower({ ...line, text: "next" });
+    await reading;
+    expect(lines).toEqual([line, { ...line, text: "next" }]);
+    await until(() => surface.followers.size === 0);
+    expect(surface.calls).toEqual([{ level: "warn", count: 5 }, { level: "debug" }, "follow debug"]);
+    for (const [query, text] of [
+      ["follow=2", "follow is 0 or 1"],
+      ["level=loud", "level is one of error, warn, info, debug, trace"],
+      ["count=-1", "count is a number of lines"],
+    ]) {
+      const wrong = await fetch(`http://dmq/logs?${query}`, { unix: path });
+      expect([wrong.status, await wrong.text()]).toEqual([400, `${text}\n`]);
+    }
+  });
+
   test("a signal ends the reading without an error, and the subscription", async () => {
     await serve();
     const aborter = new AbortController();
