@@ -84,7 +84,7 @@ export class Dispatcher {
   private readonly host: DispatcherHost;
   private readonly numWorkers: number;
   private readonly workerSleepMs: Duration;
-  private readonly handlerTimeoutMs: Duration;
+  private handlerTimeoutMs: Duration;
   /** Looks are at this instant and whole intervals after it. */
   private readonly firstLook: Instant;
   private nextLook: Instant | undefined;
@@ -97,6 +97,11 @@ export class Dispatcher {
     this.workerSleepMs = options.workerSleepMs ?? 0;
     this.handlerTimeoutMs = options.handlerTimeoutMs ?? 1_500;
     this.firstLook = host.now();
+  }
+
+  /** Counts for the messages that come from now on. */
+  setTimeout(handlerTimeoutMs: Duration): void {
+    this.handlerTimeoutMs = handlerTimeoutMs;
   }
 
   /** Makes a channel known: without a handler its messages are answered 202. */

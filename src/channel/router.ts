@@ -41,12 +41,17 @@ export class Router {
   private readonly states = new Map<number, State>();
   private readonly late = new DeadlineQueue<number>();
   private readonly host: RouterHost;
-  private readonly timeoutMs: Duration;
+  private timeoutMs: Duration;
   private route: Route | undefined;
 
   /** @param timeoutMs  from a request's arrival to the 503 that answers for a late route */
   constructor(host: RouterHost, timeoutMs: Duration) {
     this.host = host;
+    this.timeoutMs = timeoutMs;
+  }
+
+  /** Counts for the requests that come from now on. */
+  setTimeout(timeoutMs: Duration): void {
     this.timeoutMs = timeoutMs;
   }
 

@@ -3,13 +3,16 @@
  * repeating its requests to a node that is merely restarting (design.md section 4, leaving); a second signal ends it.
  */
 import { loadConfig } from "../config/load.ts";
-import { CONFIG_OPTIONS, type ConfigOption, type DmqConfig, flagOf } from "../config/schema.ts";
+import type { DmqConfig } from "../config/schema.ts";
 import type { Logger } from "../core/logger.ts";
 import { type Daemon, startDaemon } from "../daemon/daemon.ts";
-import type { Arguments, CommandSpec, OptionSpec } from "./command.ts";
+import type { Reread } from "../daemon/reload.ts";
+import type { Systemd } from "../daemon/systemd.ts";
+import type { Arguments, CommandSpec } from "./command.ts";
+import { CONFIG_FLAGS, configFlags } from "./config-flags.ts";
 import { type CliContext, type SignalName, wantsColour } from "./context.ts";
 import { EXIT } from "./exit.ts";
-import { createLogger } from "./log.ts";
+import { type AdjustableLogger, createLogger, isJournal } from "./log.ts";
 import { quickSocketPath } from "./socket.ts";
 
 export const serve: CommandSpec = {
@@ -27,59 +30,70 @@ export const serve: CommandSpec = {
   options: [
     { flag: "config", value: "FILE", help: "TOML file ($XDG_CONFIG_HOME/dmq/dmq.toml, /etc/dmq/dmq.toml)" },
     { flag: "quick", help: "defaults for a first look: this machine only, and what to type next" },
-    ...CONFIG_OPTIONS.map(optionSpec),
+    ...CONFIG_FLAGS,
   ],
   notes: [
     "Each option is also a key of the file (ping_interval) and a variable (DMQ_PING_INTERVAL); flags win over variables,",
     "variables over the file. SIGINT leaves the bus with an announcement, SIGTERM without (--leave-on-terminate).",
-    "SIGHUP reads the TLS files again, as `dmq reload` does.",
-    "exit: 0 left or stopped, 2 unknown option, 4 an address or the socket is in use or denied, 9 an option is invalid.",
+    "SIGHUP reads the configuration and the TLS files again, as `dmq reload` does.",
+    "Under systemd it tells of its start, its state and its end (Type=notify-reload), answers to the watchdog, and logs with levels.",
   ],
+  exits: [
+    [0, "left or stopped"],
+    [2, "an option that is unknown or lacks its value"],
+    [4, "an address or the control socket is in use or denied"],
+    [9, "an option or a file is invalid"],
+    [130, "a second SIGINT, which ends it at once"],
+    [143, "a second SIGTERM, which ends it at once"],
+  ],
+  seeAlso: ["dmq config", "dmq reload", "dmq leave", "dmq status"],
   ownSignals: true,
   run: runServe,
 };
 
-function optionSpec(option: ConfigOption): OptionSpec {
-  const base: OptionSpec = {
-    flag: flagOf(option),
-    help: helpOf(option),
-    repeatable: option.repeatable,
-    ...(option.name === "socket" && { short: "s" }),
-  };
-  return option.type === "boolean" ? { ...base, settable: true } : { ...base, value: option.placeholder };
-}
-
-function helpOf(option: ConfigOption): string {
-  const facts = [
-    ...(option.default === undefined ? [] : [option.default]),
-    ...(option.repeatable ? ["may be repeated"] : []),
-  ];
-  return facts.length === 0 ? option.help : `${option.help} (${facts.join("; ")})`;
-}
-
 async function runServe(context: CliContext, args: Arguments): Promise<number> {
   const isQuick = args.has("quick");
-  const file = args.value("config");
-  const loaded = loadConfig({ flags: flagsOf(args), env: context.env, ...(file !== undefined && { file }) });
-  const config = isQuick ? quickConfig(context, loaded.config) : loaded.config;
+  const read = (): Reread => readConfig(context, args, isQuick);
+  const { config, warnings } = read();
   const log = logFor(context, config);
-  // Who asked for the quick defaults knows that they are defaults.
-  if (!isQuick) for (const warning of loaded.warnings) log.warn(warning);
+  for (const warning of warnings) log.warn(warning);
   const signals = watchSignals(context);
+  let supervisor: Systemd | undefined;
   try {
-    const daemon = await startDaemon(config, { log });
+    supervisor = await supervisorOf(context, log);
+    let { leaveOnTerminate } = config;
+    const onConfig = (next: DmqConfig): void => {
+      leaveOnTerminate = next.leaveOnTerminate;
+      log.adjust({ level: next.logLevel, json: next.logJson });
+    };
+    const daemon = await startDaemon(config, { log, supervisor, reread: read, onConfig });
     signals.onHangup = () => void daemon.reload().catch(() => undefined);
     if (isQuick) sayNext(context, args, daemon);
-    await live(daemon, config, signals, log);
+    await live(daemon, () => leaveOnTerminate, signals, log);
     return EXIT.ok;
   } finally {
     signals.end();
+    supervisor?.close();
   }
 }
 
-function flagsOf(args: Arguments): Map<string, readonly string[]> {
-  const given = CONFIG_OPTIONS.filter((option) => args.has(flagOf(option)));
-  return new Map(given.map((option) => [option.name, args.all(flagOf(option))]));
+/** At the start, and again at each reload. */
+function readConfig(context: CliContext, args: Arguments, isQuick: boolean): Reread {
+  const file = args.value("config");
+  const { config, warnings } = loadConfig({
+    flags: configFlags(args),
+    env: context.env,
+    ...(file !== undefined && { file }),
+  });
+  // Who asked for the quick defaults knows that they are defaults.
+  return isQuick ? { config: quickConfig(context, config), warnings: [] } : { config, warnings };
+}
+
+/** Loaded where a supervisor asks for it only. */
+async function supervisorOf({ env }: CliContext, log: Logger): Promise<Systemd | undefined> {
+  if (env.NOTIFY_SOCKET === undefined || env.NOTIFY_SOCKET === "") return undefined;
+  const { openSystemd } = await import("../daemon/systemd.ts");
+  return openSystemd(env, log);
 }
 
 function quickConfig(context: CliContext, config: DmqConfig): DmqConfig {
@@ -87,8 +101,9 @@ function quickConfig(context: CliContext, config: DmqConfig): DmqConfig {
   return { ...config, channels, socket: config.socket ?? quickSocketPath(context) };
 }
 
-function logFor(context: CliContext, config: DmqConfig): Logger {
+function logFor(context: CliContext, config: DmqConfig): AdjustableLogger {
   return createLogger({
+    journal: isJournal(context.env.JOURNAL_STREAM),
     level: config.logLevel,
     json: config.logJson,
     colour: wantsColour(context),
@@ -138,10 +153,10 @@ function watchSignals(context: CliContext): Signals {
 }
 
 /** Until the daemon ended by itself (`dmq leave`, `dmq stop`) or a signal ended it. */
-async function live(daemon: Daemon, config: DmqConfig, signals: Signals, log: Logger): Promise<void> {
+async function live(daemon: Daemon, leavesOnTerm: () => boolean, signals: Signals, log: Logger): Promise<void> {
   const signal = await Promise.race([daemon.done.then(() => undefined), signals.first]);
   if (signal === undefined) return;
-  const announce = signal === "SIGINT" || config.leaveOnTerminate;
+  const announce = signal === "SIGINT" || leavesOnTerm();
   log.info(announce ? "leaving the bus" : "stopping without an announcement", { signal });
   await daemon.stop({ announce });
 }

@@ -30,6 +30,11 @@ export interface ConfigOption {
   /** What is allowed, in words, for messages and documents. */
   readonly expected: string;
   readonly help: string;
+  /**
+   * What `dmq reload` does: the running daemon takes the new `value`, or of a list the `additions`; where it is missing,
+   * only a restart changes the option.
+   */
+  readonly reload?: "value" | "additions";
   /** A further rule on the text. */
   readonly accepts?: (text: string) => boolean;
 }
@@ -136,6 +141,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
   text({
     name: "notification_address",
     property: "notificationAddresses",
+    reload: "additions",
     placeholder: "URI",
     repeatable: true,
     expected: "a SIP URI such as sip:192.0.2.2:5060, sip:node2.example;transport=tcp or sips:node2.example",
@@ -175,6 +181,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
   duration({
     name: "ping_interval",
     property: "pingIntervalMs",
+    reload: "value",
     default: "60",
     bounds: [1_000, 86_400_000],
     help: "time between two pings of a peer; below 5 s every node of the bus pays for it",
@@ -182,18 +189,21 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
   boolean({
     name: "remove_inactive",
     property: "removeInactive",
+    reload: "value",
     default: "1",
     help: "forget a peer that does not answer a ping, instead of keeping it as not_active",
   }),
   boolean({
     name: "fail_count_enabled",
     property: "failCountEnabled",
+    reload: "value",
     default: "0",
     help: "count timeouts and act on the two thresholds below, instead of on the first timeout",
   }),
   integer({
     name: "fail_count_threshold_not_active",
     property: "failCountThresholdNotActive",
+    reload: "value",
     default: "0",
     bounds: [0, 1_000_000],
     help: "an active peer with more timeouts than this becomes not_active",
@@ -201,6 +211,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
   integer({
     name: "fail_count_threshold_disabled",
     property: "failCountThresholdDisabled",
+    reload: "value",
     default: "1",
     bounds: [0, 1_000_000],
     help: "a not_active peer with more timeouts than this becomes disabled",
@@ -214,12 +225,14 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
   boolean({
     name: "sl_send",
     property: "slSend",
+    reload: "value",
     default: "0",
     help: "send messages once over UDP and never again; their answers still count",
   }),
   duration({
     name: "handler_timeout",
     property: "handlerTimeoutMs",
+    reload: "value",
     default: "1.5",
     bounds: [10, 30_000],
     help: "time that a handler has before the answer is 503 with Retry-After",
@@ -227,6 +240,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
   duration({
     name: "request_timeout",
     property: "requestTimeoutMs",
+    reload: "value",
     default: "32",
     bounds: [100, 600_000],
     help: "time that a request waits for its final response (RFC 3261 Timer F)",
@@ -234,6 +248,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
   integer({
     name: "window",
     property: "window",
+    reload: "value",
     default: "256",
     bounds: [1, 65_536],
     help: "requests in flight to one peer; what comes on top is queued",
@@ -241,6 +256,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
   integer({
     name: "queue_messages",
     property: "queueMessages",
+    reload: "value",
     default: "10000",
     bounds: [0, 1_000_000],
     help: "messages queued for one peer behind its window; what comes on top is refused as overloaded",
@@ -248,12 +264,14 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
   boolean({
     name: "leave_on_terminate",
     property: "leaveOnTerminate",
+    reload: "value",
     default: "0",
     help: "announce the leave on SIGTERM too, not only on SIGINT and `dmq leave`",
   }),
   text({
     name: "channel",
     property: "channels",
+    reload: "additions",
     placeholder: "NAME",
     repeatable: true,
     expected: "a channel name: letters, digits and -_.!~*'()&=+$,;?/",
@@ -263,6 +281,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
   text({
     name: "on",
     property: "handlers",
+    reload: "value",
     placeholder: "NAME=CMD",
     repeatable: true,
     expected: "CHANNEL=CMD, peer-up=CMD, peer-down=CMD or peer-disabled=CMD",
@@ -290,6 +309,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
   text({
     name: "tls_cert",
     property: "tlsCert",
+    reload: "value",
     placeholder: "FILE",
     expected: "the path of a PEM file",
     accepts: isPath,
@@ -298,6 +318,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
   text({
     name: "tls_key",
     property: "tlsKey",
+    reload: "value",
     placeholder: "FILE",
     expected: "the path of a PEM file",
     accepts: isPath,
@@ -306,6 +327,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
   text({
     name: "tls_ca",
     property: "tlsCa",
+    reload: "value",
     placeholder: "FILE",
     expected: "the path of a PEM file",
     accepts: isPath,
@@ -314,6 +336,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
   {
     name: "tls_verify",
     property: "tlsVerify",
+    reload: "value",
     type: "choice",
     placeholder: "peer|none",
     default: "peer",
@@ -325,6 +348,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
   boolean({
     name: "tls_require_client_cert",
     property: "tlsRequireClientCert",
+    reload: "value",
     default: "0",
     help: "refuse nodes that connect to us without a certificate that tls_ca vouches for",
   }),
@@ -377,6 +401,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
   {
     name: "log_level",
     property: "logLevel",
+    reload: "value",
     type: "choice",
     placeholder: "LEVEL",
     default: "info",
@@ -385,7 +410,13 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     expected: `one of ${LOG_LEVELS.join(", ")}`,
     help: `what is logged on stderr: ${LOG_LEVELS.join(", ")}`,
   },
-  boolean({ name: "log_json", property: "logJson", default: "0", help: "log one JSON object a line" }),
+  boolean({
+    name: "log_json",
+    property: "logJson",
+    reload: "value",
+    default: "0",
+    help: "log one JSON object a line",
+  }),
 ];
 
 export function flagOf(option: ConfigOption): string {

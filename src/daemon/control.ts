@@ -23,6 +23,7 @@ import {
   nodeNotFound,
   type PingRequest,
   type PingResult,
+  type ReloadReport,
   type ReplicateRequest,
   type RpcFault,
   type SendRequest,
@@ -43,8 +44,8 @@ export interface ControlOptions {
   journal: Journal;
   socketPath: string;
   stateDir: string | undefined;
-  /** Reads again what can change; @returns what that was. */
-  reload(): Promise<string[]>;
+  /** Takes in what changed in the configuration. */
+  reload(): Promise<ReloadReport>;
   /** Ends the daemon; resolves when the node has left. */
   end(options: { announce: boolean }): Promise<void>;
 }
@@ -67,6 +68,11 @@ export class Control implements ControlSurface {
       handlerTimeoutMs: options.handlerTimeoutMs,
       changed: (channel, consumers) => this.consumersChanged(channel, consumers),
     });
+  }
+
+  /** What an answering listener has from now on. */
+  setTimeout(handlerTimeoutMs: Duration): void {
+    this.listeners.setTimeout(handlerTimeoutMs);
   }
 
   listNodes(): NodeRow[] {
@@ -132,7 +138,7 @@ export class Control implements ControlSurface {
     return this.end({ announce: false });
   }
 
-  reload(): Promise<string[]> {
+  reload(): Promise<ReloadReport> {
     return this.options.reload();
   }
 
@@ -270,7 +276,10 @@ function localParts(uri: string): { host: string; port: number; transport: "udp"
 function eventRecord(event: Extract<NodeEvent, { type: (typeof EVENT_TYPES)[number] }>): EventRecord {
   const time = wallTime(monotonicNow());
   if (event.type === "joined") return { type: event.type, time, nodes: event.nodes };
-  if (event.type !== "warning") return { type: event.type, time, node: event.peer.uri, status: event.peer.status };
+  if (event.type !== "warning") {
+    const { type, peer, reason } = event;
+    return { type, time, node: peer.uri, status: peer.status, reason };
+  }
   const { type, code, text, peer } = event;
   return { type, time, code, text, ...(peer === undefined ? {} : { node: peer }) };
 }

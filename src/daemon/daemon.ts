@@ -6,14 +6,16 @@ import { statSync } from "node:fs";
 import type { DmqConfig } from "../config/schema.ts";
 import { DEFAULT_SERVER_ADDRESS } from "../config/schema.ts";
 import type { Logger } from "../core/logger.ts";
+import type { Duration } from "../core/time.ts";
 import { VERSION } from "../core/version.ts";
 import { controlSocketPath, stateDirectory } from "../rpc/paths.ts";
-import type { TlsOptions } from "../transport/tls.ts";
+import type { ReloadReport } from "../rpc/surface.ts";
 import { type Carriers, openCarriers } from "./carriers.ts";
 import { Control } from "./control.ts";
 import { createNode, type RunningNode } from "./driver.ts";
 import { Handlers } from "./handlers.ts";
 import { Journal } from "./journal.ts";
+import { Reloader, type Reread, tlsOf } from "./reload.ts";
 import { readReplication, replicateRequests } from "./replication.ts";
 import { Snapshot } from "./snapshot.ts";
 
@@ -21,16 +23,34 @@ export interface Daemon {
   /** Leaves the bus within two seconds, then closes the control socket. */
   stop(options: { announce: boolean }): Promise<void>;
   /**
-   * Reads the TLS files again; connections that are up stay.
+   * Reads the configuration and the TLS files again; connections that are up stay.
    *
-   * @returns            what was read again, in words
-   * @throws ConfigError a rejection: a file is missing or wrong, and what was read before stays in use
+   * @throws ConfigError a rejection: something is missing or wrong, and everything stays as it was
    */
-  reload(): Promise<string[]>;
+  reload(): Promise<ReloadReport>;
   /** Resolves when the daemon has ended, whoever ended it. */
   readonly done: Promise<void>;
   readonly uri: string;
   readonly socketPath: string;
+}
+
+export interface DaemonHooks {
+  log: Logger;
+  /** Who is told of the start, reloads and the end; `undefined` where nobody asked. */
+  supervisor?: Supervisor | undefined;
+  /** Reads the configuration again; without it a reload reads the TLS files only. @throws ConfigError */
+  reread?: () => Reread;
+  /** Told of what is in force after a reload. */
+  onConfig?: (config: DmqConfig) => void;
+}
+
+/** What systemd.ts is to the daemon. */
+export interface Supervisor {
+  ready(): void;
+  status(text: string): void;
+  reloading(): void;
+  stopping(): void;
+  watch(behindMs: () => Duration): void;
 }
 
 /**
@@ -39,7 +59,8 @@ export interface Daemon {
  * @throws ConfigError     an option cannot be used
  * @throws TransportError  an address or the control socket is in use or denied; nothing is left behind
  */
-export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Promise<Daemon> {
+export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promise<Daemon> {
+  const { supervisor } = hooks;
   const journal = new Journal({ level: config.logLevel });
   const log = journal.beside(hooks.log);
   const socketPath = config.socket ?? controlSocketPath(process.env);
@@ -53,6 +74,7 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
     { ...config, snapshot: snapshot?.read() ?? [], userAgent: `dmq/${VERSION}`, allow, tls: tlsOf(config) },
     (fresh) => {
       report(fresh, log);
+      if (supervisor !== undefined) superviseStatus(fresh, supervisor);
       for (const channel of config.channels) fresh.declare(channel);
       replicateRequests(fresh, replication, log);
       keepSnapshot(fresh, snapshot);
@@ -60,12 +82,21 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
     },
   );
   warnOfKey(config.tlsKey, log);
-  const reload = async (): Promise<string[]> => {
-    const what = await reloadTls(node, log);
-    warnOfKey(config.tlsKey, log);
-    return what;
+  const { reread, onConfig } = hooks;
+  const onChange = (next: DmqConfig): void => {
+    warnOfKey(next.tlsKey, log);
+    journal.setLevel(next.logLevel);
+    surface?.setTimeout(next.handlerTimeoutMs);
+    onConfig?.(next);
+  };
+  const reloader = new Reloader({ node, handlers, log, config, reread, onConfig: onChange });
+  const reload = async (): Promise<ReloadReport> => {
+    supervisor?.reloading();
+    // Whatever came of it: the supervisor is told that the daemon serves, with the old configuration if need be.
+    return reloader.reload().finally(() => supervisor?.ready());
   };
   const done = Promise.withResolvers<void>();
+  let surface: Control | undefined;
   let serving: Promise<Carriers> | undefined;
   let ending: Promise<void> | undefined;
   const closeSocket = async (): Promise<void> => {
@@ -75,6 +106,7 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
   };
   const end = (options: { announce: boolean }): Promise<void> => {
     if (ending !== undefined) return ending;
+    supervisor?.stopping();
     ending = handlers.close(node.close(options));
     ending.then(closeSocket, closeSocket).then(done.resolve, done.reject);
     return ending;
@@ -82,7 +114,7 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
   try {
     const { notificationChannel, handlerTimeoutMs } = config;
     const facts = { notificationChannel, handlerTimeoutMs, socketPath, stateDir };
-    const surface = new Control({ node, journal, reload, end, ...facts });
+    surface = new Control({ node, journal, reload, end, ...facts });
     serving = openCarriers({ ...config, socketPath }, surface, log);
     await serving;
   } catch (cause) {
@@ -90,6 +122,8 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
     throw cause;
   }
   log.info(`node ${node.uri()} is up`, { socket: socketPath });
+  supervisor?.ready();
+  supervisor?.watch(() => node.behindMs());
   return {
     done: done.promise,
     uri: node.uri(),
@@ -102,11 +136,6 @@ export async function startDaemon(config: DmqConfig, hooks: { log: Logger }): Pr
   };
 }
 
-function tlsOf(config: DmqConfig): TlsOptions {
-  const { tlsCert: cert, tlsKey: key, tlsCa: ca, tlsVerify: verify, tlsRequireClientCert: requireClientCert } = config;
-  return { cert, key, ca, verify, requireClientCert };
-}
-
 /** It was read a moment ago; what is no file (a pipe of the shell's) has no permissions that count. */
 function warnOfKey(path: string | undefined, log: Logger): void {
   const found = path === undefined ? undefined : statSync(path, { throwIfNoEntry: false });
@@ -114,24 +143,33 @@ function warnOfKey(path: string | undefined, log: Logger): void {
   log.warn(`tls_key ${path} can be read by every account of this machine: chmod o-r`);
 }
 
-async function reloadTls(node: RunningNode, log: Logger): Promise<string[]> {
-  try {
-    const what = (await node.reloadTls()) ? ["tls certificates"] : [];
-    log.info(what.length === 0 ? "reload: nothing to read again" : `reload: ${what.join(", ")} read again`);
-    return what;
-  } catch (cause) {
-    log.error(`reload: nothing is changed: ${cause instanceof Error ? cause.message : String(cause)}`);
-    throw cause;
-  }
+function report(node: RunningNode, log: Logger): void {
+  node.on("peer-up", ({ peer, reason }) => {
+    log.info(`peer ${peer.uri} is active: ${reason}`, { rtt_ms: peer.rttMs?.toFixed(3) });
+  });
+  node.on("peer-down", ({ peer, reason }) => {
+    log.warn(`peer ${peer.uri} is not active: ${reason}`, { fail_count: peer.failCount });
+  });
+  node.on("peer-disabled", ({ peer, reason }) => {
+    log.warn(`peer ${peer.uri} is disabled: ${reason}`, { fail_count: peer.failCount });
+  });
+  node.on("peer-removed", ({ peer, reason }) => {
+    log.info(`peer ${peer.uri} is forgotten: ${reason}`, { status: peer.status });
+  });
+  node.on("joined", ({ nodes }) => log.info("the bus is met", { nodes: nodes.join(" ") }));
+  node.on("warning", ({ code, text, peer }) => log.warn(text, { code, ...(peer !== undefined && { node: peer }) }));
 }
 
-function report(node: RunningNode, log: Logger): void {
-  node.on("peer-up", ({ peer }) => log.info(`peer ${peer.uri} is active`, { rtt_ms: peer.rttMs?.toFixed(3) }));
-  node.on("peer-down", ({ peer }) => log.warn(`peer ${peer.uri} is not active`, { fail_count: peer.failCount }));
-  node.on("peer-disabled", ({ peer }) => log.warn(`peer ${peer.uri} is disabled`, { fail_count: peer.failCount }));
-  node.on("peer-removed", ({ peer }) => log.info(`peer ${peer.uri} is forgotten`, { status: peer.status }));
-  node.on("joined", ({ nodes }) => log.info("the bus is met", { nodes: nodes.join(" ") }));
-  node.on("warning", ({ code, text }) => log.warn(text, { code }));
+/** The line of `systemctl status`, whenever it is another one. */
+function superviseStatus(node: RunningNode, supervisor: Supervisor): void {
+  const say = (): void => {
+    const counts = { active: 0, not_active: 0, disabled: 0 };
+    for (const peer of node.nodes()) counts[peer.status]++;
+    const others = [`${counts.not_active} not active`, `${counts.disabled} disabled`].filter((text) => text[0] !== "0");
+    supervisor.status([`${node.uri()}: ${counts.active} active peers`, ...others].join(", "));
+  };
+  for (const type of ["peer-up", "peer-down", "peer-disabled", "peer-removed"] as const) node.on(type, say);
+  say();
 }
 
 function keepSnapshot(node: RunningNode, snapshot: Snapshot | undefined): void {

@@ -22,10 +22,18 @@ import type {
   Output,
   PeerInfo,
 } from "../node/io.ts";
-import { type Addressed, DmqNode, type NodeOptions, type ReplicateOptions, type SendOptions } from "../node/node.ts";
+import {
+  type Addressed,
+  DmqNode,
+  type NodeChanges,
+  type NodeOptions,
+  type ReplicateOptions,
+  type SendOptions,
+} from "../node/node.ts";
 import { checkCount, checkDuration } from "../node/options.ts";
 import { Warnings } from "../node/warnings.ts";
 import { Resolver } from "../transport/resolver.ts";
+import type { TlsOptions } from "../transport/tls.ts";
 import type { Listener, TransportSink } from "../transport/transport.ts";
 import { QueueFull } from "../transport/udp.ts";
 import { families, ownAddresses } from "./reach.ts";
@@ -349,11 +357,32 @@ export class RunningNode {
   /**
    * Reads the files of the TLS options again: handshakes from now on use them, connections that are up stay as they are.
    *
-   * @returns             false where there are none
+   * @param options       other files and rules than those of the start
+   * @returns             false where there are none, and were none
    * @throws ConfigError  a rejection: a file is missing or wrong; what was read before stays in use
    */
-  reloadTls(): Promise<boolean> {
-    return this.opened.reloadTls();
+  reloadTls(options?: TlsOptions): Promise<boolean> {
+    return this.opened.reloadTls(options);
+  }
+
+  /**
+   * Changes options while the node runs: what comes from now on goes by them, what is under way ends as it began.
+   *
+   * @throws ConfigError for a value that `createNode` refuses, too; nothing is changed then
+   */
+  configure(changes: NodeChanges & { handlerTimeoutMs?: Duration }): void {
+    const { handlerTimeoutMs, ...ofCore } = changes;
+    checkDuration("handlerTimeoutMs", handlerTimeoutMs, 1);
+    this.run((now) => this.core.configure(ofCore, now));
+    if (handlerTimeoutMs === undefined) return;
+    this.dispatcher.setTimeout(handlerTimeoutMs);
+    this.router.setTimeout(handlerTimeoutMs);
+  }
+
+  /** How far this node is behind its own deadlines: next to nothing, unless its loop or its timer is stuck. */
+  behindMs(): Duration {
+    const next = this.closed ? undefined : this.nextTimeout();
+    return next === undefined ? 0 : Math.max(0, monotonicNow() - next);
   }
 
   /** Where the node listens. */
@@ -543,11 +572,15 @@ export class RunningNode {
   /** One timer for everything; an early one is harmless, so it is moved only when something is due before it. */
   private arm(): void {
     if (this.closed) return;
-    const next = earliest(this.core.nextTimeout(), this.dispatcher.nextTimeout(), this.router.nextTimeout());
+    const next = this.nextTimeout();
     if (next === undefined || (this.timerAt !== undefined && this.timerAt <= next)) return;
     clearTimeout(this.timer);
     this.timerAt = next;
     this.timer = setTimeout(() => this.onTimer(), Math.max(0, Math.ceil(next - monotonicNow())));
+  }
+
+  private nextTimeout(): Instant | undefined {
+    return earliest(this.core.nextTimeout(), this.dispatcher.nextTimeout(), this.router.nextTimeout());
   }
 
   private onTimer(): void {

@@ -64,7 +64,10 @@ interface Command {
 }
 
 export class Handlers {
-  private readonly commands: Command[];
+  private commands: Command[];
+  /** Takes the present commands away. */
+  private ends: (() => void)[] = [];
+  private timeoutMs: Duration;
   private readonly options: HandlersOptions;
   private readonly events: JobQueue;
   private readonly dropped = new Budget(FAILURE_LINES);
@@ -76,21 +79,56 @@ export class Handlers {
   /** @throws ConfigError for a command that cannot be taken apart or found, and for two on one channel */
   constructor(options: HandlersOptions) {
     this.options = options;
-    this.commands = options.config.handlers.map(readCommand);
-    checkTogether(this.commands, options.config.notificationChannel);
+    this.commands = this.read(options.config.handlers);
+    this.timeoutMs = options.config.handlerTimeoutMs;
     this.events = new JobQueue({ atATime: options.config.numWorkers, waitingMax: EVENTS_WAITING_MAX });
+  }
+
+  private read(handlers: readonly string[]): Command[] {
+    const commands = handlers.map(readCommand);
+    checkTogether(commands, this.options.config.notificationChannel);
+    return commands;
   }
 
   /** Gives the node its handlers; to be called before it joins. */
   bind(node: RunningNode): void {
-    for (const command of this.commands) {
-      if (EVENTS.includes(command.name)) {
-        node.on(command.name as EventName, ({ type, peer }) => this.onEvent(command, type, peer, node.uri()));
-      } else {
-        node.declare(command.name);
-        node.channel(command.name, (message, context) => this.answer(command, message, context, node.uri()));
-      }
-    }
+    this.ends = this.commands.map((command) => {
+      if (EVENTS.includes(command.name))
+        return node.on(command.name as EventName, ({ type, peer }) => this.onEvent(command, type, peer, node.uri()));
+      node.declare(command.name);
+      return node.channel(command.name, (message, context) => this.answer(command, message, context, node.uri()));
+    });
+  }
+
+  /**
+   * Reads other commands. Runs under way end as they began; messages that wait for a worker get the new command.
+   *
+   * @returns            what puts them in the place of the present ones
+   * @throws ConfigError as the constructor
+   */
+  replacement(handlers: readonly string[], node: RunningNode): () => void {
+    const commands = this.read(handlers);
+    this.checkFree(commands, node);
+    return () => {
+      for (const end of this.ends) end();
+      this.commands = commands;
+      this.bind(node);
+    };
+  }
+
+  /** A channel has one handler: `dmq listen` may have come first. */
+  private checkFree(commands: readonly Command[], node: RunningNode): void {
+    const taken = new Set(node.channels().flatMap(({ name, consumed }) => (consumed ? [name] : [])));
+    for (const { name } of this.commands) taken.delete(name);
+    const other = commands.find(({ name }) => taken.has(name));
+    if (other === undefined) return;
+    const received = `a command for channel ${other.name}, which somebody listens to`;
+    throw new ConfigError("config-contradiction", "on", received, "a channel that is free: end that dmq listen first");
+  }
+
+  /** Time that a command has from now on. */
+  setTimeout(timeoutMs: Duration): void {
+    this.timeoutMs = timeoutMs;
   }
 
   /**
@@ -142,7 +180,7 @@ export class Handlers {
 
   private async runEvent(command: Command, variables: Variables): Promise<void> {
     const controller = new AbortController();
-    const timer = setTimeout(() => controller.abort(), this.options.config.handlerTimeoutMs);
+    const timer = setTimeout(() => controller.abort(), this.timeoutMs);
     this.controllers.add(controller);
     await this.run(command, variables, new Uint8Array(0), controller.signal);
     clearTimeout(timer);
@@ -174,13 +212,13 @@ export class Handlers {
   }
 
   private report(command: Command, variables: Variables, { end, durationMs }: RunResult): void {
-    const { log, config } = this.options;
+    const { log } = this.options;
     const fields = { handler: command.name, node: variables.DMQ_NODE, ms: Math.round(durationMs) };
     if (end.type === "exited" && end.code === 0) {
       log.debug("the handler's command is done", fields);
       return;
     }
-    const text = `the handler's command ${endText(end, command.argv[0] as string, config.handlerTimeoutMs)}`;
+    const text = `the handler's command ${endText(end, command.argv[0] as string, this.timeoutMs)}`;
     command.failures.spend((more) => log.warn(text + more, fields));
   }
 }

@@ -24,12 +24,17 @@ export interface JournalOptions {
 export class Journal {
   private readonly lines: LogRecord[] = [];
   private readonly followers = new Set<{ rank: number; onRecord: (record: LogRecord) => void }>();
-  private readonly kept: number;
+  private kept: number;
   private readonly now: () => number;
 
   constructor({ level, now = Date.now }: JournalOptions) {
-    this.kept = Math.max(rankOf(level), rankOf("info"));
+    this.kept = keptOf(level);
     this.now = now;
+  }
+
+  /** `log_level` is another one from now on. */
+  setLevel(level: LogLevel): void {
+    this.kept = keptOf(level);
   }
 
   /** A logger that tells `log` and keeps the line. */
@@ -72,6 +77,10 @@ export class Journal {
 }
 
 /** 0 is the gravest. */
+function keptOf(level: LogLevel): number {
+  return Math.max(rankOf(level), rankOf("info"));
+}
+
 function rankOf(level: LogLevel): number {
   return LOG_LEVELS.indexOf(level);
 }

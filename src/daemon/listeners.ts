@@ -48,9 +48,16 @@ export class Listeners {
   /** In front of each reply_id: one that an earlier daemon gave out must not answer a message of this one. */
   private readonly era = crypto.randomUUID().slice(0, 8);
   private asked = 0;
+  private timeoutMs: Duration;
 
   constructor(options: ListenersOptions) {
     this.options = options;
+    this.timeoutMs = options.handlerTimeoutMs;
+  }
+
+  /** What an answering listener has from now on. */
+  setTimeout(timeoutMs: Duration): void {
+    this.timeoutMs = timeoutMs;
   }
 
   /** How many listen to a channel; `undefined` where nobody does. */
@@ -167,7 +174,7 @@ export class Listeners {
       resolve(LATE);
     });
     // May end the listener, where it reads too slowly; then this one is abandoned with the rest.
-    owner({ ...event, reply_id: replyId, answer_within_ms: this.options.handlerTimeoutMs });
+    owner({ ...event, reply_id: replyId, answer_within_ms: this.timeoutMs });
     return promise;
   }
 

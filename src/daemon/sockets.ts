@@ -121,12 +121,14 @@ export class Sockets {
   /**
    * Reads the TLS files again, and uses them for the handshakes from now on.
    *
-   * @returns false where there are none
+   * @param tls  other files and rules than those that were used last
+   * @returns    false where there are none, and were none
    * @throws ConfigError (a rejection) a file is missing or wrong; everything stays as it was
    */
-  async reloadTls(): Promise<boolean> {
-    if (!hasFiles(this.options.tls)) return false;
-    this.material = await readMaterial(this.options.tls);
+  async reloadTls(tls: TlsOptions | undefined = this.options.tls): Promise<boolean> {
+    if (!hasFiles(this.options.tls) && !hasFiles(tls)) return false;
+    this.material = await readMaterial(tls);
+    this.options = { ...this.options, ...(tls !== undefined && { tls }) };
     for (const stream of this.streams) if (stream.listener.transport === "tls") stream.renew(this.material);
     return true;
   }

@@ -23,11 +23,15 @@ export class Hints {
   private readonly probing = new Map<string, Hint>();
   private readonly waiting = new Map<string, Hint>();
   private readonly failedAt = new Map<string, Instant>();
-  private readonly forgetMs: Duration;
+  private forgetMs: Duration;
   /** Hints that found no room. */
   dropped = 0;
 
   constructor(forgetMs: Duration) {
+    this.forgetMs = forgetMs;
+  }
+
+  setForget(forgetMs: Duration): void {
     this.forgetMs = forgetMs;
   }
 

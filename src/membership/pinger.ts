@@ -11,12 +11,17 @@ const RETRY_FIRST_MS = 1_000;
 export class Pinger {
   private readonly due = new DeadlineQueue<string>();
   private readonly retries = new Map<string, Duration>();
-  private readonly intervalMs: Duration;
+  private intervalMs: Duration;
   private readonly random: Random;
 
   constructor(intervalMs: Duration, random: Random) {
     this.intervalMs = intervalMs;
     this.random = random;
+  }
+
+  /** Counts for what is scheduled from now on. */
+  setInterval(intervalMs: Duration): void {
+    this.intervalMs = intervalMs;
   }
 
   /** The peer is pinged an interval from now, give or take a tenth; called again, the count starts anew. */

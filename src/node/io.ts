@@ -185,10 +185,11 @@ export type WarningCode =
   | "tls-refused";
 
 export type NodeEvent =
-  | { type: "peer-up"; peer: PeerInfo }
-  | { type: "peer-down"; peer: PeerInfo }
-  | { type: "peer-disabled"; peer: PeerInfo }
-  | { type: "peer-removed"; peer: PeerInfo }
+  /** `reason` of these four: what happened, in words for a log. */
+  | { type: "peer-up"; peer: PeerInfo; reason: string }
+  | { type: "peer-down"; peer: PeerInfo; reason: string }
+  | { type: "peer-disabled"; peer: PeerInfo; reason: string }
+  | { type: "peer-removed"; peer: PeerInfo; reason: string }
   /** First contact with the bus: `nodes` are whom to synchronise with. Again after everybody was lost. */
   | { type: "joined"; nodes: string[] }
   /** `mode` is there where the route that took the request decided how its handler is run. */

@@ -91,6 +91,15 @@ export class Members {
     this.contact = new FirstContact(context.options.initWithSingle);
   }
 
+  /** The ping interval has another value from now on: what was to be pinged, or asked of DNS, is planned anew. */
+  setInterval(intervalMs: Duration, now: Instant): void {
+    this.hints.setForget(intervalMs);
+    this.names.setInterval(intervalMs);
+    this.pinger.setInterval(intervalMs);
+    this.pinger.schedule(TICK, now);
+    for (const peer of this.registry.all()) this.pinger.schedule(peer.key, now);
+  }
+
   // --- joining -----------------------------------------------------------------------------------------------------
 
   start(now: Instant): void {
@@ -149,19 +158,19 @@ export class Members {
   add(address: PeerAddress, status: Status, now: Instant): Peer | undefined {
     const peer = this.addPeer(address, "added", "not_active", now);
     if (peer === undefined) return undefined;
-    this.become(peer, status, now);
+    this.become(peer, status, BY_HAND, now);
     if (peer.endpoint === undefined) this.names.ask({ host: address.host, services: false });
     else this.ping(peer, now);
     return peer;
   }
 
   remove(peer: Peer): void {
-    this.drop(peer);
+    this.drop(peer, BY_HAND);
     this.lost.delete(peer.key);
   }
 
   setStatus(peer: Peer, status: Status, now: Instant): void {
-    this.become(peer, status, now);
+    this.become(peer, status, BY_HAND, now);
   }
 
   isLocal(address: PeerAddress): boolean {
@@ -248,7 +257,7 @@ export class Members {
     peer.announced = false;
     peer.leftAt = now;
     if (peer.status === "disabled") return false;
-    this.become(peer, nextStatus(peer.status, "left", 0, false, this.context.options), now);
+    this.become(peer, nextStatus(peer.status, "left", 0, false, this.context.options), "it left the bus", now);
     return true;
   }
 
@@ -426,7 +435,7 @@ export class Members {
     this.pump(now);
     if (peer === undefined) return;
     if (peer.verified) peer.failCount = 0;
-    else if (peer.source === "announced") this.drop(peer);
+    else if (peer.source === "announced") this.drop(peer, "it announced itself and refuses a notification");
     else if (peer.source === "notification_address") this.pinger.scheduleRetry(peer.key, now);
   }
 
@@ -471,7 +480,7 @@ export class Members {
     this.lost.delete(peer.key);
     this.failed.delete(peer.key);
     this.pinger.answered(peer.key);
-    this.become(peer, nextStatus(peer.status, "answered", 0, false, this.context.options), now);
+    this.become(peer, nextStatus(peer.status, "answered", 0, false, this.context.options), "it answered", now);
     this.contact.answered(peer.uri, now);
   }
 
@@ -490,7 +499,7 @@ export class Members {
     const peer = this.registry.get(request.peerKey);
     // Where the name has led elsewhere since, the failure says nothing of the new place.
     const isThere = peer?.endpoint !== undefined && sameEndpoint(peer.endpoint, request.to);
-    if (peer !== undefined && isThere) this.fail(peer, request.startedAt, now);
+    if (peer !== undefined && isThere) this.fail(peer, request.startedAt, reasonOf(end), now);
     this.pump(now);
   }
 
@@ -500,7 +509,7 @@ export class Members {
     if (peer !== undefined && peer.status === "active") this.ping(peer, now);
   }
 
-  private fail(peer: Peer, since: Instant, now: Instant): void {
+  private fail(peer: Peer, since: Instant, reason: string, now: Instant): void {
     // An answer or a change of status since then makes the failure an old story (dmq.md 11.14).
     if (peer.answeredAt !== undefined && peer.answeredAt >= since) return;
     if (peer.statusSince !== undefined && peer.statusSince > since) return;
@@ -513,17 +522,18 @@ export class Members {
     }
     if (permanent) this.pinger.scheduleRetry(peer.key, now);
     if (peer.source === "announced" && !peer.verified) {
-      this.drop(peer);
+      this.drop(peer, `it announced itself, but ${reason}`);
       return;
     }
-    this.become(peer, nextStatus(peer.status, "failed", peer.failCount, permanent, this.context.options), now);
+    const next = nextStatus(peer.status, "failed", peer.failCount, permanent, this.context.options);
+    this.become(peer, next, reason, now);
   }
 
   // --- status changes ----------------------------------------------------------------------------------------------
 
-  private become(peer: Peer, next: NextStatus, now: Instant): void {
+  private become(peer: Peer, next: NextStatus, reason: string, now: Instant): void {
     if (next === "removed") {
-      this.drop(peer);
+      this.drop(peer, reason);
       return;
     }
     if (peer.status === next) return;
@@ -531,7 +541,7 @@ export class Members {
     peer.statusSince = now;
     if (next !== "active" && this.registry.countActive() === 0) this.contact.lost();
     const type = next === "active" ? "peer-up" : next === "not_active" ? "peer-down" : "peer-disabled";
-    this.context.outbox.event({ type, peer: peerInfo(peer, this.context.requests) });
+    this.context.outbox.event({ type, peer: peerInfo(peer, this.context.requests), reason });
   }
 
   private addPeer(address: PeerAddress, source: PeerSource, status: Status, now: Instant): Peer | undefined {
@@ -549,14 +559,14 @@ export class Members {
     return peer;
   }
 
-  private drop(peer: Peer): void {
+  private drop(peer: Peer, reason: string): void {
     this.registry.remove(peer);
     this.pinger.forget(peer.key);
     this.failed.delete(peer.key);
     if (this.registry.countActive() === 0) this.contact.lost();
     if (peer.verified) this.lost.set(peer.key, peer.address);
     if (this.lost.size > LOST_MAX) this.lost.delete(this.lost.keys().next().value as string);
-    this.context.outbox.event({ type: "peer-removed", peer: peerInfo(peer, this.context.requests) });
+    this.context.outbox.event({ type: "peer-removed", peer: peerInfo(peer, this.context.requests), reason });
   }
 
   // --- names -------------------------------------------------------------------------------------------------------
@@ -609,8 +619,8 @@ export class Members {
     if (!isLiteral(alias.address)) return false;
     if (alias.source === "notification_address") peer.source = alias.source;
     // First the one, then the other: for a moment without an active peer the next answer would be a first contact.
-    this.become(peer, alias.status, now);
-    this.drop(alias);
+    this.become(peer, alias.status, `it is ${alias.uri}`, now);
+    this.drop(alias, `it is ${peer.uri}`);
     this.lost.delete(alias.key);
     peer.verified = alias.verified;
     peer.announced = alias.announced;
@@ -723,6 +733,13 @@ export class Members {
     this.status = "disabled";
     for (const peer of this.registry.all()) if (peer.verified) this.notify(peer, "leave", 1, now);
   }
+}
+
+/** Why a status changed that an operator, or a program of theirs, changed. */
+const BY_HAND = "by hand";
+
+function reasonOf(end: RequestEnd): string {
+  return end.type === "unreachable" ? `it is unreachable: ${end.reason}` : "no answer to a ping in time";
 }
 
 function isActive({ status }: Peer): boolean {

@@ -22,11 +22,15 @@ export class Names {
   private readonly retries = new Map<string, Duration>();
   private readonly due = new DeadlineQueue<string>();
   private readonly outbox: Outbox;
-  private readonly intervalMs: Duration;
+  private intervalMs: Duration;
 
   /** @param intervalMs  the ping interval */
   constructor(outbox: Outbox, intervalMs: Duration) {
     this.outbox = outbox;
+    this.intervalMs = intervalMs;
+  }
+
+  setInterval(intervalMs: Duration): void {
     this.intervalMs = intervalMs;
   }
 

@@ -33,7 +33,7 @@ import type {
 import { type KdmqRequest, KdmqTemplate, MESSAGE_ID_HEADER, messageIdIn } from "./kdmq.ts";
 import { Members } from "./members.ts";
 import { type Addressed, addressOf, checkMessage, outcomeOf, type SendOptions, tooLarge } from "./message.ts";
-import { type NodeOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
+import { type NodeChanges, type NodeOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { type PeerLookup, Texts } from "./ordinary-message.ts";
 import { Outbox } from "./outbox.ts";
 import { peerInfo } from "./peer-info.ts";
@@ -43,7 +43,7 @@ import { Serving } from "./serving.ts";
 import { Warnings } from "./warnings.ts";
 
 export type { Addressed, SendOptions } from "./message.ts";
-export type { NodeOptions } from "./options.ts";
+export type { NodeChanges, NodeOptions } from "./options.ts";
 
 export interface ReplicateOptions {
   /** Send even if the request came from a node: who has asked `isFromNode` need not ask twice. */
@@ -109,6 +109,18 @@ export class DmqNode {
   start(now: Instant): void {
     this.members.start(now);
     this.settle(now);
+  }
+
+  /**
+   * Changes options of the running node; what is under way ends as it began.
+   *
+   * @throws ConfigError for a value that `resolveOptions` refuses; nothing is changed then
+   */
+  configure(changes: NodeChanges, now: Instant): void {
+    const before = this.options.pingIntervalMs;
+    // One object that every part holds.
+    Object.assign(this.options, resolveOptions({ ...this.options, ...changes }));
+    if (this.options.pingIntervalMs !== before) this.members.setInterval(this.options.pingIntervalMs, now);
   }
 
   // --- input -------------------------------------------------------------------------------------------------------

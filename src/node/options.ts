@@ -45,6 +45,12 @@ export interface NodeOptions extends Partial<FailureRules> {
   snapshot?: readonly string[];
 }
 
+/** What may change while the node runs: each part looks where it needs it, so the next request already goes by it. */
+export type NodeChanges = Pick<
+  NodeOptions,
+  keyof FailureRules | "pingIntervalMs" | "requestTimeoutMs" | "slSend" | "window" | "queueMessages"
+>;
+
 export interface ResolvedOptions extends FailureRules {
   address: PeerAddress;
   listening: readonly PeerAddress[];

@@ -164,7 +164,7 @@ export const METHODS: ReadonlyMap<string, Method> = new Map([
   [
     "dmq.reload",
     define({
-      help: "Reads again what can change while the daemon runs, and says what it was.",
+      help: "Reads the configuration again; says what has changed, and what needs a restart.",
       run: (surface) => surface.reload(),
     }),
   ],

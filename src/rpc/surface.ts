@@ -6,6 +6,13 @@ import type { NodeEvent, Outcome, PeerInfo, WarningCode } from "../node/io.ts";
 
 export type Status = PeerInfo["status"];
 
+/** What a reload did; both lists hold names of options, and the first one `tls certificates` where files were read again. */
+export interface ReloadReport {
+  changed: string[];
+  /** Changed in the configuration, but not in the running daemon. */
+  needs_restart: string[];
+}
+
 export const STATUSES: readonly Status[] = ["active", "not_active", "disabled"];
 
 /**
@@ -166,6 +173,8 @@ export interface EventRecord {
   /** Of `joined`: URIs of those whom to synchronise with. */
   nodes?: string[];
   status?: Status;
+  /** What happened to the peer, in words. */
+  reason?: string;
   /** Of a warning. */
   code?: WarningCode;
   text?: string;
@@ -252,7 +261,7 @@ export interface ControlSurface {
    * @returns what was read again, for the operator: `tls certificates`
    * @throws  DmqError where it cannot be used; what was in use before stays in use
    */
-  reload(): Promise<string[]>;
+  reload(): Promise<ReloadReport>;
   /**
    * Passes a SIP request on to every active node (Kamailio's `dmq_t_replicate`).
    *

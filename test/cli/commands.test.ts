@@ -230,13 +230,18 @@ describe("commands that ask one thing", () => {
     });
   }
 
-  test("reload calls dmq.reload, is silent in a pipe, and on a terminal says what was read again", async () => {
-    daemon.reply = () => ({ result: ["tls certificates"] });
+  test("reload calls dmq.reload, is silent in a pipe, and on a terminal says what has changed", async () => {
+    daemon.reply = () => ({ result: { changed: ["ping_interval", "tls certificates"], needs_restart: [] } });
     expect(await run(["reload"])).toEqual({ code: 0, out: "", err: "" });
     expect(daemon.calls).toEqual([{ method: "dmq.reload", params: undefined }]);
-    expect((await run(["reload"], { tty: true })).err).toBe("read again: tls certificates\n");
-    daemon.reply = () => ({ result: [] });
-    expect((await run(["reload"], { tty: true })).err).toBe("nothing to read again\n");
+    expect((await run(["reload"], { tty: true })).err).toBe("changed: ping_interval, tls certificates\n");
+    daemon.reply = () => ({ result: { changed: [], needs_restart: ["server_address"] } });
+    expect((await run(["reload"])).err).toBe("dmq: not changed, needs a restart: server_address\n");
+    expect((await run(["reload"], { tty: true })).err).toStartWith("nothing has changed\n");
+    expect(JSON.parse((await run(["reload", "--json"])).out)).toEqual({
+      changed: [],
+      needs_restart: ["server_address"],
+    });
     daemon.reply = () => ({ error: { code: 500, message: "tls_cert: got a.pem", data: { exit: 9 } } });
     expect(await run(["reload"])).toEqual({ code: 9, out: "", err: "dmq: tls_cert: got a.pem\n" });
   });

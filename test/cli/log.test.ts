@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { createLogger, type LogOptions } from "../../src/cli/log.ts";
+import { fstatSync } from "node:fs";
+import { createLogger, isJournal, type LogOptions } from "../../src/cli/log.ts";
 
 function collect(part: Partial<LogOptions> = {}): { lines: string[]; log: ReturnType<typeof createLogger> } {
   const lines: string[] = [];
@@ -29,6 +30,31 @@ describe("log", () => {
     const all = collect({ level: "trace" });
     for (const level of ["error", "warn", "info", "debug", "trace"] as const) all.log[level](level);
     expect(all.lines).toHaveLength(5);
+  });
+
+  test("in the journal: the level first, no time and no colour", () => {
+    const { lines, log } = collect({ level: "trace", journal: true, colour: true });
+    for (const level of ["error", "warn", "info", "debug", "trace"] as const) log[level]("a\nb", { peer: "x" });
+    expect(lines).toEqual([3, 4, 6, 7, 7].map((level) => `<${level}>a\\nb peer=x\n`));
+  });
+
+  test("JSON in the journal keeps its time behind the level", () => {
+    const { lines, log } = collect({ json: true, journal: true });
+    log.warn("a");
+    expect(lines).toEqual(['<4>{"time":"1970-01-01T00:00:00.000Z","level":"warn","text":"a"}\n']);
+  });
+
+  test("level and form may change", () => {
+    const { lines, log } = collect();
+    log.adjust({ level: "debug", json: true });
+    log.debug("a");
+    expect(lines).toEqual(['{"time":"1970-01-01T00:00:00.000Z","level":"debug","text":"a"}\n']);
+  });
+
+  test("the journal is what JOURNAL_STREAM names and stderr is", () => {
+    const { dev, ino } = fstatSync(2, { bigint: true });
+    expect(isJournal(`${dev}:${ino}`)).toBe(true);
+    for (const other of [undefined, "", `${dev}:${ino + 1n}`, "x"]) expect(isJournal(other)).toBe(false);
   });
 
   test("JSON is one object a line", () => {

@@ -21,7 +21,7 @@ async function control(notificationChannel: string): Promise<Control> {
     journal: new Journal({ level: "info" }),
     socketPath: "",
     stateDir: undefined,
-    reload: async () => [],
+    reload: async () => ({ changed: [], needs_restart: [] }),
     end: (how) => fresh.close(how),
   });
 }

@@ -34,7 +34,7 @@ async function pair(handlerTimeoutMs = 2_000): Promise<Pair> {
     notificationChannel: "notification_peer",
     socketPath: "",
     stateDir: undefined,
-    reload: async () => [],
+    reload: async () => ({ changed: [], needs_restart: [] }),
     end: (how) => node.close(how),
   });
   return { control, node, sender };

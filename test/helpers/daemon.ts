@@ -257,11 +257,18 @@ export class Daemons {
    * @param name     names the socket
    * @param uri      its server address
    * @param options  further options of `dmq serve`
+   * @param env      further variables
    * @throws         Error with what it wrote to stderr, if it ends or says nothing
    */
-  async serve(name: string, uri: string, options: readonly string[] = []): Promise<Daemon> {
+  async serve(
+    name: string,
+    uri: string,
+    options: readonly string[] = [],
+    env: Record<string, string> = {},
+  ): Promise<Daemon> {
     const socket = join(this.dir, `${name}.sock`);
-    const running = this.start(["serve", "--server-address", uri, "--socket", socket, "--no-snapshot", ...options]);
+    const args = ["serve", "--server-address", uri, "--socket", socket, "--no-snapshot", ...options];
+    const running = this.start(args, env);
     const daemon = new Daemon(socket, uri, running, this);
     const answers = async (): Promise<boolean> => {
       if (running.hasExited) return true;

@@ -189,7 +189,6 @@ describe("answers", () => {
     ["system.methodHelp", ["nosuch"], ["fault", 400, "command not found"]],
     ["system.methodHelp", [], ["fault", 400, "Method Name Expected"]],
     ["dmq.send", [], ["fault", 400, "Invalid params: channel is missing"]],
-    ["dmq.reload", [], ["reply", "tls certificates"]],
     ["dmq.stop", [], ["reply", "Ok. DMQ node stopped."]],
   ];
   test.each(cases)("%s %j is %j", async (method, params, answer) => {

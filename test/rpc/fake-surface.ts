@@ -17,6 +17,7 @@ import {
   nodeNotFound,
   type PingRequest,
   type PingResult,
+  type ReloadReport,
   type ReplicateRequest,
   RpcFault,
   type SendRequest,
@@ -125,9 +126,9 @@ export class FakeSurface implements ControlSurface {
     await this.onStop();
   }
 
-  async reload(): Promise<string[]> {
+  async reload(): Promise<ReloadReport> {
     this.calls.push("reload");
-    return ["tls certificates"];
+    return { changed: ["tls certificates"], needs_restart: [] };
   }
 
   async replicate(request: ReplicateRequest): Promise<DeliveryResult[]> {

@@ -215,7 +215,7 @@ describe("our other methods", () => {
     ["dmq.leave", undefined, { result: "Ok. DMQ node left." }, ["leave"]],
     ["dmq.stop", [], { result: "Ok. DMQ node stopped." }, ["stop"]],
     ["dmq.stop", {}, { result: "Ok. DMQ node stopped." }, ["stop"]],
-    ["dmq.reload", [], { result: ["tls certificates"] }, ["reload"]],
+    ["dmq.reload", [], { result: { changed: ["tls certificates"], needs_restart: [] } }, ["reload"]],
     ["dmq.replicate", ["X", 5], { result: [] }, ["replicate X 5"]],
     ["dmq.replicate", { request_base64: "WQ==" }, { result: [] }, ["replicate Y -"]],
     [
