@@ -433,9 +433,11 @@ export function configTable(): string {
     const cells = [`\`${option.name}\``, `\`--${flagOf(option)}\``, `\`${environmentOf(option)}\``];
     const standard = option.default === undefined ? "–" : `\`${option.default}\``;
     const several = option.repeatable ? "; repeatable" : "";
-    return [...cells, standard, `${option.expected}${several}`, option.help].map((cell) => cell.replaceAll("|", "\\|"));
+    const allowed = `${option.expected}${several}`;
+    const reload = option.reload === undefined ? "restart" : option.reload === "value" ? "reload" : "reload adds";
+    return [...cells, standard, allowed, option.help, reload].map((cell) => cell.replaceAll("|", "\\|"));
   });
-  const header = ["key", "flag", "variable", "default", "allowed", "what it does"];
+  const header = ["key", "flag", "variable", "default", "allowed", "what it does", "changes with"];
   return [header, header.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |\n`).join("");
 }
 
