@@ -31,7 +31,7 @@ export class Hints {
     this.forgetMs = forgetMs;
   }
 
-  setForget(forgetMs: Duration): void {
+  useForget(forgetMs: Duration): void {
     this.forgetMs = forgetMs;
   }
 

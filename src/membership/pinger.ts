@@ -20,7 +20,7 @@ export class Pinger {
   }
 
   /** Counts for what is scheduled from now on. */
-  setInterval(intervalMs: Duration): void {
+  useInterval(intervalMs: Duration): void {
     this.intervalMs = intervalMs;
   }
 

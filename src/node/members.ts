@@ -92,10 +92,10 @@ export class Members {
   }
 
   /** The ping interval has another value from now on: what was to be pinged, or asked of DNS, is planned anew. */
-  setInterval(intervalMs: Duration, now: Instant): void {
-    this.hints.setForget(intervalMs);
-    this.names.setInterval(intervalMs);
-    this.pinger.setInterval(intervalMs);
+  useInterval(intervalMs: Duration, now: Instant): void {
+    this.hints.useForget(intervalMs);
+    this.names.useInterval(intervalMs);
+    this.pinger.useInterval(intervalMs);
     this.pinger.schedule(TICK, now);
     for (const peer of this.registry.all()) this.pinger.schedule(peer.key, now);
   }

@@ -30,7 +30,7 @@ export class Names {
     this.intervalMs = intervalMs;
   }
 
-  setInterval(intervalMs: Duration): void {
+  useInterval(intervalMs: Duration): void {
     this.intervalMs = intervalMs;
   }
 

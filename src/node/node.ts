@@ -120,7 +120,7 @@ export class DmqNode {
     const before = this.options.pingIntervalMs;
     // One object that every part holds.
     Object.assign(this.options, resolveOptions({ ...this.options, ...changes }));
-    if (this.options.pingIntervalMs !== before) this.members.setInterval(this.options.pingIntervalMs, now);
+    if (this.options.pingIntervalMs !== before) this.members.useInterval(this.options.pingIntervalMs, now);
   }
 
   // --- input -------------------------------------------------------------------------------------------------------
