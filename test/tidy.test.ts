@@ -34,6 +34,7 @@ const MAY_IMPORT = new Map<string, string[]>([
   ["rpc", ["core", "type:node"]],
   ["exec", ["core"]],
   ["daemon", [...PURE, "channel", "transport", "rpc", "exec", "config"]],
+  ["guest", [...PURE, "transport", "rpc"]],
   ["cli", ["core", "rpc", "config", "exec"]],
 ]);
 
@@ -41,6 +42,7 @@ const MAY_IMPORT = new Map<string, string[]>([
 const FILE_MAY_IMPORT = new Map<string, string[]>([
   ["src/cli/serve.ts", ["core", "rpc", "config", "exec", "daemon"]],
   ["src/cli/demo.ts", ["core", "rpc", "config", "exec", "daemon"]],
+  ["src/cli/connect.ts", ["core", "rpc", "guest"]],
   ["src/index.ts", ["core", "channel", "daemon", "type:node"]],
   ["bin/dmq.ts", ["cli"]],
 ]);

@@ -1,6 +1,6 @@
 import type { NodeRow } from "../rpc/surface.ts";
 import { type CommandSpec, FORM_OPTIONS } from "./command.ts";
-import { withCaller } from "./connect.ts";
+import { VIA_OPTIONS, withCaller } from "./connect.ts";
 import { EXIT } from "./exit.ts";
 import { type Cell, formOf, writeResult } from "./output.ts";
 import { ANSWER_MS_MAX } from "./socket.ts";
@@ -15,7 +15,7 @@ export const list: CommandSpec = {
     ["dmq list --json | jq -r '.[] | select(.status == \"active\") | .uri'", "every field of dmq.list_nodes and more"],
   ],
   positionals: [],
-  options: FORM_OPTIONS,
+  options: [...VIA_OPTIONS, ...FORM_OPTIONS],
   notes: [`columns: ${HEADER.join(" ")}; - is nothing.`],
   async run(context, args) {
     const rows = await withCaller(context, args, (caller) =>

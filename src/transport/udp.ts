@@ -24,6 +24,8 @@ import {
 export interface UdpOptions {
   /** Octets that may wait while the kernel takes none; beyond it datagrams are reported unsent. Default 8 MiB. */
   readonly maxQueuedBytes?: number;
+  /** Told of each ICMP error that the socket reports, from within its own callback; whose it is nobody knows. */
+  readonly onIcmp?: (cause: Error) => void;
 }
 
 /** The kernel takes nothing and the queue is full: a fault of ours that says nothing about the receiver. */
@@ -101,6 +103,7 @@ export class UdpTransport {
   readonly #socket: DatagramSocket;
   readonly #reports: Reports;
   readonly #maxQueuedBytes: number;
+  readonly #onIcmp: UdpOptions["onIcmp"];
   /** Octets, port and IP of each waiting datagram, flat, as `sendMany` wants them. */
   #queue: (Uint8Array | number | string)[] = [];
   #queuedBytes = 0;
@@ -120,6 +123,7 @@ export class UdpTransport {
     this.#socket = socket;
     this.#reports = new Reports(sink);
     this.#maxQueuedBytes = options.maxQueuedBytes ?? MAX_QUEUED_BYTES;
+    this.#onIcmp = options.onIcmp;
   }
 
   /**
@@ -178,6 +182,7 @@ export class UdpTransport {
     const isNetwork = typeof error === "object" && error !== null && "syscall" in error;
     if (!isNetwork) throw error;
     this.#icmpErrors++;
+    this.#onIcmp?.(explain(error));
   }
 
   #schedule(): void {
