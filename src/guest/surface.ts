@@ -3,14 +3,15 @@ import { UsageError } from "../core/errors.ts";
 import type { Duration, Instant } from "../core/time.ts";
 import { VERSION } from "../core/version.ts";
 import { addressUri, isLiteral } from "../membership/peer.ts";
-import type { OutcomeReport } from "../node/io.ts";
 import { checkMessage } from "../node/message.ts";
-import { checkOpen, kamailioFields, resultOf, rounded } from "../rpc/rows.ts";
+import { checkOpen, kamailioFields, pingResultOf, resultOf, rounded } from "../rpc/rows.ts";
 import {
   type BroadcastRequest,
   type ControlSurface,
   type DeliveryResult,
   type NodeRow,
+  type PingRequest,
+  type PingResult,
   RpcFault,
   type SendRequest,
   unknownNode,
@@ -52,6 +53,11 @@ export class GuestSurface implements ControlSurface {
     const options = await this.inTime(request);
     const reports = await this.visitor.broadcast(request.channel, request.body, options);
     return reports.map((report) => resultOf(report, request.messageId));
+  }
+
+  async ping({ nodes, ...request }: PingRequest): Promise<PingResult[]> {
+    const options = await this.inTime(request);
+    return (await known(this.visitor.ping(nodes, options))).map(pingResultOf);
   }
 
   /** Waits for a list that is fresh enough. @returns the options with what is left of their time */
@@ -127,6 +133,18 @@ export class GuestSurface implements ControlSurface {
     throw needsDaemon();
   }
 
+  answer(): never {
+    throw needsDaemon();
+  }
+
+  logs(): never {
+    throw needsDaemon();
+  }
+
+  followLogs(): never {
+    throw needsDaemon();
+  }
+
   subscribe(): never {
     throw needsDaemon();
   }
@@ -141,7 +159,7 @@ function unread({ failures, refused }: Nobody): RpcFault {
   return new RpcFault(503, `no node list from --via: ${why}`, { exit: refused ? 5 : 4 });
 }
 
-async function known(sending: Promise<OutcomeReport>): Promise<OutcomeReport> {
+async function known<T>(sending: Promise<T>): Promise<T> {
   try {
     return await sending;
   } catch (cause) {
