@@ -14,7 +14,7 @@ export {
   TransportError,
   UsageError,
 } from "./core/errors.ts";
-export { type CreateNodeOptions, createNode, type RunningNode } from "./daemon/driver.ts";
+export { type CreateNodeOptions, createNode, type Following, type RunningNode } from "./daemon/driver.ts";
 
 export type {
   Answer,

@@ -1,10 +1,11 @@
 /** The control surface of a running node: what rpc/methods.ts serves, in the words and fields of docs/RPC.md. */
+import { deliver, deliverToAll } from "../channel/delivery.ts";
 import { formatHost } from "../core/endpoint.ts";
 import { UsageError } from "../core/errors.ts";
 import type { Duration } from "../core/time.ts";
 import { VERSION } from "../core/version.ts";
 import type { NodeEvent, PeerInfo } from "../node/io.ts";
-import { checkOpen, kamailioFields, pingResultOf, resultOf, rounded } from "../rpc/rows.ts";
+import { checkOpen, kamailioFields, pingResultOf, resultOf, resultOfTries, rounded } from "../rpc/rows.ts";
 import {
   type AnswerRequest,
   alreadyAdded,
@@ -58,7 +59,7 @@ export class Control implements ControlSurface {
   private readonly startedAt = monotonicNow();
   private readonly listeners: Listeners;
   private readonly subscribers = new Set<(event: EventRecord) => void>();
-  private ending = false;
+  private readonly ending = new AbortController();
 
   constructor(options: ControlOptions) {
     this.options = options;
@@ -113,7 +114,7 @@ export class Control implements ControlSurface {
   async send(request: SendRequest): Promise<DeliveryResult> {
     checkOpen(request, this.options.notificationChannel);
     try {
-      return resultOf(await this.node.send(request.channel, request.node, request.body, request), request.messageId);
+      return resultOfTries(await deliver(this.node, request, { signal: this.ending.signal }));
     } catch (cause) {
       if (cause instanceof UsageError && cause.code === "no-such-node") throw unknownNode();
       throw cause;
@@ -122,8 +123,7 @@ export class Control implements ControlSurface {
 
   async broadcast(request: BroadcastRequest): Promise<DeliveryResult[]> {
     checkOpen(request, this.options.notificationChannel);
-    const reports = await this.node.broadcast(request.channel, request.body, request);
-    return reports.map((report) => resultOf(report, request.messageId));
+    return (await deliverToAll(this.node, request, { signal: this.ending.signal })).map(resultOfTries);
   }
 
   join(uris: string[]): void {
@@ -143,13 +143,12 @@ export class Control implements ControlSurface {
   }
 
   async replicate({ octets, timeoutMs }: ReplicateRequest): Promise<DeliveryResult[]> {
-    return (await this.node.replicate(octets, timeoutMs === undefined ? {} : { timeoutMs })).map((report) =>
-      resultOf(report),
-    );
+    const reports = await this.node.replicate(octets, timeoutMs === undefined ? {} : { timeoutMs });
+    return reports.map((report) => resultOf(report));
   }
 
   private end(options: { announce: boolean }): Promise<void> {
-    this.ending = true;
+    this.close();
     return this.options.end(options);
   }
 
@@ -182,9 +181,14 @@ export class Control implements ControlSurface {
     return true;
   }
 
+  /** The node is on its way out, whoever asked for it: it is not ready any more, and nothing waits to be sent again. */
+  close(): void {
+    this.ending.abort();
+  }
+
   /** Ready: it serves, and is not on its way out. A node without peers is ready, because a first node has none. */
   ready(): boolean {
-    return !this.ending;
+    return !this.ending.signal.aborted;
   }
 
   listen(

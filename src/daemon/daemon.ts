@@ -107,6 +107,7 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
   const end = (options: { announce: boolean }): Promise<void> => {
     if (ending !== undefined) return ending;
     supervisor?.stopping();
+    surface?.close();
     ending = handlers.close(node.close(options));
     ending.then(closeSocket, closeSocket).then(done.resolve, done.reject);
     return ending;

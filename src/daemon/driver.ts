@@ -73,6 +73,14 @@ interface Gathered {
   readonly onResponse: ((report: OutcomeReport) => void) | undefined;
 }
 
+/** What a caller may hear of, and do to, requests that are under way. */
+export interface Following {
+  /** Called for each of them when it is over. */
+  onResponse?: (report: OutcomeReport) => void;
+  /** Gives those up that are not over: their outcome is `cancelled`, and an answer that still comes is not looked at. */
+  signal?: AbortSignal;
+}
+
 type Listeners = { [K in NodeEvent["type"]]?: Set<(event: Extract<NodeEvent, { type: K }>) => void> };
 
 /** A node that runs: the core, its sockets and its handlers. Made by `createNode`. */
@@ -198,10 +206,10 @@ export class RunningNode {
     channel: string,
     node: string,
     body: string | Uint8Array,
-    options: SendOptions & { onResponse?: (report: OutcomeReport) => void } = {},
+    options: SendOptions & Following = {},
   ): Promise<OutcomeReport> {
     const id = this.run((now) => this.core.send(channel, node, octets(body), options, now), false);
-    const reports = this.gather(() => [{ request: id, peer: node }], options.onResponse);
+    const reports = this.gather(() => [{ request: id, peer: node }], options);
     return reports.then(([report]) => report as OutcomeReport);
   }
 
@@ -213,12 +221,11 @@ export class RunningNode {
   broadcast(
     channel: string,
     body: string | Uint8Array,
-    options: SendOptions & { except?: readonly string[]; onResponse?: (report: OutcomeReport) => void } = {},
+    options: SendOptions & Following & { except?: readonly string[] } = {},
   ): Promise<OutcomeReport[]> {
-    const { onResponse } = options;
     return this.gather(
       () => this.run((now) => this.core.broadcast(channel, octets(body), options, now), false),
-      onResponse,
+      options,
     );
   }
 
@@ -230,13 +237,10 @@ export class RunningNode {
    * @throws UsageError  for a node that is not known (`no-such-node`) or no address (`usage`); then none is pinged
    */
   ping(nodes?: readonly string[], options: { timeoutMs?: Duration } = {}): Promise<OutcomeReport[]> {
-    return this.gather(() => this.run((now) => this.core.ping(nodes, options, now), false), undefined);
+    return this.gather(() => this.run((now) => this.core.ping(nodes, options, now), false), {});
   }
 
-  private gather(
-    send: () => Addressed[],
-    onResponse: ((report: OutcomeReport) => void) | undefined,
-  ): Promise<OutcomeReport[]> {
+  private gather(send: () => Addressed[], { onResponse, signal }: Following): Promise<OutcomeReport[]> {
     const addressed = send();
     if (addressed.length === 0) {
       this.drain();
@@ -246,7 +250,21 @@ export class RunningNode {
     const gathered: Gathered = { reports: new Array(addressed.length), missing: addressed.length, resolve, onResponse };
     for (const [index, { request }] of addressed.entries()) this.outcomes.set(request, { gathered, index });
     this.drain();
+    if (signal !== undefined) this.giveUpOn(signal, addressed, promise);
     return promise;
+  }
+
+  private giveUpOn(signal: AbortSignal, addressed: readonly Addressed[], over: Promise<unknown>): void {
+    const giveUp = (): void => {
+      for (const { request } of addressed)
+        if (this.outcomes.has(request)) this.run((now) => this.core.cancel(request, now));
+    };
+    if (signal.aborted) {
+      giveUp();
+      return;
+    }
+    signal.addEventListener("abort", giveUp, { once: true });
+    over.then(() => signal.removeEventListener("abort", giveUp));
   }
 
   private onOutcome(report: OutcomeReport): void {
@@ -307,10 +325,10 @@ export class RunningNode {
    */
   replicate(
     request: IncomingRequest | Uint8Array,
-    options: ReplicateOptions & { onResponse?: (report: OutcomeReport) => void } = {},
+    options: ReplicateOptions & Following = {},
   ): Promise<OutcomeReport[]> {
     if (!(request instanceof Uint8Array)) this.router.checkOpen(request);
-    return this.gather(() => this.run((now) => this.core.replicate(request, options, now), false), options.onResponse);
+    return this.gather(() => this.run((now) => this.core.replicate(request, options, now), false), options);
   }
 
   // --- membership --------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 /** How what happened on the bus is written for operators, and which channels they are kept off: the same for every surface. */
 import { formatHost } from "../core/endpoint.ts";
-import type { OutcomeReport } from "../node/io.ts";
+import type { Outcome, OutcomeReport } from "../node/io.ts";
 import {
   type DeliveryResult,
   MODULE_CHANNELS,
@@ -46,12 +46,30 @@ export function kamailioFields(
   } as const;
 }
 
+/** Milliseconds with three digits of a fraction. */
 export function rounded(ms: number): number {
   return Math.round(ms * 1_000) / 1_000;
 }
 
-export function resultOf({ peer, outcome, elapsedMs, attempts }: OutcomeReport, messageId?: string): DeliveryResult {
-  const how = { ms: rounded(elapsedMs), attempts, tries: 1, message_id: messageId ?? null };
+/** A message that was sent once. */
+export function resultOf(report: OutcomeReport, messageId?: string): DeliveryResult {
+  return resultOfTries({ report, tries: 1, messageId, isNotWaitedFor: false });
+}
+
+export interface TriesFacts {
+  report: OutcomeReport;
+  tries: number;
+  messageId: string | undefined;
+  /** What became of the last try, where an earlier one was a timeout. */
+  last?: Outcome;
+  /** It was given up because enough other nodes had answered. */
+  isNotWaitedFor: boolean;
+}
+
+/** A message that was sent as often as `channel/retry.ts` found right. */
+export function resultOfTries(facts: TriesFacts): DeliveryResult {
+  const { peer, outcome, elapsedMs, attempts } = facts.report;
+  const how = { ms: rounded(elapsedMs), attempts, tries: facts.tries, message_id: facts.messageId ?? null };
   const base = { node: peer, outcome: outcome.type, ...how, consumer: false, code: null };
   switch (outcome.type) {
     case "delivered":
@@ -68,12 +86,20 @@ export function resultOf({ peer, outcome, elapsedMs, attempts }: OutcomeReport, 
     case "unreachable":
       return { ...base, reason: outcome.reason };
     case "timeout":
-      return { ...base, reason: "no answer in time: it may or may not have happened there" };
+      return { ...base, reason: timeoutReason(facts.last) };
     case "overloaded":
       return { ...base, reason: "the queue for this node is full: nothing was sent" };
     case "cancelled":
-      return { ...base, reason: "given up before there was an answer" };
+      return { ...base, reason: facts.isNotWaitedFor ? NOT_WAITED_FOR : "given up before there was an answer" };
   }
+}
+
+const NOT_WAITED_FOR = "not waited for: enough nodes have answered";
+
+function timeoutReason(last: Outcome | undefined): string {
+  const text = "no answer in time: it may or may not have happened there";
+  if (last?.type === "rejected") return `${text}; the last try was answered ${last.code} ${last.reason}`;
+  return last === undefined ? text : `${text}; the last try was ${last.type}`;
 }
 
 /** A ping's answer is a node list, which is nobody's business but the membership's. */
