@@ -1,18 +1,24 @@
 import type { DeliveryResult } from "../rpc/surface.ts";
 import { type CommandSpec, FORM_OPTIONS } from "./command.ts";
+import { VIA_OPTIONS, withCaller } from "./connect.ts";
 import { exitOfBroadcast } from "./exit.ts";
 import {
   BODY_NOTE,
+  BROADCAST_OPTIONS,
+  checkLines,
   checkUri,
   deliver,
+  LINES_NOTE,
+  LINES_OPTION,
+  MESSAGE_EXITS,
   MESSAGE_OPTIONS,
   readMessage,
+  readOptions,
   readRequirement,
   sayNobody,
   silent,
   writeDeliveries,
 } from "./message.ts";
-import { connectDaemon } from "./socket.ts";
 
 export const bcast: CommandSpec = {
   name: "bcast",
@@ -21,31 +27,42 @@ export const bcast: CommandSpec = {
     ["dmq bcast channel1 'hello'", "a line NODE CODE REASON MS for each node, exits 0 if all said 2xx"],
     ["dmq bcast --require 50% channel1 'hello'", "exits 0 if half of them did"],
     ["dmq bcast --except sip:192.0.2.2:5060 channel1 'hello'", "to all others"],
+    ["dmq bcast --timeout 2s --retry 3 --require any alerts 'disk full' || page-me", "for a crontab"],
+    ["tail -f events.log | dmq bcast -l channel1", "each line is a message"],
   ],
   positionals: [
     { name: "CHANNEL", required: true, help: "name of the channel" },
     { name: "BODY", required: false, help: "text, or - for standard input" },
   ],
-  options: [
-    { flag: "require", value: "all|any|N|N%", help: "how many must say 2xx (all)" },
-    { flag: "except", value: "NODE", repeatable: true, help: "leave this node out; may be repeated" },
-    ...MESSAGE_OPTIONS,
-    ...FORM_OPTIONS,
+  options: [...BROADCAST_OPTIONS, LINES_OPTION, ...MESSAGE_OPTIONS, ...VIA_OPTIONS, ...FORM_OPTIONS],
+  notes: [BODY_NOTE, ...LINES_NOTE],
+  exits: [
+    [0, "enough nodes said 2xx"],
+    [1, "none did, and not all for the same reason; else the code of that reason"],
+    ...MESSAGE_EXITS.slice(0, 1),
+    [3, "no active node to address, no such channel there (404), or 202 with --require-consumer"],
+    ...MESSAGE_EXITS.slice(1),
+    [7, "some did, not enough for --require; with -l: some lines were delivered, and some were not"],
   ],
-  notes: [
-    BODY_NOTE,
-    "exit: 0 enough said 2xx, 7 some but not enough, 3 no active node to address, 2 usage; where nobody said 2xx, the",
-    "code of `dmq send` if all failed the same way, else 1.",
-  ],
+  seeAlso: ["dmq send", "dmq req", "dmq list"],
+  ownSignals: (args) => args.has("lines"),
   async run(context, args) {
     const [channel, body] = args.positionals as [string, string | undefined];
     const requirement = readRequirement(args.value("require") ?? "all");
     const except = args.all("except").map((node) => checkUri("--except", node));
+    const needsConsumer = args.has("require-consumer");
+    const exitOf = (results: readonly DeliveryResult[]): number => exitOfBroadcast(results, requirement, needsConsumer);
+    if (args.has("lines")) {
+      checkLines(body);
+      const params = { ...readOptions(args, channel), except };
+      const { sendLines } = await import("./batch.ts");
+      return sendLines(context, args, { method: "dmq.bcast", params, needsConsumer, exitOf });
+    }
     const params = { ...(await readMessage(context, args, channel, body)), except };
-    const results = await deliver<DeliveryResult[]>(connectDaemon(context, args), "dmq.bcast", params);
+    const results = await withCaller(context, args, (caller) => deliver<DeliveryResult[]>(caller, "dmq.bcast", params));
     if (results === undefined) return silent(context);
     writeDeliveries(context, args, results, results);
     if (results.length === 0) sayNobody(context, except.length);
-    return exitOfBroadcast(results, requirement);
+    return exitOf(results);
   },
 };

@@ -93,6 +93,7 @@ function optionsOf(spec: CommandSpec): OptionSpec[] {
 }
 
 interface Reading {
+  readonly spec: CommandSpec;
   readonly options: OptionSpec[];
   readonly words: readonly string[];
   next: number;
@@ -105,7 +106,7 @@ interface Reading {
  * @throws       UsageError that names the word and, where there is one, the nearest right one
  */
 export function parseWords(spec: CommandSpec, words: readonly string[]): Parsed {
-  const reading: Reading = { options: optionsOf(spec), words, next: 0, values: new Map() };
+  const reading: Reading = { spec, options: optionsOf(spec), words, next: 0, values: new Map() };
   const positionals: string[] = [];
   if (asksForHelp(words)) return { type: "help" };
   while (reading.next < words.length) {
@@ -172,12 +173,29 @@ function store(reading: Reading, option: OptionSpec, word: string, value: string
   reading.values.set(option.flag, [...values, value]);
 }
 
+/** A word of the command line may have a megabyte; this much is enough to know it. */
+const SHOWN_CHARS_MAX = 80;
+
+/** A word as an error message shows it: in quotes, without control characters, and not too long. */
+export function quoted(text: string): string {
+  return JSON.stringify(text.length > SHOWN_CHARS_MAX ? `${text.slice(0, SHOWN_CHARS_MAX)}...` : text);
+}
+
+function bare(word: string): string {
+  return /^[\x21-\x7e]{1,80}$/.test(word) ? word : quoted(word);
+}
+
 function unknownOption(reading: Reading, word: string): UsageError {
   const flags = reading.options.map((option) => option.flag);
   const near = word.startsWith("--") ? nearest(word.slice(2), flags) : nearestOfSingleDash(word, flags);
-  const hint = near === undefined ? "" : `; did you mean --${near}?`;
-  const shown = word.length > 2 && !word.startsWith("--") && near === undefined ? `${word} (-- ends options)` : word;
-  return new UsageError(`unknown option ${shown}${hint}`);
+  const hint = near === undefined ? undefined : `; did you mean --${near}?`;
+  return new UsageError(`unknown option ${bare(word)}${hint ?? dashHint(reading.spec)}`);
+}
+
+/** `dmq send channel1 NODE -5` was meant as a body. */
+function dashHint(spec: CommandSpec): string {
+  const hasBody = spec.positionals.some((one) => one.name === "BODY");
+  return hasBody ? "; a BODY that begins with - goes behind --" : "; -- ends the options";
 }
 
 /** `-json` is a long option with one dash too few more often than it is four switches. */
@@ -191,7 +209,7 @@ function checkPositionals(spec: CommandSpec, positionals: readonly string[]): vo
   if (missing !== undefined) throw new UsageError(`missing argument ${missing.name}: ${usageLine(spec)}`);
   const isOpen = spec.positionals.some((one) => one.repeatable === true);
   const extra = positionals[spec.positionals.length];
-  if (extra !== undefined && !isOpen) throw new UsageError(`unexpected argument ${JSON.stringify(extra)}`);
+  if (extra !== undefined && !isOpen) throw new UsageError(`unexpected argument ${quoted(extra)}`);
 }
 
 export function usageLine(spec: CommandSpec): string {

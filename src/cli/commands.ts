@@ -5,6 +5,7 @@ export const COMMANDS: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
   ["serve", { summary: "run the node in the foreground", load: async () => (await import("./serve.ts")).serve }],
   ["send", { summary: "send a message to one node", load: async () => (await import("./send.ts")).send }],
   ["bcast", { summary: "send a message to every active node", load: async () => (await import("./bcast.ts")).bcast }],
+  ["req", { summary: "ask nodes, and print what they answer", load: async () => (await import("./req.ts")).req }],
   [
     "replicate",
     { summary: "pass a SIP request on to every node", load: async () => (await import("./replicate.ts")).replicate },

@@ -22,11 +22,19 @@ export const EXIT = {
 
 const EXIT_MAX = 255;
 
-/** @returns the exit code of one message to one node */
-export function exitOfDelivery(result: DeliveryResult): number {
+/** 202: the channel is declared there, and nobody took the message. */
+export function isUnconsumed(result: DeliveryResult): boolean {
+  return result.outcome === "delivered" && !result.consumer;
+}
+
+/**
+ * @param needsConsumer  a 202 counts as a channel that is not there
+ * @returns              the exit code of one message to one node
+ */
+export function exitOfDelivery(result: DeliveryResult, needsConsumer = false): number {
   switch (result.outcome) {
     case "delivered":
-      return EXIT.ok;
+      return needsConsumer && isUnconsumed(result) ? EXIT.notFound : EXIT.ok;
     case "rejected":
       return exitOfRejection(result.code);
     case "timeout":
@@ -77,9 +85,13 @@ function required(requirement: Requirement, addressed: number): number {
  * @returns 0 if enough said yes; 3 if there was nobody to address; 7 if some did, but not enough; where nobody did, the
  *          code of what all met, or 1 if they met different things
  */
-export function exitOfBroadcast(results: readonly DeliveryResult[], requirement: Requirement): number {
+export function exitOfBroadcast(
+  results: readonly DeliveryResult[],
+  requirement: Requirement,
+  needsConsumer = false,
+): number {
   if (results.length === 0) return EXIT.notFound;
-  const codes = results.map(exitOfDelivery);
+  const codes = results.map((result) => exitOfDelivery(result, needsConsumer));
   const delivered = codes.filter((code) => code === EXIT.ok).length;
   if (delivered >= required(requirement, results.length)) return EXIT.ok;
   if (delivered > 0) return EXIT.partial;

@@ -5,7 +5,7 @@
 import { DmqError, UsageError } from "../core/errors.ts";
 import { nearest } from "../core/nearest.ts";
 import { dispatch } from "./citty.ts";
-import { type CommandSpec, columns, helpText, parseWords } from "./command.ts";
+import { type CommandSpec, columns, helpText, parseWords, quoted } from "./command.ts";
 import { COMMANDS } from "./commands.ts";
 import type { CliContext, SignalName } from "./context.ts";
 import { EXIT, exitOfError } from "./exit.ts";
@@ -78,7 +78,7 @@ function unknownFrontOption(word: string): UsageError {
 function unknownCommand(name: string): UsageError {
   const near = nearest(name, COMMANDS.keys());
   const hint = near === undefined ? `there are ${[...COMMANDS.keys()].join(", ")}` : `did you mean ${near}?`;
-  return new UsageError(`unknown command ${JSON.stringify(name)}; ${hint}`);
+  return new UsageError(`unknown command ${quoted(name)}; ${hint}`);
 }
 
 async function runSpec(spec: CommandSpec, words: readonly string[], context: CliContext): Promise<number> {

@@ -1,32 +1,66 @@
 /**
- * What `send` and `bcast` share: the options of a message, its body, the guard for channels that are not ours, and how a
+ * What `send`, `bcast` and `req` share: the options of a message, its body, the guard for channels that are not ours, and how a
  * result is printed. No octet of a body is changed on its way: what is no UTF-8 travels as base64.
  */
+import { EMPTY, encodeUtf8 } from "../core/bytes.ts";
 import { UsageError } from "../core/errors.ts";
 import { parseDuration } from "../core/time.ts";
-import type { RpcClient } from "../rpc/client.ts";
 import { type DeliveryResult, MODULE_CHANNELS } from "../rpc/surface.ts";
-import type { Arguments, OptionSpec } from "./command.ts";
+import { type Arguments, type OptionSpec, quoted } from "./command.ts";
+import type { Caller } from "./connect.ts";
 import type { CliContext } from "./context.ts";
-import { EXIT, parseRequirement, type Requirement } from "./exit.ts";
+import { EXIT, isUnconsumed, parseRequirement, type Requirement } from "./exit.ts";
 import { type Cell, formOf, printable, writeResult } from "./output.ts";
 
 export const MESSAGE_OPTIONS: OptionSpec[] = [
   { flag: "file", short: "f", value: "FILE", help: "take the body from a file" },
   { flag: "content-type", short: "T", value: "TYPE", help: "media type of the body (text/plain)" },
   { flag: "timeout", value: "DURATION", help: "give up after that long: 500ms, 2s, 1m; a number is seconds" },
+  { flag: "retry", value: "N", help: "send it again up to N times where that is right, within --timeout (0)" },
+  {
+    flag: "message-id",
+    value: "ID",
+    help: "header X-DMQ-Id, the same in all tries: by it a receiver knows a repetition",
+  },
+  { flag: "require-consumer", help: "202 is not enough: somebody there must have taken the message" },
   { flag: "max-forwards", value: "N", help: "Max-Forwards of the request, 0 to 255" },
   { flag: "force", help: "also on channels that Kamailio's modules own" },
 ];
 
+export const BROADCAST_OPTIONS: OptionSpec[] = [
+  { flag: "require", value: "all|any|N|N%", help: "how many must say 2xx (all)" },
+  { flag: "except", value: "NODE", repeatable: true, help: "leave this node out; may be repeated" },
+];
+
+export const LINES_OPTION: OptionSpec = {
+  flag: "lines",
+  short: "l",
+  help: "each line of standard input, or of -f FILE, is a message; a result line begins with its number",
+};
+
 export const BODY_NOTE =
-  "BODY - is standard input, octet by octet; without a BODY and without -f the message is empty.";
+  "BODY - is standard input, octet by octet; a BODY that begins with - goes behind --; without one the message is empty.";
+
+export const LINES_NOTE = [
+  "With -l, LF or CRLF ends a line and an empty line is an empty message. Lines go out as they come; results are printed in",
+  "their order, and a line that fails stops nothing: exit 7 if some failed. --message-id ID becomes ID-1, ID-2 ...",
+];
+
+export const MESSAGE_EXITS: readonly (readonly [code: number, meaning: string])[] = [
+  [2, "usage, or a message that is too large"],
+  [4, "unreachable: the daemon, or the node"],
+  [5, "refused (3xx to 6xx), or the queue for the node is full"],
+  [6, "timeout, 408 or cancelled: it may or may not have happened"],
+];
 
 const TIMEOUT_MS_MAX = 3_600_000;
 const MAX_FORWARDS_MAX = 255;
+const RETRY_MAX = 10;
 
 /** Time on top of `--timeout` in which the daemon must have said how it ended. */
 const GRACE_MS = 5_000;
+
+export const SILENT_TEXT = "the daemon did not say in time how it ended";
 
 export interface MessageParams {
   channel: string;
@@ -36,6 +70,8 @@ export interface MessageParams {
   max_forwards?: number;
   timeout_ms?: number;
   force?: boolean;
+  message_id?: string;
+  retry?: number;
 }
 
 /**
@@ -48,18 +84,41 @@ export async function readMessage(
   channel: string,
   body: string | undefined,
 ): Promise<MessageParams> {
+  const { channel: name, ...options } = readOptions(args, channel);
+  return { channel: name, ...encodeBody(await readBody(context, body, args.value("file"))), ...options };
+}
+
+/**
+ * All of a message but its body.
+ *
+ * @throws UsageError for malformed options, a channel that is not ours
+ */
+export function readOptions(args: Arguments, channel: string): MessageParams {
   checkChannel(channel, args.has("force"));
   const timeout = readTimeout(args.value("timeout"));
-  const maxForwards = readMaxForwards(args.value("max-forwards"));
-  const contentType = readContentType(args.value("content-type") ?? "text/plain");
+  const maxForwards = readInteger(args, "max-forwards", 0, MAX_FORWARDS_MAX);
+  const retry = readInteger(args, "retry", 0, RETRY_MAX);
+  const messageId = readMessageId(args.value("message-id"));
   return {
     channel,
-    ...encodeBody(await readBody(context, body, args.value("file"))),
-    content_type: contentType,
+    content_type: readMediaType(args, "content-type") ?? "text/plain",
     ...(maxForwards !== undefined && { max_forwards: maxForwards }),
     ...(timeout !== undefined && { timeout_ms: timeout }),
     ...(args.has("force") && { force: true }),
+    ...(messageId !== undefined && { message_id: messageId }),
+    ...(retry !== undefined && { retry }),
   };
+}
+
+/** @throws UsageError for a body beside `-l` */
+export function checkLines(body: string | undefined): void {
+  if (body === undefined || body === "-") return;
+  throw new UsageError("with -l the messages come from standard input or -f FILE, not from an argument");
+}
+
+/** How long a daemon that lives may take to say how messages ended; `undefined` is as long as it likes. */
+export function patienceMs(params: { timeout_ms?: number }): number | undefined {
+  return params.timeout_ms === undefined ? undefined : params.timeout_ms + GRACE_MS;
 }
 
 /**
@@ -68,14 +127,15 @@ export async function readMessage(
  * @returns `undefined` if the daemon did not say in time how it ended
  */
 export async function deliver<T>(
-  client: RpcClient,
+  caller: Pick<Caller, "call">,
   method: string,
   params: { timeout_ms?: number },
 ): Promise<T | undefined> {
-  if (params.timeout_ms === undefined) return client.call<T>(method, params);
-  const signal = AbortSignal.timeout(params.timeout_ms + GRACE_MS);
+  const patience = patienceMs(params);
+  if (patience === undefined) return caller.call<T>(method, params);
+  const signal = AbortSignal.timeout(patience);
   try {
-    return await client.call<T>(method, params, { signal });
+    return await caller.call<T>(method, params, { signal });
   } catch (error) {
     if (!signal.aborted) throw error;
     return undefined;
@@ -84,7 +144,7 @@ export async function deliver<T>(
 
 /** The end of a command whose daemon did not answer: it may or may not have happened. */
 export function silent(context: CliContext): number {
-  context.stderr("dmq: the daemon did not say in time how it ended\n");
+  context.stderr(`dmq: ${SILENT_TEXT}\n`);
   return EXIT.timeout;
 }
 
@@ -92,7 +152,7 @@ export function silent(context: CliContext): number {
 export function readRequirement(text: string): Requirement {
   const requirement = parseRequirement(text);
   if (requirement !== undefined) return requirement;
-  throw new UsageError(`--require ${JSON.stringify(text)}: expected all, any, a number from 1, or 1% to 100%`);
+  throw new UsageError(`--require ${quoted(text)}: expected all, any, a number from 1, or 1% to 100%`);
 }
 
 /** @param excepted  nodes that `--except` left out */
@@ -104,9 +164,7 @@ export function sayNobody(context: CliContext, excepted: number): void {
 function checkChannel(channel: string, force: boolean): void {
   // Request-URI user part (RFC 3261 section 25.1); what is not in it would have to be folded or escaped.
   if (!/^[A-Za-z0-9\-_.!~*'()&=+$,;?/%]{1,255}$/.test(channel)) {
-    throw new UsageError(
-      `channel ${JSON.stringify(channel)} is none: letters, digits and -_.!~*'()&=+$,;?/ are allowed`,
-    );
+    throw new UsageError(`channel ${quoted(channel)} is none: letters, digits and -_.!~*'()&=+$,;?/ are allowed`);
   }
   if (MODULE_CHANNELS.has(channel) && !force) {
     throw new UsageError(
@@ -120,34 +178,52 @@ export function checkUri(what: string, uri: string): string {
   const isPlain = /^[\x21-\x7e]{1,255}$/.test(uri);
   if (isPlain && /^sips?:[^:]/i.test(uri)) return uri;
   const near = isPlain && /^[A-Za-z0-9[]/.test(uri) && !/^sips?:/i.test(uri) ? `; did you mean sip:${uri}?` : "";
-  throw new UsageError(`${what} ${JSON.stringify(uri)} is no SIP URI such as sip:192.0.2.1:5060${near}`);
+  throw new UsageError(`${what} ${quoted(uri)} is no SIP URI such as sip:192.0.2.1:5060${near}`);
 }
 
-function readContentType(text: string): string {
+/** @throws UsageError for what is no media type, or no range of them such as text/* */
+export function readMediaType(args: Arguments, flag: string): string | undefined {
+  const text = args.value(flag);
+  if (text === undefined) return undefined;
   if (/^[\x21-\x7e]+\/[\x20-\x7e]*[\x21-\x7e]$/.test(text) && text.length <= 255) return text;
-  throw new UsageError(`--content-type ${JSON.stringify(text)} is no media type such as text/plain`);
+  throw new UsageError(`--${flag} ${quoted(text)} is no media type such as text/plain`);
 }
 
 export function readTimeout(text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   const ms = parseDuration(text);
   if (ms === undefined || ms < 1 || ms > TIMEOUT_MS_MAX) {
-    throw new UsageError(`--timeout ${JSON.stringify(text)}: expected a duration from 1ms to 1h, such as 500ms or 2s`);
+    throw new UsageError(`--timeout ${quoted(text)}: expected a duration from 1ms to 1h, such as 500ms or 2s`);
   }
   return Math.ceil(ms);
 }
 
-function readMaxForwards(text: string | undefined): number | undefined {
+export function readInteger(args: Arguments, flag: string, low: number, high: number): number | undefined {
+  const text = args.value(flag);
   if (text === undefined) return undefined;
-  if (/^\d{1,3}$/.test(text) && Number(text) <= MAX_FORWARDS_MAX) return Number(text);
-  throw new UsageError(`--max-forwards ${JSON.stringify(text)}: expected an integer from 0 to ${MAX_FORWARDS_MAX}`);
+  const isInteger = /^\d{1,9}$/.test(text) && Number(text) >= low && Number(text) <= high;
+  if (isInteger) return Number(text);
+  throw new UsageError(`--${flag} ${quoted(text)}: expected an integer from ${low} to ${high}`);
+}
+
+/** It becomes a header, with the number of a line behind it for `-l`. */
+function readMessageId(text: string | undefined): string | undefined {
+  if (text === undefined || /^[\x21-\x7e]{1,100}$/.test(text)) return text;
+  throw new UsageError(`--message-id ${quoted(text)}: expected 1 to 100 visible ASCII characters`);
 }
 
 async function readBody(context: CliContext, word: string | undefined, file: string | undefined): Promise<Uint8Array> {
   if (word !== undefined && file !== undefined)
     throw new UsageError("two bodies: an argument and -f exclude each other");
   if (word === "-" || file === "-") return context.stdin();
-  return file === undefined ? new TextEncoder().encode(word ?? "") : readFile(context, file);
+  if (file !== undefined) return readFile(context, file);
+  return word === undefined ? EMPTY : wordOctets(word);
+}
+
+/** @throws UsageError for a word that may not have been typed so: Bun puts U+FFFD where an argument is no UTF-8 */
+function wordOctets(word: string): Uint8Array {
+  if (!word.includes("\ufffd")) return encodeUtf8(word);
+  throw new UsageError("BODY has octets that are no UTF-8, or U+FFFD: such a body goes by standard input or -f FILE");
 }
 
 /** @throws UsageError if the file cannot be read */
@@ -155,11 +231,12 @@ export async function readFile(context: CliContext, file: string): Promise<Uint8
   try {
     return await context.readFile(file);
   } catch (cause) {
+    if (cause instanceof UsageError) throw cause;
     throw new UsageError(`cannot read ${file} (${(cause as { code?: string }).code ?? String(cause)})`);
   }
 }
 
-function encodeBody(bytes: Uint8Array): { body: string } | { body_base64: string } {
+export function encodeBody(bytes: Uint8Array): { body: string } | { body_base64: string } {
   try {
     // With the byte order mark kept, decoding and encoding again gives the same octets.
     return { body: new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes) };
@@ -173,13 +250,34 @@ function encodeBody(bytes: Uint8Array): { body: string } | { body_base64: string
  * known of the cause goes to stderr, because its words may change.
  */
 export function writeDeliveries(context: CliContext, args: Arguments, results: DeliveryResult[], json: unknown): void {
-  writeResult(context, formOf(context, args), json, results.map(deliveryRow));
-  for (const { node, code, reason } of results) {
-    if (code === null && reason !== "") context.stderr(`dmq: ${printable(node)}: ${printable(reason)}\n`);
+  writeResult(
+    context,
+    formOf(context, args),
+    json,
+    results.map(deliveryCells),
+    results.length > 0 ? DELIVERY_HEADER : [],
+  );
+  sayCauses(context, args, results);
+}
+
+export const DELIVERY_HEADER: string[] = ["NODE", "CODE", "REASON", "MS"];
+
+/** On stderr, for those results that have a cause. */
+export function sayCauses(context: CliContext, args: Arguments, results: readonly DeliveryResult[]): void {
+  for (const result of results) {
+    const cause = causeOf(result, args.has("require-consumer"));
+    if (cause !== undefined) context.stderr(`dmq: ${cause}\n`);
   }
 }
 
-function deliveryRow(result: DeliveryResult): Cell[] {
+/** @returns what the columns of a result do not say: why there is no response, or why a 202 was not enough */
+export function causeOf(result: DeliveryResult, needsConsumer: boolean): string | undefined {
+  const node = printable(result.node);
+  if (needsConsumer && isUnconsumed(result)) return `${node}: nobody takes the messages of this channel there`;
+  return result.code === null && result.reason !== "" ? `${node}: ${printable(result.reason)}` : undefined;
+}
+
+export function deliveryCells(result: DeliveryResult): Cell[] {
   const how: Cell[] = result.code === null ? ["-", result.outcome] : [result.code, result.reason];
   return [result.node, ...how, Math.round(result.ms)];
 }

@@ -25,7 +25,8 @@ export function writeResult(
   else writeRows(context, form, header, rows);
 }
 
-export type Cell = string | number | boolean | null;
+/** Octets need not be text. */
+export type Cell = string | number | boolean | null | Uint8Array;
 
 /** Control characters as `\t`, `\n`, `\r` or `\xHH`, and the backslash doubled: one value stays in one column. */
 export function printable(text: string): string {
@@ -64,7 +65,13 @@ export function printableBytes(bytes: Uint8Array): string {
 }
 
 function cellText(cell: Cell): string {
+  if (cell instanceof Uint8Array) return cell.length === 0 ? "-" : printableBytes(cell);
   return cell === null || cell === "" ? "-" : printable(String(cell));
+}
+
+/** One row of a stream, whose widths nobody knows. */
+export function rowText(form: "table" | "plain", row: Cell[]): string {
+  return `${row.map(cellText).join(form === "plain" ? "\t" : "  ")}\n`;
 }
 
 /** Columns with the header only in a table: a script must not have to skip a line. */

@@ -1,9 +1,22 @@
 import type { DeliveryResult } from "../rpc/surface.ts";
 import type { CommandSpec } from "./command.ts";
 import { FORM_OPTIONS } from "./command.ts";
+import { VIA_OPTIONS, withCaller } from "./connect.ts";
 import { exitOfDelivery } from "./exit.ts";
-import { BODY_NOTE, checkUri, deliver, MESSAGE_OPTIONS, readMessage, silent, writeDeliveries } from "./message.ts";
-import { connectDaemon } from "./socket.ts";
+import {
+  BODY_NOTE,
+  checkLines,
+  checkUri,
+  deliver,
+  LINES_NOTE,
+  LINES_OPTION,
+  MESSAGE_EXITS,
+  MESSAGE_OPTIONS,
+  readMessage,
+  readOptions,
+  silent,
+  writeDeliveries,
+} from "./message.ts";
 
 export const send: CommandSpec = {
   name: "send",
@@ -15,23 +28,40 @@ export const send: CommandSpec = {
       "dmq send -T application/json -f state.json channel1 sip:192.0.2.2:5060",
       "the body from a file, with its media type",
     ],
+    ["tail -f events.log | dmq send -l channel1 sip:192.0.2.2:5060", "each line is a message"],
   ],
   positionals: [
     { name: "CHANNEL", required: true, help: "name of the channel" },
     { name: "NODE", required: true, help: "SIP URI of the node, as `dmq list` shows it" },
     { name: "BODY", required: false, help: "text, or - for standard input" },
   ],
-  options: [...MESSAGE_OPTIONS, ...FORM_OPTIONS],
-  notes: [
-    BODY_NOTE,
-    "exit: 0 2xx, 3 unknown node or channel (404), 4 unreachable, 5 refused or overloaded, 6 timeout, 2 usage.",
+  options: [LINES_OPTION, ...MESSAGE_OPTIONS, ...VIA_OPTIONS, ...FORM_OPTIONS],
+  notes: [BODY_NOTE, ...LINES_NOTE],
+  exits: [
+    [0, "the node said 2xx"],
+    ...MESSAGE_EXITS.slice(0, 1),
+    [3, "no such node, no such channel there (404), or 202 with --require-consumer"],
+    ...MESSAGE_EXITS.slice(1),
+    [7, "with -l: some lines were delivered, and some were not"],
   ],
+  seeAlso: ["dmq bcast", "dmq req", "dmq list"],
+  ownSignals: (args) => args.has("lines"),
   async run(context, args) {
-    const [channel, node, body] = args.positionals as [string, string, string | undefined];
-    const params = { ...(await readMessage(context, args, channel, body)), node: checkUri("NODE", node) };
-    const result = await deliver<DeliveryResult>(connectDaemon(context, args), "dmq.send", params);
+    const [channel, uri, body] = args.positionals as [string, string, string | undefined];
+    const node = checkUri("NODE", uri);
+    const needsConsumer = args.has("require-consumer");
+    if (args.has("lines")) {
+      checkLines(body);
+      const params = { ...readOptions(args, channel), node };
+      const exitOf = ([result]: readonly DeliveryResult[]): number =>
+        exitOfDelivery(result as DeliveryResult, needsConsumer);
+      const { sendLines } = await import("./batch.ts");
+      return sendLines(context, args, { method: "dmq.send", params, needsConsumer, exitOf });
+    }
+    const params = { ...(await readMessage(context, args, channel, body)), node };
+    const result = await withCaller(context, args, (caller) => deliver<DeliveryResult>(caller, "dmq.send", params));
     if (result === undefined) return silent(context);
     writeDeliveries(context, args, [result], result);
-    return exitOfDelivery(result);
+    return exitOfDelivery(result, needsConsumer);
   },
 };

@@ -73,7 +73,8 @@ describe("send", () => {
 
   test("hands over every option", async () => {
     daemon.reply = () => ({ result: delivery() });
-    const options = ["-T", "a/b; c=d", "--timeout", "1.5s", "--max-forwards", "0", "--force"];
+    const options = ["-T", "a/b; c=d", "--timeout", "1.5s", "--max-forwards", "0", "--force", "--retry", "3"];
+    options.push("--message-id", "job-7");
     await run(["send", ...options, "htable", NODE, "x"]);
     expect(daemon.calls[0]?.params).toEqual({
       channel: "htable",
@@ -83,6 +84,8 @@ describe("send", () => {
       timeout_ms: 1_500,
       max_forwards: 0,
       force: true,
+      retry: 3,
+      message_id: "job-7",
     });
   });
 
@@ -107,6 +110,18 @@ describe("send", () => {
     });
   }
 
+  test("--require-consumer: 202 exits 3, and why is on stderr", async () => {
+    daemon.reply = () => ({ result: delivery({ code: 202, reason: "Accepted", consumer: false }) });
+    expect(await run(["send", "--require-consumer", "c", NODE])).toEqual({
+      code: 3,
+      out: `${NODE}\t202\tAccepted\t3\n`,
+      err: `dmq: ${NODE}: nobody takes the messages of this channel there\n`,
+    });
+    daemon.reply = () => ({ result: [delivery({ code: 202, consumer: false }), delivery()] });
+    expect((await run(["bcast", "--require-consumer", "c"])).code).toBe(7);
+    expect((await run(["bcast", "--require-consumer", "--require", "any", "c"])).code).toBe(0);
+  });
+
   test("--json is the daemon's result on one line", async () => {
     daemon.reply = () => ({ result: delivery() });
     const { out } = await run(["send", "--json", "c", NODE], { tty: true });
@@ -122,7 +137,10 @@ describe("send", () => {
 
   test("a terminal gets aligned columns", async () => {
     daemon.reply = () => ({ result: delivery() });
-    expect((await run(["send", "c", NODE], { tty: true })).out).toBe(`${NODE}  200  OK  3\n`);
+    const table = `NODE                CODE  REASON  MS\n${NODE}  200   OK      3\n`;
+    expect((await run(["send", "c", NODE], { tty: true })).out).toBe(table);
+    daemon.reply = () => ({ result: [] });
+    expect((await run(["bcast", "c"], { tty: true })).out).toBe("");
   });
 });
 

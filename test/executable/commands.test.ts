@@ -48,7 +48,7 @@ describe("commands without a daemon", () => {
         ?.map((name) => name.trim()) ?? [];
     expect(commands.sort()).toEqual([
       ...["add", "bcast", "demo", "join", "leave", "list", "listen", "reload", "remove"],
-      ...["replicate", "rpc", "send", "serve", "set", "status", "stop", "version"],
+      ...["replicate", "req", "rpc", "send", "serve", "set", "status", "stop", "version"],
     ]);
     for (const command of commands) {
       const help = await dmq([command, "--help"]);
