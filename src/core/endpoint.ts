@@ -63,6 +63,11 @@ export function canonicalIp(text: string): string | undefined {
   return parseIpv4(bare)?.join(".");
 }
 
+/** @returns the eight groups of an IP literal without brackets, IPv4 as mapped; `undefined` if it is none, or has a scope */
+export function ipGroups(ip: string): number[] | undefined {
+  return parseIpv6(isIpv6(ip) ? ip : `::ffff:${ip}`);
+}
+
 function parseIpv4(text: string): number[] | undefined {
   const parts = text.split(".");
   if (parts.length !== 4) return undefined;

@@ -8,8 +8,9 @@
  */
 import { assert } from "../core/assert.ts";
 import type { Endpoint } from "../core/endpoint.ts";
-import { canonicalIp, endpointKey } from "../core/endpoint.ts";
+import { canonicalIp, endpointKey, isIpv6 } from "../core/endpoint.ts";
 import { TransportError } from "../core/errors.ts";
+import { BATCH_DATAGRAMS, BunSocket, type DatagramSocket, FIELDS, type Packets } from "./datagram.ts";
 import {
   type BindAddress,
   bindError,
@@ -26,20 +27,12 @@ export interface UdpOptions {
   readonly maxQueuedBytes?: number;
   /** Told of each ICMP error that the socket reports, from within its own callback; whose it is nobody knows. */
   readonly onIcmp?: (cause: Error) => void;
+  /** False sends through Bun alone, as where the system's own way is not available (mmsg.ts). Default true. */
+  readonly native?: boolean;
 }
 
 /** The kernel takes nothing and the queue is full: a fault of ours that says nothing about the receiver. */
 export class QueueFull extends Error {}
-
-/** The part of a `Bun.udp.Socket` that is used, so that a test can stand in for a kernel with a full buffer. */
-export interface DatagramSocket {
-  readonly port: number;
-  /** True if the kernel took it, false if its buffer is full; throws for all else. */
-  send(bytes: Uint8Array, port: number, ip: string): boolean;
-  /** Octets, port, IP, octets, port, IP …: how many the kernel took before it refused one; throws if it was the first. */
-  sendMany(packets: readonly (Uint8Array | number | string)[]): number;
-  close(): void;
-}
 
 const MAX_QUEUED_BYTES = 8 * 1024 * 1024;
 
@@ -49,11 +42,11 @@ const BATCH_BYTES = 256 * 1024;
 /** Senders whose endpoints are kept; a power of two. */
 const SENDERS = 1_024;
 
-/** More than this in one system call brings nothing (the kernel stops at 1,024), and bounds what a short count copies. */
-const BATCH_DATAGRAMS = 256;
-
-/** Array elements of one datagram in a batch. */
-const FIELDS = 3;
+/**
+ * So many to one receiver in a row go out before the wake-up is over: more in one piece saves nothing any more
+ * (docs/decisions/0009-mmsg.md), and the receiver can begin.
+ */
+const RUN_DATAGRAMS = 32;
 
 /** How often a failed send is tried again: each attempt takes one foreign ICMP error off the socket. */
 const RETRIES = 3;
@@ -70,6 +63,8 @@ export async function openUdp(
   options: UdpOptions = {},
 ): Promise<UdpTransport> {
   assert(canonicalIp(address.ip) === address.ip, "a transport binds to a canonical IP literal");
+  // Native code is loaded where a socket opens, and before it does: what comes in between would be lost.
+  const mmsg = options.native === false ? undefined : await import("./mmsg.ts").then(({ loadMmsg }) => loadMmsg());
   let transport: UdpTransport | undefined;
   const senders = new Senders();
   const handlers: Bun.udp.SocketHandler<"buffer"> = {
@@ -91,7 +86,8 @@ export async function openUdp(
       binaryType: "buffer",
       socket: handlers,
     });
-    transport = new UdpTransport(socket, address.ip, sink, options);
+    const datagrams = mmsg?.openMmsg(socket, isIpv6(address.ip)) ?? new BunSocket(socket);
+    transport = new UdpTransport(datagrams, address.ip, sink, options);
     return transport;
   } catch (cause) {
     throw bindError("udp", address, cause);
@@ -105,10 +101,12 @@ export class UdpTransport {
   readonly #maxQueuedBytes: number;
   readonly #onIcmp: UdpOptions["onIcmp"];
   /** Octets, port and IP of each waiting datagram, flat, as `sendMany` wants them. */
-  #queue: (Uint8Array | number | string)[] = [];
+  readonly #queue: Packets = [];
   #queuedBytes = 0;
   /** Elements at the head of the queue whose octets are ours. */
   #owned = 0;
+  /** Datagrams at the end of the queue that go to one receiver. */
+  #run = 0;
   #blocked = false;
   #closed = false;
   #scheduled = false;
@@ -137,12 +135,14 @@ export class UdpTransport {
       this.#unsent(to, new QueueFull(`${this.#queuedBytes} octets wait already and the kernel takes no more`));
       return;
     }
+    const end = this.#queue.length;
+    const isSame = end > 0 && this.#queue[end - 2] === to.port && this.#queue[end - 1] === to.ip;
+    this.#run = isSame ? this.#run + 1 : 1;
     this.#queue.push(bytes, to.port, to.ip);
     this.#queuedBytes += bytes.length;
     // The kernel takes none at the moment, and nobody knows when it will.
-    if (this.#blocked) this.#own(this.#owned);
-    const full = this.#queuedBytes >= BATCH_BYTES || this.#queue.length >= BATCH_DATAGRAMS * FIELDS;
-    if (full && !this.#blocked) this.flush();
+    if (this.#blocked) this.#own(this.#owned, this.#queue.length);
+    if (!this.#blocked && this.#isFull()) this.flush();
     else this.#schedule();
   }
 
@@ -185,6 +185,11 @@ export class UdpTransport {
     this.#onIcmp?.(explain(error));
   }
 
+  #isFull(): boolean {
+    if (this.#run >= RUN_DATAGRAMS || this.#queuedBytes >= BATCH_BYTES) return true;
+    return this.#queue.length >= BATCH_DATAGRAMS * FIELDS;
+  }
+
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
@@ -194,10 +199,8 @@ export class UdpTransport {
 
   /** @returns how many datagrams from `start` on the kernel took */
   #sendBatch(start: number): number {
-    const whole = start === 0 && this.#queue.length <= BATCH_DATAGRAMS * FIELDS;
-    const batch = whole ? this.#queue : this.#queue.slice(start, start + BATCH_DATAGRAMS * FIELDS);
     try {
-      return this.#socket.sendMany(batch);
+      return this.#socket.sendMany(this.#queue, start);
     } catch {
       // Nothing went out, and the error may be another peer's: the head tells.
       return 0;
@@ -223,7 +226,8 @@ export class UdpTransport {
   }
 
   #drop(fields: number): void {
-    if (fields >= this.#queue.length) {
+    const { length } = this.#queue;
+    if (fields >= length) {
       this.#queue.length = 0;
       this.#queuedBytes = 0;
       this.#owned = 0;
@@ -232,13 +236,17 @@ export class UdpTransport {
     for (let i = 0; i < fields; i += FIELDS) this.#queuedBytes -= (this.#queue[i] as Uint8Array).length;
     // Bun's drain event, or the next send, tries again; an immediate would spin until the kernel has room.
     this.#queue.splice(0, fields);
-    this.#own(Math.max(0, this.#owned - fields));
+    // A batch may have mixed ours with others; behind it everything is where it was.
+    const left = length - fields;
+    const mixed = Math.min(left, BATCH_DATAGRAMS * FIELDS);
+    const owned = Math.max(mixed, this.#owned - fields);
+    this.#own(0, mixed);
+    this.#own(owned, left);
   }
 
   /** What the kernel does not take now outlives the caller's memory. */
-  #own(owned: number): void {
-    for (let i = owned; i < this.#queue.length; i += FIELDS)
-      this.#queue[i] = new Uint8Array(this.#queue[i] as Uint8Array);
+  #own(from: number, to: number): void {
+    for (let i = from; i < to; i += FIELDS) this.#queue[i] = new Uint8Array(this.#queue[i] as Uint8Array);
     this.#owned = this.#queue.length;
   }
 

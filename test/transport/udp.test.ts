@@ -1,10 +1,36 @@
-import { afterEach, describe, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import type { Endpoint } from "../../src/core/endpoint.ts";
 import { TransportError } from "../../src/core/errors.ts";
-import { type DatagramSocket, openUdp, UdpTransport } from "../../src/transport/udp.ts";
+import type { DatagramSocket, Packets } from "../../src/transport/datagram.ts";
+import { loadMmsg } from "../../src/transport/mmsg.ts";
+import { openUdp, UdpTransport } from "../../src/transport/udp.ts";
+import { describeWhere, type Refused } from "../helpers/needs.ts";
 import { pattern, Recorder, until } from "./recorder.ts";
 
 const open: UdpTransport[] = [];
+
+let native = true;
+
+const WAYS = [
+  { way: "the system's way", isNative: true, missing: await nativeProblem() },
+  { way: "Bun's way", isNative: false, missing: undefined },
+];
+
+/** Both ways to the kernel are held to the same (transport/mmsg.ts). */
+function eachWay(name: string, body: () => void): void {
+  for (const { way, isNative, missing } of WAYS) {
+    describeWhere(missing, `${name}, ${way}`, () => {
+      beforeEach(() => {
+        native = isNative;
+      });
+      body();
+    });
+  }
+}
+
+async function nativeProblem(): Promise<Refused | undefined> {
+  return (await loadMmsg()) === undefined ? { refused: "sendmmsg of glibc is not there" } : undefined;
+}
 
 afterEach(() => {
   for (const transport of open.splice(0)) transport.close();
@@ -12,7 +38,7 @@ afterEach(() => {
 
 async function udp(ip: string, port = 0): Promise<{ transport: UdpTransport; sink: Recorder; endpoint: Endpoint }> {
   const sink = new Recorder();
-  const transport = await openUdp({ ip, port }, sink);
+  const transport = await openUdp({ ip, port }, sink, { native });
   open.push(transport);
   return { transport, sink, endpoint: { transport: "udp", ip, port: transport.listener.port } };
 }
@@ -28,7 +54,7 @@ function texts(sink: Recorder): string[] {
   return sink.arrivals.map((one) => Buffer.from(one.bytes).toString());
 }
 
-describe("udp delivery", () => {
+eachWay("udp delivery", () => {
   for (const [fromIp, toIp] of [
     ["127.0.0.1", "127.0.0.1"],
     ["127.0.0.1", "127.0.0.2"],
@@ -85,6 +111,41 @@ describe("udp delivery", () => {
     expect(texts(b.sink)).toEqual(Array.from({ length: 200 }, (_, i) => `datagram ${i + 10}`));
   });
 
+  for (const ip of ["127.0.0.1", "::1"]) {
+    test(`udp: thousands to three peers over ${ip}, of all sizes and of one, arrive whole and in order at each`, async () => {
+      const node = await udp(ip);
+      const peers = [await udp(ip), await udp(ip), await udp(ip)];
+      const sent: Uint8Array[][] = [[], [], []];
+      for (let round = 0; round < 60; round++) {
+        for (let i = 0; i < 60; i++) {
+          // Runs of one size with others between them, empty ones too; every third round all are of one size.
+          const size = round % 3 === 0 ? 437 : [437, 437, 437, 100, 1_500, 437, 0][(i * 5) % 7]!;
+          const bytes = pattern(size);
+          bytes.set(Buffer.from(`${round}/${i}`).subarray(0, size));
+          // Now one after the other, now many in a row.
+          const to = round % 2 === 0 ? i % 3 : Math.floor(i / 20);
+          node.transport.send(peers[to]!.endpoint, bytes);
+          sent[to]!.push(bytes);
+        }
+        await until(`round ${round}`, () => peers.every(({ sink }, i) => sink.arrivals.length === sent[i]!.length));
+      }
+      for (const [i, { sink }] of peers.entries())
+        expect(sink.octets().equals(Buffer.concat(sent[i]!)), `octets at peer ${i}`).toBe(true);
+      for (const [i, { sink }] of peers.entries())
+        expect(sink.arrivals.map(({ bytes }) => bytes.length)).toEqual(sent[i]!.map(({ length }) => length));
+      expect(node.sink.losses).toEqual([]);
+    });
+  }
+
+  test("udp: a socket on :: sends many to IPv4 and to IPv6 in one batch", async () => {
+    const dual = await udp("::");
+    const [four, six] = [await udp("127.0.0.1"), await udp("::1")];
+    for (let i = 0; i < 200; i++) dual.transport.send((i % 2 === 0 ? four : six).endpoint, Buffer.from(`${i}`));
+    await until("all", () => four.sink.arrivals.length === 100 && six.sink.arrivals.length === 100);
+    expect(texts(four.sink)).toEqual(Array.from({ length: 100 }, (_, i) => `${2 * i}`));
+    expect(texts(six.sink)).toEqual(Array.from({ length: 100 }, (_, i) => `${2 * i + 1}`));
+  });
+
   test("udp: close sends what waits, and afterwards nothing is sent or reported", async () => {
     const a = await udp("127.0.0.1");
     const b = await udp("127.0.0.1");
@@ -101,7 +162,7 @@ describe("udp delivery", () => {
   });
 });
 
-describe("udp failures", () => {
+eachWay("udp failures", () => {
   test("udp: more octets than a datagram carries are reported unsent with their number, after send and flush", async () => {
     const a = await udp("127.0.0.1");
     const b = await udp("127.0.0.1");
@@ -151,7 +212,7 @@ describe("udp failures", () => {
   });
 });
 
-describe("one dead peer harms no other", () => {
+eachWay("one dead peer harms no other", () => {
   for (const ip of ["127.0.0.1", "::1"]) {
     test(`udp: 500 broadcasts over ${ip} to a dead peer and four live ones lose nothing for the live ones`, async () => {
       const node = await udp(ip);
@@ -209,9 +270,9 @@ class FakeSocket implements DatagramSocket {
     return true;
   }
 
-  sendMany(packets: readonly (Uint8Array | number | string)[]): number {
+  sendMany(packets: Packets, from: number): number {
     let sent = 0;
-    for (let i = 0; i < packets.length; i += 3) {
+    for (let i = from; i < packets.length; i += 3) {
       // As Bun does: an error counts only if nothing went out before it, else it is a short count and stays pending.
       if (sent > 0 && this.pending.length > 0) return sent;
       if (!this.send(packets[i] as Uint8Array)) return sent;
@@ -281,9 +342,18 @@ describe("udp queue", () => {
   test("udp: a batch goes out early when it is large, and one that waits goes out by itself", async () => {
     const socket = new FakeSocket();
     const transport = new UdpTransport(socket, "127.0.0.1", new Recorder());
-    for (let i = 0; i < 300; i++) transport.send(to, Buffer.from(`${i}`));
+    const others = [to, { ...to, port: 5062 }];
+    for (let i = 0; i < 300; i++) transport.send(others[i % 2] as Endpoint, Buffer.from(`${i}`));
     expect(socket.taken.length).toBe(256);
     await until("the rest", () => socket.taken.length === 300);
     expect(socket.taken).toEqual(Array.from({ length: 300 }, (_, i) => `${i}`));
+  });
+
+  test("udp: many to one receiver go out before the wake-up is over", async () => {
+    const socket = new FakeSocket();
+    const transport = new UdpTransport(socket, "127.0.0.1", new Recorder());
+    for (let i = 0; i < 70; i++) transport.send({ ...to }, Buffer.from(`${i}`));
+    expect(socket.taken.length).toBe(64);
+    await until("the rest", () => socket.taken.length === 70);
   });
 });

@@ -1,0 +1,52 @@
+/** The seam between the transport of datagrams and what hands them to the kernel. */
+/** Octets, port and IP of each datagram, flat. */
+export type Packets = (Uint8Array | number | string)[];
+
+/** What a kernel does for this transport: Bun's way (`BunSocket`), Linux' way (`mmsg.ts`), and a stand-in's of the tests. */
+export interface DatagramSocket {
+  readonly port: number;
+  /** True if the kernel took it, false if its buffer is full; throws for all else. */
+  send(bytes: Uint8Array, port: number, ip: string): boolean;
+  /**
+   * Sends from index `from` on, as many as it likes up to `BATCH_DATAGRAMS`. It may change the order, though never of those to
+   * one receiver: what the kernel took stands first at the end.
+   *
+   * @returns  how many the kernel took before it refused one; throws, or returns 0, if it was the first
+   */
+  sendMany(packets: Packets, from: number): number;
+  close(): void;
+}
+
+/** More than this in one system call brings nothing (the kernel stops at 1,024), and bounds what a short count copies. */
+export const BATCH_DATAGRAMS = 256;
+
+/** Array elements of one datagram in `Packets`. */
+export const FIELDS = 3;
+
+/** What is used of a `Bun.udp.Socket`. */
+export type BunDatagrams = Pick<Bun.udp.Socket<"buffer">, "port" | "send" | "sendMany" | "close">;
+
+/** Bun's own way, which all systems have. */
+export class BunSocket implements DatagramSocket {
+  readonly port: number;
+  readonly #socket: BunDatagrams;
+
+  constructor(socket: BunDatagrams) {
+    this.port = socket.port;
+    this.#socket = socket;
+  }
+
+  send(bytes: Uint8Array, port: number, ip: string): boolean {
+    return this.#socket.send(bytes, port, ip);
+  }
+
+  sendMany(packets: Packets, from: number): number {
+    const most = BATCH_DATAGRAMS * FIELDS;
+    const isWhole = from === 0 && packets.length <= most;
+    return this.#socket.sendMany(isWhole ? packets : packets.slice(from, from + most));
+  }
+
+  close(): void {
+    this.#socket.close();
+  }
+}

@@ -1,0 +1,351 @@
+/**
+ * Linux' own way to send many datagrams: `sendmmsg` of the C library on the descriptor of Bun's socket, through `bun:ffi`. Bun's
+ * `sendMany` ends in the same call, but reads an address from its text for each datagram and cannot ask the kernel to cut.
+ *
+ * What goes to one receiver is put together, and a run of datagrams of one size becomes one piece that the kernel cuts again
+ * (UDP_SEGMENT, udp(7)): on the wire they are what they were, and the way through the kernel, nearly all that a datagram costs,
+ * is gone once for all of them. Where a path refuses that (no checksums in hardware, an MTU below the size), its datagrams go one by
+ * one, and after a while it is tried again.
+ *
+ * The kernel sees no memory but one table and one arena, which live as long as the socket: octets are copied into the arena.
+ * All this needs is looked for when a socket opens; where something is missing, Bun's socket does it (docs/decisions/0009-mmsg.md).
+ */
+import { assert } from "../core/assert.ts";
+import { ipGroups } from "../core/endpoint.ts";
+import {
+  BATCH_DATAGRAMS,
+  type BunDatagrams,
+  BunSocket,
+  type DatagramSocket,
+  FIELDS,
+  type Packets,
+} from "./datagram.ts";
+
+/** Room for the octets of one call; what does not fit waits for the next. */
+const ARENA_BYTES = 256 * 1024;
+
+/** Receivers whose socket addresses are kept; a power of two. */
+const RECEIVERS = 1_024;
+
+/** UDP_MAX_SEGMENTS of Linux before 6.9, and what fits an IPv4 datagram of which the kernel makes them. */
+const MAX_CUTS = 64;
+const MAX_CUT_BYTES = 65_507;
+
+/** A receiver whose path refuses pieces is tried again after twice as many batches each time, up to so many. */
+const MAX_PAUSE = 65_536;
+
+// The structures of <sys/socket.h> on 64-bit Linux, in octets: struct mmsghdr, iovec, sockaddr_in6 (rounded up), and a control
+// message with one 16-bit number.
+const HEADER = 64;
+const IOVEC = 16;
+const ADDRESS = 32;
+const CONTROL = 24;
+const CONTROL_LENGTH = 18;
+
+const AF_INET = 2;
+const AF_INET6 = 10;
+const SOL_UDP = 17;
+const UDP_SEGMENT = 103;
+/** MSG_DONTWAIT and MSG_NOSIGNAL. */
+const FLAGS = 0x4040;
+
+/** What is used of the C library, so that a test can stand in for a kernel. */
+export interface Library {
+  sendmmsg(fd: number, messages: number, count: number, flags: number): number;
+  getsockopt(fd: number, level: number, option: number, value: number, length: number): number;
+  /** Where the octets are for the kernel. */
+  address(octets: ArrayBuffer): number;
+}
+
+/** What `loadMmsg` found. */
+export interface Mmsg {
+  /**
+   * @param isIpv6  the socket is one of IPv6, and sends to IPv4 by mapped addresses
+   * @returns       `undefined` where a sandbox forbids the call
+   */
+  openMmsg(socket: Bun.udp.Socket<"buffer">, isIpv6: boolean): DatagramSocket | undefined;
+}
+
+let loaded: Promise<Mmsg | undefined> | undefined;
+
+/** @returns `undefined` where this machine does not have what it takes */
+export function loadMmsg(): Promise<Mmsg | undefined> {
+  loaded ??= load();
+  return loaded;
+}
+
+async function load(): Promise<Mmsg | undefined> {
+  const is64 = process.arch === "x64" || process.arch === "arm64";
+  if (process.platform !== "linux" || !is64) return undefined;
+  try {
+    const { dlopen, ptr } = await import("bun:ffi");
+    // The name of glibc's. musl would do as well, but goes by another name on each machine.
+    const { symbols } = dlopen("libc.so.6", {
+      sendmmsg: { args: ["i32", "ptr", "u32", "i32"], returns: "i32" },
+      getsockopt: { args: ["i32", "i32", "i32", "ptr", "ptr"], returns: "i32" },
+    });
+    const { sendmmsg, getsockopt } = symbols as unknown as Pick<Library, "sendmmsg" | "getsockopt">;
+    const library: Library = { sendmmsg, getsockopt, address: (octets) => Number(ptr(octets)) };
+    return { openMmsg: (socket, isIpv6) => open(socket, library, isIpv6) };
+  } catch {
+    // No such library, or the system allows no code that is made at run time.
+    return undefined;
+  }
+}
+
+function open(socket: Bun.udp.Socket<"buffer">, library: Library, isIpv6: boolean): DatagramSocket | undefined {
+  const { fd } = socket as { fd?: unknown };
+  if (typeof fd !== "number" || fd < 0) return undefined;
+  const mmsg = new MmsgSocket(socket, library, fd, isIpv6);
+  return mmsg.works() ? mmsg : undefined;
+}
+
+/** Where datagrams go, and what of the batch that is being put together goes there. */
+interface Receiver {
+  readonly ip: string;
+  readonly port: number;
+  /** Its socket address, as words of the table. */
+  readonly address: Uint32Array;
+  /** The batch that the rest is about. */
+  batch: number;
+  first: number;
+  last: number;
+  /** Batches until pieces are tried again, and how many it was the last time. */
+  pause: number;
+  refused: number;
+}
+
+/** A UDP socket of Bun's that sends many datagrams in one call. Made by `Mmsg.openMmsg`. */
+export class MmsgSocket extends BunSocket {
+  readonly #library: Library;
+  readonly #fd: number;
+  readonly #isIpv6: boolean;
+  readonly #table = new Uint32Array((BATCH_DATAGRAMS * (HEADER + IOVEC + ADDRESS + CONTROL)) / 4);
+  readonly #arena = new Uint8Array(ARENA_BYTES);
+  readonly #tableAt: number;
+  readonly #arenaAt: number;
+  readonly #cuts: boolean;
+  readonly #receivers = new Array<Receiver | undefined>(RECEIVERS).fill(undefined);
+  /** Number of the batch that is being put together. */
+  #batch = 0;
+  #groups: Receiver[] = [];
+  /** The next datagram of the batch to the same receiver, or -1. */
+  readonly #next = new Int32Array(BATCH_DATAGRAMS);
+  /** Datagrams in the order in which they stand in the table, and for each message in it whose it is and how many it has. */
+  readonly #order = new Int32Array(BATCH_DATAGRAMS);
+  readonly #counts = new Int32Array(BATCH_DATAGRAMS);
+  readonly #owners = new Array<Receiver | undefined>(BATCH_DATAGRAMS).fill(undefined);
+  #messages = 0;
+  #placed = 0;
+  #used = 0;
+
+  constructor(socket: BunDatagrams, library: Library, fd: number, isIpv6: boolean) {
+    super(socket);
+    this.#library = library;
+    this.#fd = fd;
+    this.#isIpv6 = isIpv6;
+    this.#tableAt = library.address(this.#table.buffer);
+    this.#arenaAt = library.address(this.#arena.buffer);
+    for (let i = 0; i < BATCH_DATAGRAMS; i++) this.#prepare(i);
+    this.#cuts = this.#knowsCuts();
+  }
+
+  /** Fills in what is the same for whatever the i-th message will be. */
+  #prepare(i: number): void {
+    const header = (i * HEADER) / 4;
+    this.#pointer(header, this.#tableAt + addressOf(i));
+    this.#table[header + 2] = this.#isIpv6 ? 28 : 16;
+    this.#pointer(header + 4, this.#tableAt + iovecOf(i));
+    this.#table[header + 6] = 1;
+    this.#pointer(header + 8, this.#tableAt + controlOf(i));
+    const control = controlOf(i) / 4;
+    this.#table[control] = CONTROL_LENGTH;
+    this.#table[control + 2] = SOL_UDP;
+    this.#table[control + 3] = UDP_SEGMENT;
+  }
+
+  /** A kernel that does not know the option would send the whole piece as one datagram. */
+  #knowsCuts(): boolean {
+    const value = new Uint32Array([0, 4]);
+    const at = this.#library.address(value.buffer);
+    return this.#library.getsockopt(this.#fd, SOL_UDP, UDP_SEGMENT, at, at + 4) === 0;
+  }
+
+  /** False where a sandbox forbids the call. */
+  works(): boolean {
+    return this.#library.sendmmsg(this.#fd, this.#tableAt, 0, FLAGS) === 0;
+  }
+
+  override sendMany(packets: Packets, from: number): number {
+    this.#group(packets, from);
+    this.#fill(packets, from);
+    if (this.#messages === 0) return 0;
+    const sent = this.#library.sendmmsg(this.#fd, this.#tableAt, this.#messages, FLAGS);
+    let taken = 0;
+    for (let i = 0; i < sent; i++) taken += this.#counts[i] as number;
+    if (sent === this.#messages) this.#allow();
+    else this.#refuse(Math.max(0, sent));
+    this.#reorder(packets, from, taken);
+    return taken;
+  }
+
+  // --- putting a batch together --------------------------------------------------------------------------------------
+
+  #group(packets: Packets, from: number): void {
+    const batch = ++this.#batch;
+    this.#groups.length = 0;
+    const end = Math.min(BATCH_DATAGRAMS, (packets.length - from) / FIELDS);
+    for (let i = 0, at = from; i < end; i++, at += FIELDS) {
+      const receiver = this.#receiver(packets[at + 2] as string, packets[at + 1] as number);
+      // Bun's way knows what to do with an address that we do not understand, or says why not.
+      if (receiver === undefined) return;
+      this.#next[i] = -1;
+      if (receiver.batch === batch) {
+        this.#next[receiver.last] = i;
+      } else {
+        receiver.batch = batch;
+        receiver.first = i;
+        this.#groups.push(receiver);
+      }
+      receiver.last = i;
+    }
+  }
+
+  #receiver(ip: string, port: number): Receiver | undefined {
+    const slot = (port ^ (ip.charCodeAt(ip.length - 1) << 4)) & (RECEIVERS - 1);
+    const known = this.#receivers[slot];
+    if (known !== undefined && known.port === port && known.ip === ip) return known;
+    const address = socketAddress(ip, port, this.#isIpv6);
+    if (address === undefined) return undefined;
+    const receiver: Receiver = { ip, port, address, batch: 0, first: 0, last: 0, pause: 0, refused: 0 };
+    this.#receivers[slot] = receiver;
+    return receiver;
+  }
+
+  #fill(packets: Packets, from: number): void {
+    this.#messages = 0;
+    this.#placed = 0;
+    this.#used = 0;
+    for (const receiver of this.#groups) {
+      const mayCut = this.#cuts && receiver.pause === 0;
+      if (receiver.pause > 0) receiver.pause--;
+      for (let i = receiver.first; i !== -1; ) {
+        const next = this.#message(receiver, packets, from, i, mayCut);
+        if (next === i) return;
+        i = next;
+      }
+    }
+  }
+
+  /**
+   * Makes one message of the datagrams from the i-th on: of all that have its size and one shorter one, or of it alone.
+   *
+   * @returns the first that is not in it any more, or -1; `i` if the arena is full
+   */
+  #message(receiver: Receiver, packets: Packets, from: number, i: number, mayCut: boolean): number {
+    const start = this.#used;
+    const size = (packets[from + i * FIELDS] as Uint8Array).length;
+    const most = mayCut && size > 0 ? MAX_CUTS : 1;
+    let count = 0;
+    let last = size;
+    let at = i;
+    while (at !== -1 && count < most && last === size) {
+      const bytes = packets[from + at * FIELDS] as Uint8Array;
+      last = bytes.length;
+      if (count > 0 && (last > size || last === 0 || this.#used - start + last > MAX_CUT_BYTES)) break;
+      if (this.#used + last > ARENA_BYTES) break;
+      this.#arena.set(bytes, this.#used);
+      this.#used += last;
+      this.#order[this.#placed++] = at;
+      count++;
+      at = this.#next[at] as number;
+    }
+    if (count > 0) this.#write(receiver, start, this.#used - start, count > 1 ? size : 0, count);
+    return at;
+  }
+
+  #write(receiver: Receiver, start: number, length: number, cut: number, count: number): void {
+    const i = this.#messages++;
+    this.#owners[i] = receiver;
+    this.#counts[i] = count;
+    this.#table.set(receiver.address, addressOf(i) / 4);
+    const iovec = iovecOf(i) / 4;
+    this.#pointer(iovec, this.#arenaAt + start);
+    this.#table[iovec + 2] = length;
+    this.#table[(i * HEADER) / 4 + 10] = cut > 0 ? CONTROL : 0;
+    this.#table[controlOf(i) / 4 + 4] = cut;
+  }
+
+  #pointer(word: number, address: number): void {
+    this.#table[word] = address >>> 0;
+    this.#table[word + 1] = Math.floor(address / 2 ** 32);
+  }
+
+  // --- after the call --------------------------------------------------------------------------------------------------
+
+  #allow(): void {
+    for (let i = 0; i < this.#messages; i++)
+      if ((this.#counts[i] as number) > 1) (this.#owners[i] as Receiver).refused = 0;
+  }
+
+  /**
+   * Why the kernel stopped at this message is not known: a full buffer, an error of its own or the ICMP error of another one
+   * (udp.ts finds out), or a path where nothing is cut. Doing without for a batch tells the last from the others.
+   */
+  #refuse(message: number): void {
+    if ((this.#counts[message] as number) === 1) return;
+    const receiver = this.#owners[message] as Receiver;
+    receiver.refused = Math.min(MAX_PAUSE, 2 * receiver.refused + 1);
+    receiver.pause = receiver.refused;
+  }
+
+  /** Puts what was taken first, and behind it the rest as it was. */
+  #reorder(packets: Packets, from: number, taken: number): void {
+    const count = Math.min(BATCH_DATAGRAMS, (packets.length - from) / FIELDS);
+    if (taken === 0 || taken === count) return;
+    const before = packets.slice(from, from + count * FIELDS);
+    const isTaken = new Uint8Array(count);
+    for (let i = 0; i < taken; i++) isTaken[this.#order[i] as number] = 1;
+    let front = from;
+    let back = from + taken * FIELDS;
+    for (let i = 0; i < count; i++) {
+      const to = isTaken[i] === 1 ? front : back;
+      for (let field = 0; field < FIELDS; field++) packets[to + field] = before[i * FIELDS + field] as Packets[number];
+      if (isTaken[i] === 1) front += FIELDS;
+      else back += FIELDS;
+    }
+    assert(front === from + taken * FIELDS, "what was taken stands in front");
+  }
+}
+
+function iovecOf(i: number): number {
+  return BATCH_DATAGRAMS * HEADER + i * IOVEC;
+}
+
+function addressOf(i: number): number {
+  return BATCH_DATAGRAMS * (HEADER + IOVEC) + i * ADDRESS;
+}
+
+function controlOf(i: number): number {
+  return BATCH_DATAGRAMS * (HEADER + IOVEC + ADDRESS) + i * CONTROL;
+}
+
+/** @returns struct sockaddr_in or sockaddr_in6 in words; `undefined` for an address with a scope */
+function socketAddress(ip: string, port: number, isIpv6: boolean): Uint32Array | undefined {
+  const groups = ipGroups(ip);
+  if (groups === undefined) return undefined;
+  const isIpv4 = !ip.includes(":");
+  const octets = new Uint8Array(ADDRESS);
+  const view = new DataView(octets.buffer);
+  view.setUint16(2, port);
+  if (isIpv6 || !isIpv4) {
+    // On a socket of IPv4 the kernel refuses the family, and the one datagram is reported.
+    view.setUint16(0, AF_INET6, true);
+    for (const [i, group] of groups.entries()) view.setUint16(8 + 2 * i, group);
+  } else {
+    view.setUint16(0, AF_INET, true);
+    view.setUint16(4, groups[6] as number);
+    view.setUint16(6, groups[7] as number);
+  }
+  return new Uint32Array(octets.buffer);
+}
