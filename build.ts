@@ -4,6 +4,7 @@
  */
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import type { BunPlugin } from "bun";
 
 const ROOT = import.meta.dir;
 
@@ -19,29 +20,60 @@ function commit(): string {
   return git.success ? git.stdout.toString().trim() : "";
 }
 
-const outfile = option("outfile") ?? join(ROOT, "dist", "dmq");
-const target = option("target");
-const { version } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8")) as { version: string };
-mkdirSync(dirname(outfile), { recursive: true });
-
-const result = await Bun.build({
-  entrypoints: [join(ROOT, "bin", "dmq.ts")],
-  compile: {
-    outfile,
-    // The executable reads nothing of the folder that it is started in but what its options name.
-    autoloadDotenv: false,
-    autoloadBunfig: false,
-    ...(target !== undefined && { target: target as Bun.Build.CompileTarget }),
+/**
+ * citty hands every word to `parseArgs` of `node:util`, and nothing of ours looks at what it read (src/cli/citty.ts). Loading that
+ * module is a quarter of what `dmq send` takes on top of an empty program, so citty gets what it makes do with itself when
+ * `parseArgs` throws.
+ */
+const WITHOUT_PARSER: BunPlugin = {
+  name: "citty without node:util",
+  setup(build) {
+    build.onLoad({ filter: /\/citty\/dist\/index\.mjs$/ }, ({ path }) => {
+      const source = readFileSync(path, "utf8");
+      const contents = source.replace(
+        /^import \{ parseArgs as (\S+) \} from "node:util";$/m,
+        (_, name) => `const ${name} = ({ args }) => ({ values: {}, positionals: args });`,
+      );
+      if (contents === source) throw new Error(`${path} does not import parseArgs from node:util any more: look at it`);
+      return { contents, loader: "js" };
+    });
   },
-  minify: true,
-  // Parsed ahead of time: `dmq send` starts in a few milliseconds more than the runtime itself.
-  bytecode: true,
-  format: "cjs",
-  sourcemap: "none",
-  define: { DMQ_BUILD_VERSION: JSON.stringify(version), DMQ_BUILD_COMMIT: JSON.stringify(commit()) },
-  throw: false,
-});
+};
 
-for (const log of result.logs) console.error(String(log));
-if (!result.success) process.exitCode = 1;
-else console.log(`${outfile} ${version}`);
+/** How the executable is bundled; test/executable/lazy.test.ts looks at the pieces. */
+export const BUNDLE: Bun.BuildConfig = {
+  entrypoints: [join(ROOT, "bin", "dmq.ts")],
+  target: "bun",
+  minify: true,
+  // In pieces: a command reads what it needs and nothing of the daemon (docs/decisions/0010-start-up.md).
+  format: "esm",
+  splitting: true,
+  sourcemap: "none",
+  plugins: [WITHOUT_PARSER],
+  throw: false,
+};
+
+async function compile(): Promise<void> {
+  const outfile = option("outfile") ?? join(ROOT, "dist", "dmq");
+  const target = option("target");
+  const { version } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8")) as { version: string };
+  mkdirSync(dirname(outfile), { recursive: true });
+  const result = await Bun.build({
+    ...BUNDLE,
+    compile: {
+      outfile,
+      // The executable reads nothing of the folder that it is started in but what its options name.
+      autoloadDotenv: false,
+      autoloadBunfig: false,
+      ...(target !== undefined && { target: target as Bun.Build.CompileTarget }),
+    },
+    // Parsed ahead of time.
+    bytecode: true,
+    define: { DMQ_BUILD_VERSION: JSON.stringify(version), DMQ_BUILD_COMMIT: JSON.stringify(commit()) },
+  });
+  for (const log of result.logs) console.error(String(log));
+  if (!result.success) process.exitCode = 1;
+  else console.log(`${outfile} ${version}`);
+}
+
+if (import.meta.main) await compile();

@@ -4,7 +4,6 @@
  */
 import { DmqError, UsageError } from "../core/errors.ts";
 import { nearest } from "../core/nearest.ts";
-import { dispatch } from "./citty.ts";
 import { type CommandSpec, columns, helpText, parseWords, quoted } from "./command.ts";
 import { COMMANDS } from "./commands.ts";
 import type { CliContext, SignalName } from "./context.ts";
@@ -34,15 +33,21 @@ async function route(argv: readonly string[], context: CliContext): Promise<numb
     context.stdout(overview());
     return EXIT.ok;
   }
+  // Not through the tree of commands: scripts ask for it often, and finding a name takes longer than all the rest of it.
+  if (front.type === "version") return runSpec((await import("./version.ts")).version, [], context);
   if (front.name === undefined) {
     context.stderr(overview());
     return EXIT.usage;
   }
   if (!COMMANDS.has(front.name)) throw unknownCommand(front.name);
+  const { dispatch } = await import("./citty.ts");
   return dispatch(COMMANDS, front.name, front.words, (spec, words) => runSpec(spec, words, context));
 }
 
-type Front = { type: "help" } | { type: "command"; name: string | undefined; words: readonly string[] };
+type Front =
+  | { type: "help" }
+  | { type: "version" }
+  | { type: "command"; name: string | undefined; words: readonly string[] };
 
 /** What may stand before the command: `-s PATH`, which is handed on to it, `--help` and `--version`. */
 function readFront(argv: readonly string[]): Front {
@@ -50,7 +55,7 @@ function readFront(argv: readonly string[]): Front {
   for (let index = 0; index < argv.length; index++) {
     const word = argv[index] as string;
     if (word === "--help" || word === "-h") return { type: "help" };
-    if (word === "--version" || word === "-V") return { type: "command", name: "version", words: [] };
+    if (word === "--version" || word === "-V") return { type: "version" };
     if (word === "help") return helpOf(argv.slice(index + 1));
     if (word === "-s" || word === "--socket") {
       const path = argv[++index];

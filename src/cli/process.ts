@@ -1,6 +1,8 @@
-/** The real world behind a CliContext: the only file of the command line that touches the process. */
-import { createReadStream } from "node:fs";
-import { tmpdir } from "node:os";
+/**
+ * The real world behind a CliContext: the only file of the command line that touches the process. Start-up is measured
+ * (bench/cli.ts), and `process.stdin`, `process.stdout` and `process.stderr` cost three times what the runtime does, so
+ * nothing here reaches for them, and nothing loads a module of Node's before it is needed.
+ */
 import { concatBytes } from "../core/bytes.ts";
 import { UsageError } from "../core/errors.ts";
 import { type CliContext, INPUT_BYTES_MAX, type SignalName } from "./context.ts";
@@ -9,37 +11,71 @@ import { main } from "./main.ts";
 
 const SIGNALS: readonly SignalName[] = ["SIGINT", "SIGTERM"];
 
+/** File descriptors as every process gets them. */
+const STDIN = 0;
+const STDOUT = 1;
+const STDERR = 2;
+
 /**
  * Runs a command line and ends the process with its exit code, after the last octet of output is written. Streams that
  * are still open when the exit code is known (an aborted `listen`) do not hold the process.
  */
 export async function runProcess(argv: readonly string[]): Promise<void> {
-  const output = watchOutput();
-  const code = await main(argv, processContext(output.closed)).catch(crash);
+  const stdout = new Output(() => Bun.stdout.writer());
+  const stderr = new Output(() => Bun.stderr.writer());
+  const code = await main(argv, processContext(stdout, stderr)).catch((error) => crash(error, stderr));
   process.exitCode = code;
-  await Promise.all([flushed(process.stdout), flushed(process.stderr)]);
+  await Promise.all([stdout.flushed(), stderr.flushed()]);
   process.exit(code);
 }
 
 /** A broken invariant: the trace is for us, and the exit code must not look like an answer. */
-function crash(error: unknown): number {
-  process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+function crash(error: unknown, stderr: Output): number {
+  stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
   return EXIT.no;
 }
 
-/** `dmq list | head -1`: the reader goes away, which is its right; the exit code stays that of what was done. */
-function watchOutput(): { closed: AbortSignal } {
-  const closed = new AbortController();
-  process.stdout.on("error", () => closed.abort());
-  process.stderr.on("error", () => undefined);
-  return { closed: closed.signal };
-}
+/**
+ * Where output goes, opened with the first of it. What its reader does not take at once waits in memory and is written in order. A
+ * reader that goes away (`dmq list | head -1`) has the right to: the exit code stays that of what was done.
+ */
+class Output {
+  readonly #open: () => Bun.FileSink;
+  readonly #closed = new AbortController();
+  #sink: Bun.FileSink | undefined;
+  /** What the last write left to be done. */
+  #rest: Promise<unknown> | undefined;
 
-function flushed(stream: NodeJS.WriteStream): Promise<void> {
-  return new Promise((resolve) => {
-    stream.once("error", () => resolve());
-    stream.write("", () => resolve());
-  });
+  constructor(open: () => Bun.FileSink) {
+    this.#open = open;
+  }
+
+  /** Aborted once nothing can be written any more. */
+  get closed(): AbortSignal {
+    return this.#closed.signal;
+  }
+
+  write(data: string | Uint8Array): void {
+    if (this.closed.aborted || data.length === 0) return;
+    try {
+      this.#sink ??= this.#open();
+      this.#watch(this.#sink.write(data));
+      this.#watch(this.#sink.flush());
+    } catch {
+      this.#closed.abort();
+    }
+  }
+
+  /** Never fails. */
+  async flushed(): Promise<void> {
+    await this.#rest?.catch(() => undefined);
+  }
+
+  #watch(written: unknown): void {
+    if (!(written instanceof Promise)) return;
+    this.#rest = written;
+    written.catch(() => this.#closed.abort());
+  }
 }
 
 /** @throws UsageError beyond `INPUT_BYTES_MAX`: `-f /dev/zero` must not take the machine's memory */
@@ -54,27 +90,31 @@ async function gather(what: string, stream: AsyncIterable<Uint8Array>): Promise<
   return concatBytes(parts);
 }
 
-function processContext(outputClosed: AbortSignal): CliContext {
-  let drained = Promise.resolve();
+function processContext(stdout: Output, stderr: Output): CliContext {
   const stdinStream = (): AsyncIterable<Uint8Array> => Bun.stdin.stream();
+  const fileStream = (path: string): AsyncIterable<Uint8Array> =>
+    process.getBuiltinModule("node:fs").createReadStream(path);
   return {
-    stdout: (data) => {
-      if (outputClosed.aborted || process.stdout.write(data)) return;
-      drained = untilDrained(outputClosed);
-    },
-    stdoutDrained: () => drained,
-    stderr: (text) => void process.stderr.write(text),
+    stdout: (data) => stdout.write(data),
+    stdoutDrained: () => stdout.flushed(),
+    stderr: (text) => stderr.write(text),
     stdin: () => gather("standard input", stdinStream()),
     stdinStream,
-    readFile: (path) => gather(path, createReadStream(path)),
-    fileStream: (path) => createReadStream(path),
+    readFile: (path) => gather(path, fileStream(path)),
+    fileStream,
     env: process.env,
     isTty: {
-      stdin: process.stdin.isTTY === true,
-      stdout: process.stdout.isTTY === true,
-      stderr: process.stderr.isTTY === true,
+      get stdin() {
+        return isTty(STDIN);
+      },
+      get stdout() {
+        return isTty(STDOUT);
+      },
+      get stderr() {
+        return isTty(STDERR);
+      },
     },
-    outputClosed,
+    outputClosed: stdout.closed,
     onSignal: watchSignals,
     onHangup: (listener) => {
       process.on("SIGHUP", listener);
@@ -82,16 +122,24 @@ function processContext(outputClosed: AbortSignal): CliContext {
     },
     exitNow: (code) => process.exit(code),
     uid: process.getuid?.(),
-    temporaryDirectory: tmpdir(),
+    get temporaryDirectory() {
+      return process.getBuiltinModule("node:os").tmpdir();
+    },
   };
 }
 
-/** Bun's `writableLength` is 0 whatever waits, and says nothing; what `write` returns does. */
-function untilDrained(closed: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    process.stdout.once("drain", resolve);
-    closed.addEventListener("abort", () => resolve(), { once: true });
-  });
+/** Linux's number for `/dev/null` and its neighbours, which are character devices as terminals are. */
+const MEMORY_DEVICES = 1;
+
+/** What a script gives is a pipe, a file or `/dev/null` most of the time: for those the module that knows need not be loaded. */
+function isTty(descriptor: number): boolean {
+  try {
+    const stats = process.getBuiltinModule("node:fs").fstatSync(descriptor);
+    if (!stats.isCharacterDevice() || ((stats.rdev >> 8) & 0xfff) === MEMORY_DEVICES) return false;
+  } catch {
+    return false;
+  }
+  return process.getBuiltinModule("node:tty").isatty(descriptor);
 }
 
 function watchSignals(listener: (signal: SignalName) => void): () => void {

@@ -5,8 +5,8 @@
 import { lstatSync } from "node:fs";
 import { dirname } from "node:path";
 import { type ErrorCode, RpcError } from "../core/errors.ts";
-import { REQUEST_BYTES_MAX } from "./jsonrpc.ts";
-import { type Probe, probeSocket } from "./socket-file.ts";
+import type { Probe } from "./socket-file.ts";
+import { REQUEST_BYTES_MAX } from "./surface.ts";
 
 export interface CallOptions {
   /** Ends the call: it rejects with the signal's reason. The daemon may do what was asked all the same. */
@@ -171,6 +171,8 @@ export class RpcClient {
   /** Bun has one code for a socket that nobody listens to and for a daemon that died: asking once more tells them apart. */
   async #failure(method: string, cause: unknown): Promise<unknown> {
     if (cause instanceof RpcError) return cause;
+    // Only for the words of a failure: a call that succeeds needs nothing of it.
+    const { probeSocket } = await import("./socket-file.ts");
     const text = unreachableText(this.socketPath, await probeSocket(this.socketPath));
     return this.#error("rpc-unreachable", method, text, { cause });
   }

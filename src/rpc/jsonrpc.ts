@@ -6,9 +6,6 @@ import { DmqError, type ErrorCode } from "../core/errors.ts";
 import { METHODS, methodNotFound } from "./methods.ts";
 import { type ControlSurface, type FaultData, RpcFault } from "./surface.ts";
 
-/** A request larger than this is refused before it is read: 413. */
-export const REQUEST_BYTES_MAX = 32 * 1024 * 1024;
-
 /** Calls in one batch; each of them costs an answer, also where it is nonsense. */
 export const BATCH_CALLS_MAX = 1_000;
 

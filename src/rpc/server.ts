@@ -4,9 +4,9 @@
  *
  * A stream that its reader does not keep up with is ended rather than buffered without end; the node never waits for it.
  */
-import { answer, failureOf, REQUEST_BYTES_MAX } from "./jsonrpc.ts";
+import { answer, failureOf } from "./jsonrpc.ts";
 import { claimSocket, type SocketClaim } from "./socket-file.ts";
-import { type ControlSurface, LOG_LEVELS } from "./surface.ts";
+import { type ControlSurface, LOG_LEVELS, REQUEST_BYTES_MAX } from "./surface.ts";
 
 /** Octets that wait for the reader of one stream, on top of what the kernel takes. */
 export const STREAM_BUFFER_BYTES_MAX = 4 * 1024 * 1024;

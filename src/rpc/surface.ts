@@ -4,6 +4,9 @@
  */
 import type { NodeEvent, Outcome, PeerInfo, WarningCode } from "../node/io.ts";
 
+/** A request larger than this is refused before it is read: 413. */
+export const REQUEST_BYTES_MAX = 32 * 1024 * 1024;
+
 export type Status = PeerInfo["status"];
 
 /** What a reload did; both lists hold names of options, and the first one `tls certificates` where files were read again. */

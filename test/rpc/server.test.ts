@@ -18,8 +18,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ConfigError, RpcError, TransportError } from "../../src/core/errors.ts";
 import { RpcClient } from "../../src/rpc/client.ts";
-import { REQUEST_BYTES_MAX } from "../../src/rpc/jsonrpc.ts";
 import { type RpcServer, STREAMS_MAX, serveRpc } from "../../src/rpc/server.ts";
+import { REQUEST_BYTES_MAX } from "../../src/rpc/surface.ts";
 import { delivered, FakeSurface, messageOf, PEER_URI } from "./fake-surface.ts";
 
 const SOURCE = join(import.meta.dir, "../../src");

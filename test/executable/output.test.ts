@@ -1,0 +1,69 @@
+/**
+ * Output of the executable against readers that are slow, or leave: the fake daemon's answer is larger than any pipe. Exit codes
+ * tell what was done, not who read of it.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { EXECUTABLE } from "../helpers/daemon.ts";
+
+/** Some pipes of Linux hold 1 MiB. */
+const LARGE = "x".repeat(4 * 1024 * 1024);
+const OUTPUT_BYTES = LARGE.length + '""\n'.length;
+
+describe("output", () => {
+  const folder = mkdtempSync(join(tmpdir(), "do-"));
+  const socket = join(folder, "d.sock");
+  let server: Bun.Server<undefined>;
+  beforeAll(() => {
+    const answer = (): Response => Response.json({ jsonrpc: "2.0", id: 1, result: LARGE });
+    server = Bun.serve({ unix: socket, fetch: answer });
+  });
+  afterAll(async () => {
+    await server.stop(true);
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  /** What a shell makes of a line in which `$DMQ` prints the large answer. */
+  async function shell(line: string): Promise<{ stdout: string; stderr: string; code: number }> {
+    const child = Bun.spawn(["bash", "-c", line], {
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+      env: { PATH: process.env.PATH ?? "", DMQ: `${EXECUTABLE} rpc --socket ${socket} large`, FOLDER: folder },
+    });
+    const [stdout, stderr, code] = await Promise.all([
+      new Response(child.stdout).text(),
+      new Response(child.stderr).text(),
+      child.exited,
+    ]);
+    return { stdout: stdout.trim(), stderr, code };
+  }
+
+  test("all of it gets to a reader that takes its time", async () => {
+    const done = await shell("$DMQ | (sleep 0.3; wc -c); echo $" + "{PIPESTATUS[0]}");
+    expect(done).toEqual({ stdout: `${OUTPUT_BYTES}\n0`, stderr: "", code: 0 });
+  });
+
+  test("all of it gets into a file, behind what is there", async () => {
+    expect((await shell("echo before >$FOLDER/out; $DMQ >>$FOLDER/out")).code).toBe(0);
+    const written = readFileSync(join(folder, "out"), "latin1");
+    expect(written.length).toBe("before\n".length + OUTPUT_BYTES);
+    expect(written.slice(0, 10)).toBe('before\n"xx');
+  });
+
+  test("a reader that leaves changes nothing but what it reads", async () => {
+    const done = await shell("$DMQ | head -c 3; echo; echo $" + "{PIPESTATUS[0]}");
+    expect(done).toEqual({ stdout: '"xx\n0', stderr: "", code: 0 });
+  });
+
+  test("no stdout at all is no failure either", async () => {
+    expect(await shell("$DMQ >&-")).toEqual({ stdout: "", stderr: "", code: 0 });
+  });
+
+  test("on stderr an error comes whole, and the exit code behind it", async () => {
+    const done = await shell("$DMQ --nonsense 2>&1 >/dev/null | (sleep 0.2; cat); echo $" + "{PIPESTATUS[0]}");
+    expect(done.stdout).toMatch(/^dmq: unknown option --nonsense[^\n]*\n2$/);
+  });
+});
