@@ -34,7 +34,7 @@ const MAY_IMPORT = new Map<string, string[]>([
   ["rpc", ["core", "type:node"]],
   ["exec", ["core"]],
   ["daemon", [...PURE, "channel", "transport", "rpc", "exec", "config"]],
-  ["guest", [...PURE, "channel", "transport", "rpc"]],
+  ["guest", [...PURE, "transport", "rpc"]],
   ["cli", ["core", "rpc", "config", "exec"]],
 ]);
 

@@ -1,9 +1,11 @@
+import { UsageError } from "../core/errors.ts";
 import type { NodeRow } from "../rpc/surface.ts";
-import { type CommandSpec, FORM_OPTIONS } from "./command.ts";
+import { type Arguments, type CommandSpec, FORM_OPTIONS } from "./command.ts";
 import { VIA_OPTIONS, withCaller } from "./connect.ts";
+import type { CliContext } from "./context.ts";
 import { EXIT } from "./exit.ts";
 import { type Cell, formOf, writeResult } from "./output.ts";
-import { ANSWER_MS_MAX } from "./socket.ts";
+import { ANSWER_MS_MAX, connectDaemon } from "./socket.ts";
 
 const HEADER = ["URI", "STATUS", "LOCAL", "IP", "RTT_MS", "FAILS", "LAST_SEEN", "SOURCE", "USER_AGENT"];
 
@@ -15,9 +17,10 @@ export const list: CommandSpec = {
     ["dmq list --json | jq -r '.[] | select(.status == \"active\") | .uri'", "every field of dmq.list_nodes and more"],
   ],
   positionals: [],
-  options: [...VIA_OPTIONS, ...FORM_OPTIONS],
+  options: [{ flag: "watch", help: "again whenever it changes, until interrupted" }, ...VIA_OPTIONS, ...FORM_OPTIONS],
   notes: [`columns: ${HEADER.join(" ")}; - is nothing.`],
   async run(context, args) {
+    if (args.has("watch")) return watchList(context, args);
     const rows = await withCaller(context, args, (caller) =>
       caller.call<NodeRow[]>("dmq.list_nodes", undefined, { timeoutMs: ANSWER_MS_MAX }),
     );
@@ -25,6 +28,14 @@ export const list: CommandSpec = {
     return EXIT.ok;
   },
 };
+
+async function watchList(context: CliContext, args: Arguments): Promise<number> {
+  if (args.has("via")) throw new UsageError("--watch and --via exclude each other: a visitor is told of nothing");
+  const { watch } = await import("./watch.ts");
+  const form = formOf(context, args);
+  const write = (rows: NodeRow[]): void => writeResult(context, form, rows, rows.map(cells), HEADER);
+  return watch(context, connectDaemon(context, args), form, write);
+}
 
 function cells(row: NodeRow): Cell[] {
   const rtt = row.rtt_ms === null ? null : Math.round(row.rtt_ms);

@@ -1,76 +1,54 @@
-import { UsageError } from "../core/errors.ts";
-import { parseDuration } from "../core/time.ts";
 import type { MessageEvent } from "../rpc/surface.ts";
 import { type Arguments, type CommandSpec, FORM_OPTIONS } from "./command.ts";
 import type { CliContext } from "./context.ts";
 import { EXIT } from "./exit.ts";
 import { type Cell, formOf, printableBytes, writeJson } from "./output.ts";
 import { connectDaemon } from "./socket.ts";
+import { LIMIT_EXITS, LIMIT_OPTIONS, octetsOf, readLimits, readStream } from "./stream.ts";
 
-const COUNT_MAX = 999_999_999;
-
-/** The longest delay of a timer: 2³¹−1 ms, about 24 days. */
-const WAIT_MS_MAX = 2 ** 31 - 1;
+/** What makes a listener an answering one. */
+const ANSWERS = ["exec", "reply", "reply-file"] as const;
 
 export const listen: CommandSpec = {
   name: "listen",
-  summary: "print the messages of channels as they come; while it runs, the daemon answers them 200",
+  summary: "print the messages of channels as they come, or answer them; without an answer of ours the daemon says 200",
   examples: [
     ["dmq listen channel1", "until interrupted"],
     ["dmq listen -n 1 -W 10s channel1", "one message, within ten seconds"],
     ["dmq listen --json channel1 channel2 | jq -r .body", "a JSON object a line"],
+    ["dmq listen --exec ./page.sh alerts", "a command answers: its exit code is the status, its stdout the body"],
+    ['dmq listen --reply "$(uptime)" uptime', "the same answer for all, to those who ask for a body"],
   ],
   positionals: [{ name: "CHANNEL", required: true, repeatable: true, help: "name of a channel" }],
   options: [
-    { flag: "count", short: "n", value: "COUNT", help: "end after that many messages" },
-    { flag: "wait", short: "W", value: "DURATION", help: "end after that long: 500ms, 10s, 1m" },
+    ...LIMIT_OPTIONS,
+    { flag: "exec", value: "CMD", help: "answer by a command: exit 0 is 200, 75 is 503, anything else 500" },
+    { flag: "reply", value: "BODY", help: "answer 200 with this body; - is standard input" },
+    { flag: "reply-file", value: "FILE", help: "answer 200 with what stands in a file" },
+    { flag: "status", value: "CODE", help: "with --reply: this status instead of 200" },
+    { flag: "content-type", short: "T", value: "TYPE", help: "media type of the answer's body (text/plain)" },
     ...FORM_OPTIONS,
   ],
   notes: [
     "line: TIME CHANNEL FROM CONTENT_TYPE BODY; control characters and what is not UTF-8 are escaped as \\n or \\xHH.",
-    "exit: 0 COUNT came, or DURATION is over without a COUNT; 6 DURATION is over before COUNT came; 130 interrupted.",
+    "With --exec the messages are printed only with --plain or --json. CMD runs once for each message, one after the other:",
+    "body on standard input, facts in DMQ_* variables, its stderr on ours. A body goes out only to who asks for one (Accept).",
   ],
+  exits: [...LIMIT_EXITS, [EXIT.no, "the channel is answered already"], [EXIT.command, "a command of --exec failed"]],
+  seeAlso: ["dmq req", "dmq serve --on", "dmq wait channel=NAME"],
   async run(context, args) {
-    const count = readCount(args.value("count"));
-    const wait = readWait(args.value("wait"));
-    const path = `/listen?${args.positionals.map((name) => `channel=${encodeURIComponent(name)}`).join("&")}`;
+    const limits = readLimits(args);
     const write = writerFor(context, args);
-    const over = new AbortController();
-    const timer = wait === undefined ? undefined : setTimeout(() => over.abort(), wait);
-    let left = count;
-    try {
-      const signal = AbortSignal.any([over.signal, context.outputClosed]);
-      for await (const message of connectDaemon(context, args).stream(path, signal)) {
-        write(message as MessageEvent);
-        if (--left === 0) return EXIT.ok;
-      }
-    } finally {
-      clearTimeout(timer);
-    }
-    return endOf(context, over.signal.aborted, count !== Number.POSITIVE_INFINITY);
+    const client = connectDaemon(context, args);
+    const path = `/listen?${args.positionals.map((name) => `channel=${encodeURIComponent(name)}`).join("&")}`;
+    const isAnswering = [...ANSWERS, "status", "content-type"].some((flag) => args.has(flag));
+    if (!isAnswering) return readStream(context, client, path, limits, (line) => write(line as MessageEvent));
+    const { answer, readReplies } = await import("./answer.ts");
+    const reply = await readReplies(context, args, client);
+    const isPrinted = !args.has("exec") || args.has("plain") || args.has("json");
+    return answer({ context, client, path, limits, reply, write: isPrinted ? write : () => undefined });
   },
 };
-
-/** Why a stream ended that was not read to its COUNT: the reader left, the time is over, or the daemon closed it. */
-function endOf(context: CliContext, isOver: boolean, counted: boolean): number {
-  if (context.outputClosed.aborted) return EXIT.ok;
-  if (isOver) return counted ? EXIT.timeout : EXIT.ok;
-  context.stderr("dmq: the daemon ended\n");
-  return counted ? EXIT.unreachable : EXIT.ok;
-}
-
-function readCount(text: string | undefined): number {
-  if (text === undefined) return Number.POSITIVE_INFINITY;
-  if (/^[1-9]\d{0,8}$/.test(text)) return Number(text);
-  throw new UsageError(`--count ${JSON.stringify(text)}: expected an integer from 1 to ${COUNT_MAX}`);
-}
-
-function readWait(text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  const ms = parseDuration(text);
-  if (ms !== undefined && ms >= 1 && ms <= WAIT_MS_MAX) return ms;
-  throw new UsageError(`--wait ${JSON.stringify(text)}: expected a duration from 1ms to 24 days, such as 500ms or 10s`);
-}
 
 function writerFor(context: CliContext, args: Arguments): (message: MessageEvent) => void {
   const form = formOf(context, args);
@@ -80,8 +58,6 @@ function writerFor(context: CliContext, args: Arguments): (message: MessageEvent
 }
 
 function columnsOf(message: MessageEvent): Cell[] {
-  const body =
-    message.body === null ? Buffer.from(message.body_base64 ?? "", "base64") : new TextEncoder().encode(message.body);
   const words = [message.time, message.channel, message.node ?? message.from, message.content_type ?? "-"];
-  return [...words.map((word) => printableBytes(new TextEncoder().encode(word))), printableBytes(body)];
+  return [...words.map((word) => printableBytes(new TextEncoder().encode(word))), printableBytes(octetsOf(message))];
 }

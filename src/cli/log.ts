@@ -95,14 +95,26 @@ function jsonLine(entry: LogObject, options: LogOptions): string {
 }
 
 function textLine(entry: LogObject, options: LogOptions): string {
-  const time = new Date(options.now()).toISOString();
-  const level = entry.type.padEnd(5);
-  const painted = options.colour ? `\u001b[${COLOURS.get(entry.type) ?? "0"}m${level}\u001b[0m` : level;
-  return `${time} ${painted} ${messageOf(entry)}\n`;
+  const { text, fields } = parts(entry);
+  return logLine({ time: new Date(options.now()).toISOString(), level: entry.type, text, fields }, options.colour);
+}
+
+/** `TIME LEVEL TEXT name=value…`, also for `dmq logs`. */
+export function logLine(
+  { time, level, text, fields }: { time: string; level: string; text: string; fields: LogFields },
+  colour: boolean,
+): string {
+  const padded = level.padEnd(5);
+  const painted = colour ? `\u001b[${COLOURS.get(level) ?? "0"}m${padded}\u001b[0m` : padded;
+  return `${time} ${painted} ${messageText(text, fields)}\n`;
 }
 
 function messageOf(entry: LogObject): string {
   const { text, fields } = parts(entry);
+  return messageText(text, fields);
+}
+
+function messageText(text: string, fields: LogFields): string {
   const pairs = Object.entries(fields).map(([name, value]) => ` ${name}=${fieldText(value)}`);
   return `${printable(text)}${pairs.join("")}`;
 }

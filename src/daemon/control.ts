@@ -168,6 +168,7 @@ export class Control implements ControlSurface {
       })),
       peers,
       counters: { ...this.node.counters() },
+      ready: this.ready(),
       socket: this.options.socketPath,
       state_dir: this.options.stateDir ?? null,
     };

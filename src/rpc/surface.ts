@@ -196,6 +196,8 @@ export interface StatusReport {
   /** Peers by status; the local node is not counted. */
   peers: { active: number; not_active: number; disabled: number };
   counters: Record<string, number>;
+  /** As `/readyz`: it serves, and is not on its way out. */
+  ready: boolean;
   socket: string;
   state_dir?: string | null;
 }

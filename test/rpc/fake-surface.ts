@@ -61,6 +61,7 @@ export const STATUS_REPORT: StatusReport = {
   channels: [{ name: "channel1", consumers: 1, declared: true }],
   peers: { active: 1, not_active: 0, disabled: 0 },
   counters: { received: 3 },
+  ready: true,
   socket: "dmq.sock",
 };
 
