@@ -41,6 +41,7 @@ const MAY_IMPORT = new Map<string, string[]>([
 /** Files with a rule of their own. */
 const FILE_MAY_IMPORT = new Map<string, string[]>([
   ["src/cli/serve.ts", ["core", "rpc", "config", "exec", "daemon"]],
+  ["src/cli/config.ts", ["core", "rpc", "config", "daemon"]],
   ["src/cli/demo.ts", ["core", "rpc", "config", "exec", "daemon"]],
   ["src/cli/connect.ts", ["core", "rpc", "guest"]],
   ["src/index.ts", ["core", "channel", "daemon", "type:node"]],

@@ -23,7 +23,11 @@ export const COMMANDS: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
   ["join", { summary: "meet the bus at further nodes", load: async () => (await import("./join.ts")).join }],
   ["leave", { summary: "stop the daemon and tell the bus", load: async () => (await import("./leave.ts")).leave }],
   ["stop", { summary: "stop the daemon without a word", load: async () => (await import("./stop.ts")).stop }],
-  ["reload", { summary: "read the certificates again", load: async () => (await import("./reload.ts")).reload }],
+  [
+    "config",
+    { summary: "show, check or begin a configuration", load: async () => (await import("./config.ts")).config },
+  ],
+  ["reload", { summary: "read the configuration again", load: async () => (await import("./reload.ts")).reload }],
   ["status", { summary: "what the daemon knows and does", load: async () => (await import("./status.ts")).status }],
   ["events", { summary: "what happens to the node", load: async () => (await import("./events.ts")).events }],
   ["logs", { summary: "the daemon's latest log lines", load: async () => (await import("./logs.ts")).logs }],

@@ -1,7 +1,6 @@
-import { UsageError } from "../core/errors.ts";
-import { nearest } from "../core/nearest.ts";
 import { STATUSES } from "../rpc/surface.ts";
 import { ask } from "./ask.ts";
+import { choose } from "./choice.ts";
 import type { CommandSpec } from "./command.ts";
 import { checkUri } from "./message.ts";
 
@@ -14,18 +13,18 @@ export const set: CommandSpec = {
     { name: "STATUS", required: true, help: STATUSES.join(", ") },
   ],
   options: [],
-  notes: ["exit: 0 set, 1 it is this node itself, 3 there is no such node, 2 usage."],
+  exits: [
+    [0, "set"],
+    [1, "it is this node itself"],
+    [2, "usage"],
+    [3, "there is no such node"],
+    [4, "no daemon"],
+  ],
+  seeAlso: ["dmq list", "dmq add", "dmq remove"],
   run(context, args) {
     const [address, status] = args.positionals as [string, string];
     const uri = checkUri("URI", address);
-    checkStatus(status);
+    choose("status", status, STATUSES);
     return ask(context, args, "dmq.change_status", { uri, status }, `${uri} is ${status}`);
   },
 };
-
-function checkStatus(status: string): void {
-  if ((STATUSES as readonly string[]).includes(status)) return;
-  const near = nearest(status, STATUSES);
-  const hint = near === undefined ? `expected ${STATUSES.join(", ")}` : `did you mean ${near}?`;
-  throw new UsageError(`unknown status ${JSON.stringify(status)}; ${hint}`);
-}

@@ -37,6 +37,8 @@ export interface LoadedConfig {
   config: DmqConfig;
   /** Where each option's value is from, by option name: `--ping-interval`, `DMQ_PING_INTERVAL`, a path, `default`. */
   sources: Map<string, string>;
+  /** The file that was read; `undefined` where there is none. */
+  file: string | undefined;
   /** One sentence each, for the log. */
   warnings: string[];
 }
@@ -62,7 +64,7 @@ export function loadConfig(input: ConfigInput): LoadedConfig {
   const config = Object.fromEntries(settings) as unknown as DmqConfig;
   config.serverAddress ??= DEFAULT_SERVER_ADDRESS;
   checkTogether(config);
-  return { config, sources, warnings: warningsFor(config, sources) };
+  return { config, sources, file: file?.path, warnings: warningsFor(config, sources) };
 }
 
 interface ConfigFile {
@@ -197,7 +199,9 @@ function read(option: ConfigOption, found: Found): OptionValue | OptionValue[] |
 
 function invalid(option: ConfigOption, source: string, raw: unknown, expected: string): ConfigError {
   const name = source.startsWith("--") || source.startsWith("DMQ_") ? source : `${option.name} in ${source}`;
-  return new ConfigError("config-invalid-value", name, JSON.stringify(raw) ?? String(raw), expected);
+  const near = typeof raw === "string" ? nearest(raw, option.choices ?? []) : undefined;
+  const hint = near === undefined ? "" : `: did you mean ${near}?`;
+  return new ConfigError("config-invalid-value", name, JSON.stringify(raw) ?? String(raw), `${expected}${hint}`);
 }
 
 function checkTogether(config: DmqConfig): void {

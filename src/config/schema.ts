@@ -23,6 +23,8 @@ export interface ConfigOption {
   readonly placeholder: string;
   /** As the operator would write it; `undefined` where there is none. */
   readonly default: string | undefined;
+  /** As it could stand in the file, where there is no default to show. */
+  readonly example?: string;
   readonly repeatable: boolean;
   /** Inclusive; durations in milliseconds, integers as they are. */
   readonly bounds?: readonly [minimum: number, maximum: number];
@@ -124,6 +126,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     name: "server_address",
     property: "serverAddress",
     placeholder: "URI",
+    example: "sip:192.0.2.1:5060",
     expected:
       "sip:IP:port, sip:IP:port;transport=tcp or sips:IP:port with an IP address that other nodes reach; port 0 takes a free one; to listen at all addresses, name one of them here and add server_socket udp:0.0.0.0:port",
     accepts: isServerAddress,
@@ -133,6 +136,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     name: "server_socket",
     property: "serverSockets",
     placeholder: "PROTO:IP:PORT",
+    example: "udp:192.0.2.1:5060",
     repeatable: true,
     expected: "udp:IP:PORT, tcp:IP:PORT or tls:IP:PORT, IPv6 in brackets; port 0 takes a free one",
     accepts: isServerSocket,
@@ -143,6 +147,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     property: "notificationAddresses",
     reload: "additions",
     placeholder: "URI",
+    example: "sip:192.0.2.2:5060",
     repeatable: true,
     expected: "a SIP URI such as sip:192.0.2.2:5060, sip:node2.example;transport=tcp or sips:node2.example",
     accepts: isSipAddress,
@@ -273,6 +278,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     property: "channels",
     reload: "additions",
     placeholder: "NAME",
+    example: "channel1",
     repeatable: true,
     expected: "a channel name: letters, digits and -_.!~*'()&=+$,;?/",
     accepts: isChannelName,
@@ -283,6 +289,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     property: "handlers",
     reload: "value",
     placeholder: "NAME=CMD",
+    example: "channel1=/usr/local/bin/on-message",
     repeatable: true,
     expected: "CHANNEL=CMD, peer-up=CMD, peer-down=CMD or peer-disabled=CMD",
     accepts: isHandler,
@@ -292,6 +299,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     name: "replicate",
     property: "replicate",
     placeholder: "METHOD[,METHOD][=CODE]",
+    example: "REGISTER,PUBLISH=202",
     repeatable: true,
     expected: "SIP methods such as REGISTER,PUBLISH, perhaps with the code of the answer: REGISTER=202",
     accepts: isReplication,
@@ -301,6 +309,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     name: "dns_server",
     property: "dnsServers",
     placeholder: "IP[:PORT]",
+    example: "192.0.2.53",
     repeatable: true,
     expected: "an IP address, perhaps with a port: 192.0.2.53, 127.0.0.1:5353, [2001:db8::1]:53",
     accepts: isDnsServer,
@@ -311,6 +320,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     property: "tlsCert",
     reload: "value",
     placeholder: "FILE",
+    example: "/etc/dmq/node.pem",
     expected: "the path of a PEM file",
     accepts: isPath,
     help: "certificate of this node with its chain, as server and as client",
@@ -320,6 +330,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     property: "tlsKey",
     reload: "value",
     placeholder: "FILE",
+    example: "/etc/dmq/node.key",
     expected: "the path of a PEM file",
     accepts: isPath,
     help: "private key of tls_cert",
@@ -329,6 +340,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     property: "tlsCa",
     reload: "value",
     placeholder: "FILE",
+    example: "/etc/dmq/bus-ca.pem",
     expected: "the path of a PEM file",
     accepts: isPath,
     help: "certificates of the authorities that vouch for the other nodes (the public ones that Mozilla lists if unset)",
@@ -356,6 +368,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     name: "socket",
     property: "socket",
     placeholder: "PATH",
+    example: "/run/dmq/dmq.sock",
     expected: "the path of a unix socket, at most 107 bytes",
     accepts: isSocketPath,
     help: "control socket (DMQ_SOCKET, $RUNTIME_DIRECTORY/dmq.sock, $XDG_RUNTIME_DIR/dmq/dmq.sock, /run/dmq/dmq.sock)",
@@ -364,6 +377,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     name: "state_dir",
     property: "stateDir",
     placeholder: "DIR",
+    example: "/var/lib/dmq",
     expected: "the path of a directory",
     accepts: isPath,
     help: "where the snapshot of the known peers is kept",
@@ -378,6 +392,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     name: "ctl",
     property: "ctl",
     placeholder: "PATH",
+    example: "/run/dmq/dmq_ctl",
     expected: "the path of a unix socket, at most 107 bytes",
     accepts: isSocketPath,
     help: "socket that speaks Kamailio's binary RPC: kamcmd -s unixs:PATH dmq.list_nodes",
@@ -386,6 +401,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     name: "rpc_fifo",
     property: "rpcFifo",
     placeholder: "PATH",
+    example: "/run/dmq/dmq_fifo",
     expected: "the path of a FIFO",
     accepts: isPath,
     help: "FIFO that speaks Kamailio's JSON-RPC: RPCFIFOPATH=PATH kamctl rpc dmq.list_nodes",
@@ -394,6 +410,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     name: "rpc_fifo_reply_dir",
     property: "rpcFifoReplyDir",
     placeholder: "DIR",
+    example: "/run/dmq",
     expected: "the path of a directory",
     accepts: isPath,
     help: "where kamctl makes its reply FIFOs (/tmp if unset, whatever TMPDIR says: kamctl has it so)",

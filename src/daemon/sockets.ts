@@ -152,7 +152,7 @@ function hasFiles(tls: TlsOptions | undefined): boolean {
 }
 
 /** What reads certificates is loaded where there are any. */
-async function readMaterial(tls: TlsOptions | undefined): Promise<TlsMaterial> {
+export async function readMaterial(tls: TlsOptions | undefined): Promise<TlsMaterial> {
   if (tls === undefined) return PLAIN_MATERIAL;
   if (!hasFiles(tls) && tls.requireClientCert !== true) return { ...PLAIN_MATERIAL, verify: tls.verify ?? "peer" };
   const { readTls } = await import("../transport/certificates.ts");
