@@ -6,7 +6,7 @@
 import { accessSync, constants, existsSync, lstatSync } from "node:fs";
 import { dirname } from "node:path";
 import { RpcClient } from "../rpc/client.ts";
-import { checkSocketPath, controlSocketPath } from "../rpc/paths.ts";
+import { checkSocketPath, controlSocketPath, SYSTEM_SOCKET_PATH } from "../rpc/paths.ts";
 import type { Arguments } from "./command.ts";
 import type { CliContext } from "./context.ts";
 
@@ -17,13 +17,18 @@ export function connectDaemon(context: CliContext, args: Arguments): RpcClient {
   return new RpcClient(clientSocketPath(context, args.value("socket")));
 }
 
-/** @throws ConfigError for a path that no socket can have */
+/**
+ * An account with a login session has a place of its own, but the daemon is mostly the machine's: root asks that one then.
+ *
+ * @throws ConfigError for a path that no socket can have
+ */
 export function clientSocketPath(context: CliContext, named: string | undefined): string {
   if (named !== undefined) return checkSocketPath(named);
   const usual = controlSocketPath(context.env);
   if (isDeliberate(context) || existsSync(usual)) return usual;
   const own = ownSocketPath(context);
-  return own !== undefined && existsSync(own) ? own : usual;
+  const others = own === undefined ? [SYSTEM_SOCKET_PATH] : [own, SYSTEM_SOCKET_PATH];
+  return others.find((path) => existsSync(path)) ?? usual;
 }
 
 /** Where `serve --quick` listens if no option says so; `undefined` means by the usual rule. */

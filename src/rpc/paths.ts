@@ -11,6 +11,9 @@ export const SOCKET_PATH_BYTES_MAX = 107;
 
 const SOCKET_NAME = "dmq.sock";
 
+/** Where a service of the machine listens. */
+export const SYSTEM_SOCKET_PATH: string = `/run/dmq/${SOCKET_NAME}`;
+
 /**
  * @returns the control socket's path: `DMQ_SOCKET`, else below `RUNTIME_DIRECTORY`, else below `XDG_RUNTIME_DIR`, else
  *          `/run/dmq/dmq.sock`; empty variables count as unset
@@ -54,7 +57,7 @@ function defaultSocketPath(env: Environment): string {
   const unit = firstOf(env.RUNTIME_DIRECTORY);
   if (unit !== undefined) return below(unit, SOCKET_NAME);
   const runtime = absolute(env.XDG_RUNTIME_DIR);
-  return runtime === undefined ? `/run/dmq/${SOCKET_NAME}` : below(runtime, `dmq/${SOCKET_NAME}`);
+  return runtime === undefined ? SYSTEM_SOCKET_PATH : below(runtime, `dmq/${SOCKET_NAME}`);
 }
 
 /** systemd.exec(5): several directories of a unit are separated by colons. */

@@ -47,7 +47,7 @@ describe("commands without a daemon", () => {
         ?.match(/^ {2}[a-z]+/gm)
         ?.map((name) => name.trim()) ?? [];
     expect(commands.sort()).toEqual([
-      ...["add", "bcast", "demo", "join", "leave", "list", "listen", "reload", "remove"],
+      ...["add", "bcast", "config", "demo", "join", "leave", "list", "listen", "reload", "remove"],
       ...["replicate", "req", "rpc", "send", "serve", "set", "status", "stop", "version"],
     ]);
     for (const command of commands) {

@@ -1,6 +1,6 @@
 /** `dmq serve` as a service: what a supervisor is told, how it ends, what it takes in while it runs. */
 import { afterAll, expect, test } from "bun:test";
-import { statSync, writeFileSync } from "node:fs";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Daemon, Daemons, dmq, EXECUTABLE } from "../helpers/daemon.ts";
 import { describeWhere, missingPrograms } from "../helpers/needs.ts";
@@ -8,6 +8,7 @@ import { Supervisor } from "../helpers/supervisor.ts";
 import { until } from "../helpers/wait.ts";
 
 const TEST_MS = 30_000;
+const ROOT = join(import.meta.dir, "..", "..");
 const daemons = new Daemons();
 
 afterAll(() => daemons.endAll());
@@ -216,3 +217,33 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
     TEST_MS,
   );
 }
+
+/** The highest exposure that `systemd-analyze security` may find, of 10: below it is called OK, and so it stays. */
+const EXPOSURE_MAX = 2;
+
+describeWhere(missingPrograms("systemd-analyze"), "the unit file", () => {
+  /** It looks for the programs that the unit names, so they are ours, in a copy. */
+  function unitCopy(): string {
+    const path = join(daemons.dir, "dmq.service");
+    const unit = readFileSync(join(ROOT, "docs", "dmq.service"), "utf8");
+    writeFileSync(path, unit.replaceAll("/usr/local/bin/dmq", EXECUTABLE));
+    return path;
+  }
+
+  function analyze(...args: string[]): { code: number; output: string } {
+    const done = Bun.spawnSync(["systemd-analyze", "--no-pager", ...args], { stdout: "pipe", stderr: "pipe" });
+    return { code: done.exitCode, output: done.stdout.toString() + done.stderr.toString() };
+  }
+
+  test("has nothing that systemd-analyze verify complains of", () => {
+    expect(analyze("verify", "--man=no", unitCopy())).toEqual({ code: 0, output: "" });
+  });
+
+  test("is shut off well enough for systemd-analyze security", () => {
+    const { code, output } = analyze("security", "--offline=true", unitCopy());
+    const exposure = /Overall exposure level for dmq.service: ([0-9.]+)/.exec(output)?.[1];
+    console.log(`systemd-analyze security: exposure ${exposure}`);
+    expect(code).toBe(0);
+    expect(Number(exposure)).toBeLessThan(EXPOSURE_MAX);
+  });
+});
