@@ -34,7 +34,7 @@ const MAY_IMPORT = new Map<string, string[]>([
   ["rpc", ["core", "type:node"]],
   ["exec", ["core"]],
   ["daemon", [...PURE, "channel", "transport", "rpc", "exec", "config"]],
-  ["guest", [...PURE, "transport", "rpc"]],
+  ["guest", [...PURE, "channel", "transport", "rpc"]],
   ["cli", ["core", "rpc", "config", "exec"]],
 ]);
 

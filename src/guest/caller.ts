@@ -27,7 +27,6 @@ export interface GuestOptions {
 const CONTACTS_MAX = 9;
 
 export class GuestCaller {
-  private readonly visitor: Visitor;
   private readonly surface: GuestSurface;
 
   /** @throws UsageError for a URI that is no node's address, too many of them, a `fromAddress` that is no IP literal */
@@ -36,8 +35,8 @@ export class GuestCaller {
     if (via.length > CONTACTS_MAX) throw new UsageError(`--via: got ${via.length}, expected at most ${CONTACTS_MAX}`);
     const contacts = via.map(readContact);
     const fromAddress = options.fromAddress === undefined ? undefined : readFromAddress(options.fromAddress);
-    this.visitor = new Visitor({ contacts, notificationChannel, tls, fromAddress, userAgent: "dmq" });
-    this.surface = new GuestSurface(this.visitor, notificationChannel);
+    const visitor = new Visitor({ contacts, notificationChannel, tls, fromAddress, userAgent: "dmq" });
+    this.surface = new GuestSurface(visitor, notificationChannel);
   }
 
   /** @throws RpcError `rpc-fault`, as a daemon would; `rpc-unreachable` after `timeoutMs`; the signal's reason */
@@ -58,7 +57,7 @@ export class GuestCaller {
   }
 
   close(): Promise<void> {
-    return this.visitor.close();
+    return this.surface.close();
   }
 
   private async run(name: string, params: unknown): Promise<unknown> {

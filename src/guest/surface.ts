@@ -1,10 +1,11 @@
 /** What a visitor can do of what a daemon does: list, send, broadcast, ping. Everything else needs a node, and says so. */
+import { deliver, deliverToAll } from "../channel/delivery.ts";
 import { UsageError } from "../core/errors.ts";
 import type { Duration, Instant } from "../core/time.ts";
 import { VERSION } from "../core/version.ts";
 import { addressUri, isLiteral } from "../membership/peer.ts";
 import { checkMessage } from "../node/message.ts";
-import { checkOpen, kamailioFields, pingResultOf, resultOf, rounded } from "../rpc/rows.ts";
+import { checkOpen, kamailioFields, pingResultOf, resultOfTries, rounded } from "../rpc/rows.ts";
 import {
   type BroadcastRequest,
   type ControlSurface,
@@ -27,6 +28,7 @@ const LIST_MS_MAX: Duration = 60_000;
 export class GuestSurface implements ControlSurface {
   private readonly visitor: Visitor;
   private readonly notificationChannel: string;
+  private readonly ending = new AbortController();
   private last: { at: Instant; nobody: Nobody | undefined } | undefined;
 
   constructor(visitor: Visitor, notificationChannel: string) {
@@ -42,22 +44,26 @@ export class GuestSurface implements ControlSurface {
   async send(request: SendRequest): Promise<DeliveryResult> {
     checkOpen(request, this.notificationChannel);
     checkMessage(request.channel, request);
-    const options = await this.inTime(request);
-    const report = await known(this.visitor.send(request.channel, request.node, request.body, options));
-    return resultOf(report, request.messageId);
+    const message = await this.inTime(request);
+    return resultOfTries(await known(deliver(this.visitor, message, { signal: this.ending.signal })));
   }
 
   async broadcast(request: BroadcastRequest): Promise<DeliveryResult[]> {
     checkOpen(request, this.notificationChannel);
     checkMessage(request.channel, request);
-    const options = await this.inTime(request);
-    const reports = await this.visitor.broadcast(request.channel, request.body, options);
-    return reports.map((report) => resultOf(report, request.messageId));
+    const message = await this.inTime(request);
+    return (await deliverToAll(this.visitor, message, { signal: this.ending.signal })).map(resultOfTries);
   }
 
   async ping({ nodes, ...request }: PingRequest): Promise<PingResult[]> {
     const options = await this.inTime(request);
     return (await known(this.visitor.ping(nodes, options))).map(pingResultOf);
+  }
+
+  /** What is under way is `cancelled`, and nothing waits to be sent again. */
+  close(): Promise<void> {
+    this.ending.abort();
+    return this.visitor.close();
   }
 
   /** Waits for a list that is fresh enough. @returns the options with what is left of their time */

@@ -23,6 +23,14 @@ export interface VisitorOptions extends VisitOptions {
   tls: TlsOptions;
 }
 
+/** What a caller may hear of, and do to, messages that are under way. */
+export interface Following {
+  /** Called for each of them when it is over. */
+  onResponse?: (report: OutcomeReport) => void;
+  /** Gives those up that are not over: their outcome is `cancelled`. */
+  signal?: AbortSignal;
+}
+
 /** Why nobody gave a node list. */
 export type Nobody = Extract<ReadingStep, { type: "nobody" }>;
 
@@ -75,8 +83,16 @@ export class Visitor {
   }
 
   /** @throws UsageError  node not on the list (`no-such-node`), or a message that cannot be sent (`usage`) */
-  async send(channel: string, node: string, body: Uint8Array, options: SendOptions): Promise<OutcomeReport> {
-    const reports = this.gather((now) => [{ request: this.core.send(channel, node, body, options, now), peer: node }]);
+  async send(
+    channel: string,
+    node: string,
+    body: Uint8Array,
+    options: SendOptions & Following,
+  ): Promise<OutcomeReport> {
+    const send = (now: Instant): Addressed[] => [
+      { request: this.core.send(channel, node, body, options, now), peer: node },
+    ];
+    const reports = this.gather(send, options);
     return (await reports)[0] as OutcomeReport;
   }
 
@@ -84,14 +100,14 @@ export class Visitor {
   async broadcast(
     channel: string,
     body: Uint8Array,
-    options: SendOptions & { except?: readonly string[] },
+    options: SendOptions & Following & { except?: readonly string[] },
   ): Promise<OutcomeReport[]> {
-    return this.gather((now) => this.core.broadcast(channel, body, options, now));
+    return this.gather((now) => this.core.broadcast(channel, body, options, now), options);
   }
 
   /** @throws UsageError for a node that is not on the list (`no-such-node`) */
   async ping(nodes: readonly string[] | undefined, options: { timeoutMs?: Duration }): Promise<OutcomeReport[]> {
-    return this.gather((now) => this.core.ping(nodes, options, now));
+    return this.gather((now) => this.core.ping(nodes, options, now), {});
   }
 
   /** What is under way is `cancelled`. Called again, it does nothing. */
@@ -99,19 +115,32 @@ export class Visitor {
     if (this.closed) return;
     for (const id of [...this.outcomes.keys()]) this.run((now) => this.core.cancel(id, now));
     this.closed = true;
+    this.reading?.resolve({ type: "nobody", failures: [{ contact: "all of them", why: "given up" }], refused: false });
     clearTimeout(this.timer);
     this.resolver.close();
     for (const stream of this.streams.values()) stream.shutdown();
     for (const opening of this.sockets.values()) (await opening.catch(() => undefined))?.close();
   }
 
-  private gather(send: (now: Instant) => Addressed[]): Promise<OutcomeReport[]> {
+  private gather(send: (now: Instant) => Addressed[], { onResponse, signal }: Following): Promise<OutcomeReport[]> {
     const addressed = send(performance.now());
-    const reports = addressed.map(
-      ({ request }) => new Promise<OutcomeReport>((resolve) => this.outcomes.set(request, resolve)),
-    );
+    const over = Promise.all(addressed.map(({ request }) => this.endOf(request, onResponse)));
     this.drain();
-    return Promise.all(reports);
+    const giveUp = (): void => {
+      for (const { request } of addressed) this.run((now) => this.core.cancel(request, now));
+    };
+    if (signal?.aborted) giveUp();
+    signal?.addEventListener("abort", giveUp, { once: true });
+    return over.finally(() => signal?.removeEventListener("abort", giveUp));
+  }
+
+  private endOf(request: number, onResponse: Following["onResponse"]): Promise<OutcomeReport> {
+    const { promise, resolve } = Promise.withResolvers<OutcomeReport>();
+    this.outcomes.set(request, (report) => {
+      onResponse?.(report);
+      resolve(report);
+    });
+    return promise;
   }
 
   // --- the loop ----------------------------------------------------------------------------------------------------

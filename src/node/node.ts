@@ -623,7 +623,8 @@ export class DmqNode {
     );
     const sender = from === undefined ? undefined : this.members.registry.find(from);
     // The sender's own line is part of the answer: a Kamailio looks for itself in it.
-    const body = this.members.listFor(undefined, source.ip, now, sender?.userAgent);
+    const userAgent = sender?.userAgent ?? request.headers.get("User-Agent");
+    const body = this.members.listFor(undefined, source.ip, now, userAgent);
     this.serving.respond(pending, { status: 200, contentType: "text/plain", body }, now);
   }
 
