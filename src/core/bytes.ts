@@ -38,13 +38,3 @@ const COPY = Buffer.prototype.copy as (
 export function copyBytes(from: Uint8Array, start: number, end: number, to: Uint8Array, at: number): void {
   COPY.call(from, to, at, start, end);
 }
-
-/** UTF-8 of `head`, and `body` behind it. */
-export function withHead(head: string, body: Uint8Array): Uint8Array {
-  // Nearly always ASCII: then its length is known, and it is written where it belongs at once.
-  const whole = new Uint8Array(head.length + body.length);
-  const { read, written } = ENCODER.encodeInto(head, whole);
-  if (read !== head.length || written !== head.length) return concatBytes([encodeUtf8(head), body]);
-  whole.set(body, head.length);
-  return whole;
-}

@@ -3,7 +3,8 @@
  *
  * Two shapes. `DeadlineQueue` takes deadlines in any order (a binary heap, O(log n)). `DeadlineRing` takes them only in
  * rising order, as constants added to the present always are (Timers J and K), and then everything is O(1). Both answer
- * the same calls in the same order whatever the keys are: ties go in the order of setting, so a run can be replayed.
+ * the same calls in the same order whatever the keys are: ties go in the order of setting, so a run can be replayed. A third,
+ * for rows of a table, is in deadline-rows.ts.
  */
 import { assert } from "./assert.ts";
 import type { Instant } from "./time.ts";

@@ -38,6 +38,17 @@ export function token(random: Random, words: number): string {
 /** Every octet as two digits. */
 const HEX = Array.from({ length: 256 }, (_, octet) => octet.toString(16).padStart(2, "0"));
 
+const DIGITS = Uint8Array.from("0123456789abcdef", (digit) => digit.charCodeAt(0));
+
+/** Writes what `token` gives to `out` at `start`: eight octets a word. */
+export function putToken(random: Random, words: number, out: Uint8Array, start: number): void {
+  let at = start;
+  for (let i = 0; i < words; i++) {
+    const word = random.u32();
+    for (let shift = 28; shift >= 0; shift -= 4) out[at++] = DIGITS[(word >>> shift) & 15] as number;
+  }
+}
+
 /** Uniform integer in 0 … bound−1; the bias for bounds far below 2³² is of no consequence to timers and simulations. */
 export function below(random: Random, bound: number): number {
   return Math.floor((random.u32() / 0x1_0000_0000) * bound);

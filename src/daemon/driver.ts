@@ -6,10 +6,13 @@
 import type { Handler } from "../channel/channel.ts";
 import { Dispatcher } from "../channel/dispatcher.ts";
 import { type Route, type RouteOptions, Router } from "../channel/router.ts";
+import { assert } from "../core/assert.ts";
 import { EMPTY } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { ProtocolError, UsageError } from "../core/errors.ts";
+import { NumberTable } from "../core/number-table.ts";
 import type { Random } from "../core/random.ts";
+import { NO_ROW } from "../core/rows.ts";
 import type { Duration, Instant } from "../core/time.ts";
 import type { Status } from "../membership/status.ts";
 import type {
@@ -67,6 +70,8 @@ export function wallTime(at: Instant): string {
 
 /** Reports of one call on their way together: a promise for each of them would cost more than the message. */
 interface Gathered {
+  /** The numbers of its requests are this one and those after it. */
+  readonly first: number;
   readonly reports: OutcomeReport[];
   missing: number;
   readonly resolve: (reports: OutcomeReport[]) => void;
@@ -93,7 +98,10 @@ export class RunningNode {
   private readonly initWithSingle: boolean;
   /** Since `joined`, until the last active peer is lost. */
   private isMet = false;
-  private readonly outcomes = new Map<number, { readonly gathered: Gathered; readonly index: number }>();
+  /** Calls whose outcomes are awaited, each in a slot, and the slot of each request. */
+  private readonly calls: (Gathered | undefined)[] = [];
+  private readonly freeCalls: number[] = [];
+  private readonly outcomes = new NumberTable();
   private readonly listeners: Listeners = {};
   /** Of what the core does not see. */
   private readonly warnings = new Warnings({ event: (event) => this.emit(event) });
@@ -247,8 +255,14 @@ export class RunningNode {
       return Promise.resolve([]);
     }
     const { promise, resolve } = Promise.withResolvers<OutcomeReport[]>();
-    const gathered: Gathered = { reports: new Array(addressed.length), missing: addressed.length, resolve, onResponse };
-    for (const [index, { request }] of addressed.entries()) this.outcomes.set(request, { gathered, index });
+    const first = (addressed[0] as Addressed).request;
+    const missing = addressed.length;
+    const slot = this.freeCalls.pop() ?? this.calls.length;
+    this.calls[slot] = { first, reports: new Array(missing), missing, resolve, onResponse };
+    for (let index = 0; index < missing; index++) {
+      assert((addressed[index] as Addressed).request === first + index, "the requests of a call are numbered in order");
+      this.outcomes.add(first + index, slot);
+    }
     this.drain();
     if (signal !== undefined) this.giveUpOn(signal, addressed, promise);
     return promise;
@@ -257,7 +271,7 @@ export class RunningNode {
   private giveUpOn(signal: AbortSignal, addressed: readonly Addressed[], over: Promise<unknown>): void {
     const giveUp = (): void => {
       for (const { request } of addressed)
-        if (this.outcomes.has(request)) this.run((now) => this.core.cancel(request, now));
+        if (this.outcomes.get(request) !== NO_ROW) this.run((now) => this.core.cancel(request, now));
     };
     if (signal.aborted) {
       giveUp();
@@ -268,13 +282,16 @@ export class RunningNode {
   }
 
   private onOutcome(report: OutcomeReport): void {
-    const awaited = this.outcomes.get(report.request);
-    if (awaited === undefined) return;
+    const slot = this.outcomes.get(report.request);
+    const gathered = slot === NO_ROW ? undefined : this.calls[slot];
+    if (gathered === undefined) return;
     this.outcomes.delete(report.request);
-    const { gathered, index } = awaited;
-    gathered.reports[index] = report;
+    gathered.reports[report.request - gathered.first] = report;
     if (gathered.onResponse !== undefined) aside(() => gathered.onResponse?.(report));
-    if (--gathered.missing === 0) gathered.resolve(gathered.reports);
+    if (--gathered.missing > 0) return;
+    this.calls[slot] = undefined;
+    this.freeCalls.push(slot);
+    gathered.resolve(gathered.reports);
   }
 
   // --- routing -----------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ import { Framer } from "../sip/framer.ts";
 import type { SipMessage, SipResponse } from "../sip/message.ts";
 import { checkResponse, cseqOf, type Malformed, parseMessage } from "../sip/parse.ts";
 import { topVia, viaCount } from "../sip/via.ts";
+import { branchKey } from "../transaction/key.ts";
 import { type Contact, type Place, Reading, type ReadingStep, type Reply, type VisitedNode } from "./reading.ts";
 
 export interface VisitOptions {
@@ -314,14 +315,15 @@ export class Visit {
     const { userAgent } = this.options;
     const parts = { channel, local, maxForwards, contentType, userAgent, accept, messageId, body };
     const peerUri = addressUri(address);
-    const built = new KdmqTemplate(parts).write(peerUri, to.transport, this.random);
+    const template = new KdmqTemplate(parts);
     const facts = { id, peerKey: addressKey(address), peerUri, startedAt };
-    const reason = tooLarge(to.transport, built.bytes.length);
+    const reason = tooLarge(to.transport, template.sizeFor(peerUri, to.transport));
     if (reason !== undefined) {
       this.report(facts, { type: "unreachable", reason }, 0, now);
       return;
     }
-    const way = { to, toKey: endpointKey(to), once: false, sent: false };
+    const built = template.write(peerUri, to.transport, this.random, this.requests.store);
+    const way = { to, toKey: endpointKey(to), once: false };
     this.requests.submit({ ...facts, ...way, ...built, ...KDMQ, kind, deadline }, now);
   }
 
@@ -357,14 +359,14 @@ export class Visit {
     const via = topVia(message);
     const cseq = cseqOf(message);
     if (via === undefined || via instanceof ProtocolError || via.branch === undefined || cseq === undefined) return;
-    const facts = { branch: via.branch, method: cseq.method, status: message.status, vias: viaCount(message), from };
-    const found = this.requests.receive(facts, now);
-    if (found !== undefined && found !== "absorbed") this.onFinal(found.request, found.attempts, message, now);
+    const key = branchKey(via.branch);
+    const found = this.requests.receive(key, cseq.method, message.status, viaCount(message), from, now);
+    if (found !== undefined && found !== "absorbed") this.onFinal(found, message, now);
   }
 
-  private onFinal(request: OutgoingRequest, attempts: number, response: SipResponse, now: Instant): void {
+  private onFinal(request: OutgoingRequest, response: SipResponse, now: Instant): void {
     if (!isNotification(request)) {
-      this.report(request, outcomeOf(response), attempts, now);
+      this.report(request, outcomeOf(response), request.attempts, now);
       return;
     }
     const { status, reason, body, headers } = response;

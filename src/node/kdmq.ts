@@ -7,13 +7,15 @@
  */
 
 import { assert } from "../core/assert.ts";
-import { withHead } from "../core/bytes.ts";
+import { concatBytes, copyBytes, EMPTY, encodeUtf8 } from "../core/bytes.ts";
 import { formatHost, type Transport } from "../core/endpoint.ts";
 import { UsageError } from "../core/errors.ts";
-import { type Random, token } from "../core/random.ts";
+import type { OctetStore } from "../core/octet-store.ts";
+import { putToken, type Random } from "../core/random.ts";
 import { addressUri, type PeerAddress } from "../membership/peer.ts";
 import { isHeaderSafe } from "../sip/serialize.ts";
-import { MAGIC_COOKIE } from "../transaction/key.ts";
+import { branchKeyAt, type Fingerprint, MAGIC_COOKIE } from "../transaction/key.ts";
+import { OWN } from "./requests.ts";
 
 export interface KdmqParts {
   channel: string;
@@ -34,20 +36,42 @@ export interface KdmqParts {
  */
 export const MESSAGE_ID_HEADER = "X-DMQ-Id";
 
-export interface KdmqRequest {
-  branch: string;
+/** A request that was written; `high` and `low` are the key of its branch. */
+export interface KdmqRequest extends Fingerprint {
   bytes: Uint8Array;
+  /** In the store, `OWN` where the octets do not stand there. */
+  place: number;
+}
+
+/** Larger ones are rare, and do not stand in the store. */
+const STORED_BYTES_MAX = 64 * 1_024;
+/** Nodes whose URIs have one length, and one transport, share what is written for them; there are few such lengths. */
+const FORMS_MAX = 16;
+
+/** A head for URIs of one length, and where in it stands what is different for each node and each request. */
+interface Form {
+  readonly transport: Transport;
+  readonly targetLength: number;
+  readonly octets: Uint8Array;
+  readonly requestUri: number;
+  readonly branch: number;
+  readonly to: number;
+  readonly tag: number;
+  readonly callId: number;
 }
 
 /** A message for any number of nodes: what is the same for all of them is written once. */
 export class KdmqTemplate {
   private readonly channel: string;
   private readonly sentBy: string;
-  /** From Max-Forwards to the To's name, from behind the tag to the Call-ID's host, and the rest. */
+  /** From Max-Forwards to the To's name, from behind it to the tag, and from behind the Call-ID's token. */
   private readonly first: string;
   private readonly from: string;
   private readonly last: string;
   private readonly body: Uint8Array;
+  private readonly forms: Form[] = [];
+  /** The result of `write`, which is used again. */
+  private readonly written: KdmqRequest = { bytes: EMPTY, place: OWN, high: 0, low: 0 };
 
   constructor(parts: KdmqParts) {
     const { channel, local, maxForwards, contentType, userAgent, accept, messageId, body } = parts;
@@ -64,20 +88,87 @@ export class KdmqTemplate {
     this.body = body;
   }
 
+  /** Octets of the request for a node, with headers. */
+  sizeFor(target: string, transport: Transport): number {
+    return this.formFor(target, transport).octets.length + this.body.length;
+  }
+
   /**
    * Writes the request for one node.
    *
    * @param target     URI of the node as on its line: a SIP URI without a user
    * @param transport  that the request goes out on
+   * @param store      where it is written; whoever sends it releases its place
+   * @returns          it, in an object that is used again
    */
-  write(target: string, transport: Transport, random: Random): KdmqRequest {
-    const branch = MAGIC_COOKIE + token(random, 2);
-    const uri = `sip:${this.channel}@${target.slice("sip:".length)}`;
-    const via = `Via: SIP/2.0/${VIA_TRANSPORTS[transport]} ${this.sentBy};branch=${branch}\r\n`;
-    const ids = `${token(random, 1)}\r\nCSeq: 10 KDMQ\r\nCall-ID: ${token(random, 2)}`;
-    const head = `KDMQ ${uri} SIP/2.0\r\n${via}${this.first}${uri}${this.from}${ids}${this.last}`;
-    return { branch, bytes: withHead(head, this.body) };
+  write(target: string, transport: Transport, random: Random, store: OctetStore): KdmqRequest {
+    const form = this.formFor(target, transport);
+    const { octets, branch } = form;
+    const size = octets.length + this.body.length;
+    const isStored = size <= STORED_BYTES_MAX;
+    const start = isStored ? store.reserve(size) : 0;
+    const out = isStored ? store.octets : new Uint8Array(size);
+    copyBytes(octets, 0, octets.length, out, start);
+    copyBytes(this.body, 0, this.body.length, out, start + octets.length);
+    putTarget(target, out, start + form.requestUri);
+    putTarget(target, out, start + form.to);
+    putToken(random, 2, out, start + branch);
+    putToken(random, 1, out, start + form.tag);
+    putToken(random, 2, out, start + form.callId);
+    const { written } = this;
+    const key = branchKeyAt(out, start + branch - MAGIC_COOKIE.length, start + branch + 2 * WORD_DIGITS);
+    written.high = key.high;
+    written.low = key.low;
+    written.place = isStored ? store.commit(start + size) : OWN;
+    written.bytes = isStored ? store.view(written.place, size) : out;
+    return written;
   }
+
+  private formFor(target: string, transport: Transport): Form {
+    const { forms } = this;
+    for (let i = 0; i < forms.length; i++) {
+      const form = forms[i] as Form;
+      if (form.targetLength === target.length && form.transport === transport) return form;
+    }
+    if (forms.length >= FORMS_MAX) forms.length = 0;
+    const form = this.compose(target, transport);
+    forms.push(form);
+    return form;
+  }
+
+  private compose(target: string, transport: Transport): Form {
+    // Offsets are in octets, and a URI of a node has one for each character (putTarget).
+    assert(encodeUtf8(target).length === target.length, "the URI of a node is ASCII");
+    const host = target.slice(SCHEME.length);
+    const name = `${SCHEME}${this.channel}@`;
+    const via = `Via: SIP/2.0/${VIA_TRANSPORTS[transport]} ${this.sentBy};branch=${MAGIC_COOKIE}`;
+    const pieces = [
+      `KDMQ ${name}`,
+      host,
+      ` SIP/2.0\r\n${via}`,
+      "0".repeat(2 * WORD_DIGITS),
+      `\r\n${this.first}${name}`,
+      host,
+      this.from,
+      "0".repeat(WORD_DIGITS),
+      "\r\nCSeq: 10 KDMQ\r\nCall-ID: ",
+      "0".repeat(2 * WORD_DIGITS),
+      this.last,
+    ].map(encodeUtf8);
+    const at = (piece: number): number => pieces.slice(0, piece).reduce((sum, { length }) => sum + length, 0);
+    const [requestUri, branch, to, tag, callId] = [at(1), at(3), at(5), at(7), at(9)];
+    const octets = concatBytes(pieces);
+    return { transport, targetLength: target.length, octets, requestUri, branch, to, tag, callId };
+  }
+}
+
+const SCHEME = "sip:";
+/** Hexadecimal digits of 32 bits. */
+const WORD_DIGITS = 8;
+
+/** Writes the part of the URI behind its scheme. */
+function putTarget(target: string, out: Uint8Array, start: number): void {
+  for (let i = SCHEME.length; i < target.length; i++) out[start + i - SCHEME.length] = target.charCodeAt(i);
 }
 
 const VIA_TRANSPORTS: Record<Transport, string> = { udp: "UDP", tcp: "TCP", tls: "TLS" };

@@ -389,12 +389,12 @@ export class Members {
       body,
     });
     const peerUri = addressUri(target);
-    const built = template.write(peerUri, to.transport, random);
+    const built = template.write(peerUri, to.transport, random, requests.store);
     counters.notificationsSent++;
     const id = requests.nextId();
     const deadline = now + timeoutMs;
     const ours = { id, kind, peerKey, peerUri, to, toKey: endpointKey(to), startedAt: now, deadline };
-    requests.submit({ ...ours, ...built, method: "KDMQ", vias: 1, once: false, sent: false }, now);
+    requests.submit({ ...ours, ...built, method: "KDMQ", vias: 1, once: false }, now);
     return id;
   }
 

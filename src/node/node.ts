@@ -4,7 +4,6 @@
  *
  * One call, then `poll()` to `undefined`, then a timer for `nextTimeout()`. Nothing that a remote sends throws.
  */
-import { decodeUtf8 } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { ProtocolError, UsageError } from "../core/errors.ts";
 import { type Random, token } from "../core/random.ts";
@@ -17,6 +16,7 @@ import { parseNameAddr } from "../sip/name-addr.ts";
 import { checkRequest, checkResponse, cseqOf, type Malformed, parseMessage } from "../sip/parse.ts";
 import { parseUri } from "../sip/uri.ts";
 import { topVia, viaCount } from "../sip/via.ts";
+import { branchKey, branchKeyAt } from "../transaction/key.ts";
 import type {
   Answer,
   ChannelMessage,
@@ -38,7 +38,7 @@ import { type PeerLookup, Texts } from "./ordinary-message.ts";
 import { Outbox } from "./outbox.ts";
 import { peerInfo } from "./peer-info.ts";
 import { hasPassed, type Original, originalOf, readOriginal, replicaFor } from "./replica.ts";
-import { type EndedRequest, isNotification, type OutgoingRequest, Requests } from "./requests.ts";
+import { type EndedRequest, isNotification, type OutgoingRequest, OWN, Requests } from "./requests.ts";
 import { Serving } from "./serving.ts";
 import { Warnings } from "./warnings.ts";
 
@@ -279,11 +279,13 @@ export class DmqNode {
     if (obstacle !== undefined || peer.endpoint === undefined) return this.refuse(id, peer, obstacle);
     const { transport } = peer.endpoint;
     this.replicaTag ??= token(this.random, 2);
-    const built = replicaFor(original, this.options.address, transport, index, this.replicaTag, this.random);
-    const reason = tooLarge(transport, built.bytes.length);
+    const { address } = this.options;
+    const { branch, bytes } = replicaFor(original, address, transport, index, this.replicaTag, this.random);
+    const reason = tooLarge(transport, bytes.length);
     if (reason !== undefined) return this.refuse(id, peer, { type: "unreachable", reason });
-    this.warnLarge(peer, built.bytes.length, now);
+    this.warnLarge(peer, bytes.length, now);
     this.counters.replicasSent++;
+    const built = { ...branchKey(branch), bytes, place: OWN };
     this.launch(id, "replica", peer, peer.endpoint, built, original, false, options.timeoutMs, now);
     return id;
   }
@@ -299,11 +301,12 @@ export class DmqNode {
     const obstacle = this.obstacleTo(peer);
     if (obstacle !== undefined || peer.endpoint === undefined) return this.refuse(id, peer, obstacle);
     const { transport } = peer.endpoint;
-    const built = template.write(peer.uri, transport, this.random);
-    const reason = tooLarge(transport, built.bytes.length);
+    const size = template.sizeFor(peer.uri, transport);
+    const reason = tooLarge(transport, size);
     if (reason !== undefined && refuseLarge) throw new UsageError(reason);
     if (reason !== undefined) return this.refuse(id, peer, { type: "unreachable", reason });
-    this.warnLarge(peer, built.bytes.length, now);
+    this.warnLarge(peer, size, now);
+    const built = template.write(peer.uri, transport, this.random, this.requests.store);
     const once = this.options.slSend && transport === "udp";
     this.launch(id, "message", peer, peer.endpoint, built, KDMQ, once, options.timeoutMs, now);
     return id;
@@ -314,7 +317,7 @@ export class DmqNode {
     kind: "message" | "replica",
     peer: Peer,
     to: Endpoint,
-    { branch, bytes }: KdmqRequest,
+    { high, low, bytes, place }: KdmqRequest,
     { method, vias }: Pick<OutgoingRequest, "method" | "vias">,
     once: boolean,
     timeoutMs: Duration | undefined,
@@ -322,8 +325,26 @@ export class DmqNode {
   ): void {
     const { key: peerKey, uri: peerUri, endpointKey: toKey } = peer;
     const deadline = now + (timeoutMs ?? this.options.requestTimeoutMs);
-    const ours = { id, kind, peerKey, peerUri, to, toKey, startedAt: now, deadline, sent: false };
-    this.requests.submit({ ...ours, branch, bytes, method, vias, once }, now);
+    this.requests.submit(
+      {
+        id,
+        kind,
+        peerKey,
+        peerUri,
+        to,
+        toKey,
+        startedAt: now,
+        deadline,
+        high,
+        low,
+        bytes,
+        place,
+        method,
+        vias,
+        once,
+      },
+      now,
+    );
   }
 
   /** Why nothing can be sent to this peer now. */
@@ -676,10 +697,10 @@ export class DmqNode {
   private takeDelivery(bytes: Uint8Array, from: Endpoint, now: Instant): boolean {
     const scan = this.serving.readOrdinaryResponse(bytes);
     if (scan === undefined || scan.status < 200 || scan.status > 299) return false;
-    const branch = decodeUtf8(bytes.subarray(scan.branch, scan.branchEnd));
+    const branch = branchKeyAt(bytes, scan.branch, scan.branchEnd);
     if (this.requests.waiting(branch)?.kind !== "message") return false;
     const { status, contentType, contentTypeEnd, bodyStart, bodyEnd } = scan;
-    const found = this.requests.receive({ branch, method: "KDMQ", status, vias: 1, from }, now);
+    const found = this.requests.receive(branch, "KDMQ", status, 1, from, now);
     this.counters.responsesReceived++;
     if (found === undefined) this.counters.strayResponses++;
     if (found === undefined || found === "absorbed") return true;
@@ -687,7 +708,7 @@ export class DmqNode {
     const outcome: Outcome = { type: "delivered", code: status, reason, consumer: status !== 202 };
     if (contentType !== -1) outcome.contentType = this.texts.of(bytes, contentType, contentTypeEnd);
     if (bodyEnd > bodyStart) outcome.body = bytes.subarray(bodyStart, bodyEnd);
-    this.report(found.request, outcome, found.attempts, now);
+    this.report(found, outcome, found.attempts, now);
     return true;
   }
 
@@ -704,19 +725,13 @@ export class DmqNode {
     }
     const { status } = response;
     const vias = viaCount(response);
-    const found = this.requests.receive({ branch: via.branch as string, method: cseq.method, status, vias, from }, now);
+    const found = this.requests.receive(branchKey(via.branch as string), cseq.method, status, vias, from, now);
     if (found === undefined) this.counters.strayResponses++;
-    else if (found !== "absorbed") this.onFinal(found.request, found.attempts, response, from, now);
+    else if (found !== "absorbed") this.onFinal(found, response, from, now);
   }
 
-  private onFinal(
-    request: OutgoingRequest,
-    attempts: number,
-    response: SipResponse,
-    from: Endpoint,
-    now: Instant,
-  ): void {
-    if (!isNotification(request)) this.report(request, outcomeOf(response), attempts, now);
+  private onFinal(request: OutgoingRequest, response: SipResponse, from: Endpoint, now: Instant): void {
+    if (!isNotification(request)) this.report(request, outcomeOf(response), request.attempts, now);
     else {
       const { status, body, headers } = response;
       this.members.answered(

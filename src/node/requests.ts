@@ -4,32 +4,75 @@
  *
  * Notifications and echoes do not wait in the queue: they are few, and a peer with a full queue is just the one to be pinged.
  */
+import { assert } from "../core/assert.ts";
 import { DeadlineQueue } from "../core/deadline-queue.ts";
 import type { Endpoint } from "../core/endpoint.ts";
+import { OctetStore } from "../core/octet-store.ts";
 import type { Instant } from "../core/time.ts";
-import { ClientTransactions } from "../transaction/clients.ts";
+import { type ClientRequest, ClientTransactions } from "../transaction/clients.ts";
+import type { Fingerprint } from "../transaction/key.ts";
 
 /** `echo`: an operator's ping, of which nothing follows for the membership. */
 export type RequestKind = "message" | "replica" | "echo" | "ping" | "join" | "probe" | "relay" | "leave";
 
-export interface OutgoingRequest {
-  readonly id: number;
+/** What `submit` is given; `high` and `low` are the key of its branch. */
+export interface NewRequest extends ClientRequest {
   readonly kind: RequestKind;
   /** Key of the peer or hint. */
   readonly peerKey: string;
   readonly peerUri: string;
-  readonly to: Endpoint;
-  readonly branch: string;
-  readonly bytes: Uint8Array;
-  readonly method: string;
+  /** Place of the octets in `Requests.store`, `OWN` where they do not stand there. */
+  readonly place: number;
   /** Via values in it: a response with another number went a way that we did not send it. */
   readonly vias: number;
-  /** Never repeated. */
-  readonly once: boolean;
-  readonly toKey: string;
   readonly startedAt: Instant;
   readonly deadline: Instant;
-  sent: boolean;
+}
+
+/** The octets of a request belong to nobody else. */
+export const OWN = -1;
+
+/** One object a request, all of one shape: they are what the engine reads most often. */
+export class OutgoingRequest implements NewRequest {
+  readonly id: number;
+  readonly kind: RequestKind;
+  readonly peerKey: string;
+  readonly peerUri: string;
+  readonly to: Endpoint;
+  readonly toKey: string;
+  readonly high: number;
+  readonly low: number;
+  readonly method: string;
+  readonly vias: number;
+  readonly once: boolean;
+  readonly startedAt: Instant;
+  readonly deadline: Instant;
+  bytes: Uint8Array;
+  place: number;
+  /** Transmissions, once a response ended it. */
+  attempts = 0;
+  sent = false;
+  over = false;
+  /** Where it takes turns, if it does. */
+  lane: Lane | undefined = undefined;
+
+  constructor(request: NewRequest) {
+    this.id = request.id;
+    this.kind = request.kind;
+    this.peerKey = request.peerKey;
+    this.peerUri = request.peerUri;
+    this.to = request.to;
+    this.toKey = request.toKey;
+    this.high = request.high;
+    this.low = request.low;
+    this.method = request.method;
+    this.vias = request.vias;
+    this.once = request.once;
+    this.startedAt = request.startedAt;
+    this.deadline = request.deadline;
+    this.bytes = request.bytes;
+    this.place = request.place;
+  }
 }
 
 /** Why a request is over, other than by a response. */
@@ -53,24 +96,33 @@ export interface RequestLimits {
   queueBytes: number;
 }
 
+/** The window and the queue of one peer. */
 interface Lane {
   inFlight: number;
-  queue: OutgoingRequest[];
+  readonly queue: OutgoingRequest[];
   queuedBytes: number;
 }
+
+/** Lanes that are kept while they are empty: as many as there can be peers. */
+const LANES_MAX = 1_024;
 
 export class Requests {
   retransmissions = 0;
   sent = 0;
-  private readonly transactions = new ClientTransactions();
-  private readonly live = new Map<number, OutgoingRequest>();
+  /** Where requests are written that may soon be answered; what waits longer is copied. */
+  readonly store = new OctetStore();
+  private readonly transactions = new ClientTransactions<OutgoingRequest>();
   private readonly lanes = new Map<string, Lane>();
+  private lanesMax = LANES_MAX;
   /** Unanswered notifications of each peer. */
   private readonly pinging = new Map<string, number>();
+  /** Those that wait behind a full window. */
+  private readonly queued = new Map<number, OutgoingRequest>();
   private readonly queuedUntil = new DeadlineQueue<number>();
   private readonly ended: EndedRequest[] = [];
   private readonly limits: RequestLimits;
   private lastId = 0;
+  private open = 0;
 
   constructor(limits: RequestLimits) {
     this.limits = limits;
@@ -81,49 +133,57 @@ export class Requests {
     return ++this.lastId;
   }
 
-  submit(entry: OutgoingRequest, now: Instant): void {
-    if (!takesTurns(entry)) {
-      this.live.set(entry.id, entry);
-      this.launch(entry, now);
+  submit(entry: NewRequest, now: Instant): void {
+    const request = new OutgoingRequest(entry);
+    this.open++;
+    if (!takesTurns(request)) {
+      this.launch(request, now);
       return;
     }
-    const lane = this.lane(entry.peerKey);
+    const lane = this.lane(request.peerKey);
+    request.lane = lane;
     if (lane.inFlight < this.limits.window) {
-      this.live.set(entry.id, entry);
       lane.inFlight++;
-      this.launch(entry, now);
+      this.launch(request, now);
     } else if (
       lane.queue.length < this.limits.queueMessages &&
-      lane.queuedBytes + entry.bytes.length <= this.limits.queueBytes
+      lane.queuedBytes + request.bytes.length <= this.limits.queueBytes
     ) {
-      this.live.set(entry.id, entry);
-      lane.queue.push(entry);
-      lane.queuedBytes += entry.bytes.length;
-      this.queuedUntil.set(entry.id, entry.deadline);
+      this.keep(request);
+      lane.queue.push(request);
+      lane.queuedBytes += request.bytes.length;
+      this.queued.set(request.id, request);
+      this.queuedUntil.set(request.id, request.deadline);
     } else {
-      this.ended.push({ request: entry, end: { type: "overloaded" }, attempts: 0 });
+      this.open--;
+      this.release(request);
+      this.ended.push({ request, end: { type: "overloaded" }, attempts: 0 });
     }
   }
 
-  /** The request that waits for a response with this branch. */
-  waiting(branch: string): OutgoingRequest | undefined {
-    return this.live.get(this.transactions.find(branch) ?? 0);
+  /** The request that waits for a response with this branch (`branchKey`). */
+  waiting(branch: Readonly<Fingerprint>): OutgoingRequest | undefined {
+    return this.transactions.find(branch);
   }
 
   /** A response came in. Returns the request when it is over by it. */
   receive(
-    response: { branch: string; method: string; status: number; vias: number; from: Endpoint },
+    branch: Readonly<Fingerprint>,
+    method: string,
+    status: number,
+    vias: number,
+    from: Endpoint,
     now: Instant,
-  ): { request: OutgoingRequest; attempts: number } | "absorbed" | undefined {
-    const waiting = this.waiting(response.branch);
+  ): OutgoingRequest | "absorbed" | undefined {
+    const waiting = this.transactions.find(branch);
     // RFC 3261 §8.1.3.3: what we sent with so many Vias comes back with so many.
-    if (waiting !== undefined && waiting.vias !== response.vias) return undefined;
-    const match = this.transactions.receive(response, now);
+    if (waiting !== undefined && waiting.vias !== vias) return undefined;
+    const match = this.transactions.receive(branch, method, status, from, now);
     if (match === undefined) return undefined;
-    if (match.verdict !== "final") return "absorbed";
-    const attempts = this.transactions.attempts(match.id);
-    const request = this.finish(match.id, now);
-    return request === undefined ? "absorbed" : { request, attempts };
+    if (match.verdict !== "final" || waiting === undefined) return "absorbed";
+    waiting.attempts = this.transactions.attempts(match.id);
+    this.finish(waiting, now);
+    return waiting;
   }
 
   /**
@@ -131,23 +191,26 @@ export class Requests {
    * request of which an earlier transmission went out may have arrived: that is a timeout, not a certain no.
    */
   unsent(to: Endpoint, cause: Error, now: Instant): void {
-    for (const id of this.transactions.unsent(to, cause, now)) {
-      const certain = this.transactions.attempts(id) <= 1;
-      this.end(id, certain ? { type: "unreachable", reason: cause.message } : { type: "timeout" }, now);
+    const refused = this.transactions.unsent(to, cause, now).map((id) => this.transactions.request(id));
+    for (const request of refused) {
+      assert(request !== undefined, "what has ended just now can still be asked for");
+      const certain = this.transactions.attempts(request.id) <= 1;
+      this.end(request, certain ? { type: "unreachable", reason: cause.message } : { type: "timeout" }, now);
     }
   }
 
   cancel(id: number, now: Instant): boolean {
-    if (!this.live.has(id)) return false;
+    const request = this.queued.get(id) ?? this.transactions.request(id);
+    if (request === undefined || request.over) return false;
     this.transactions.cancel(id);
-    this.end(id, { type: "cancelled" }, now);
+    this.end(request, { type: "cancelled" }, now);
     return true;
   }
 
   /** Ends everything to one peer, or, without a key, everything there is. */
   cancelAll(now: Instant, peerKey?: string): void {
-    for (const request of [...this.live.values()])
-      if (peerKey === undefined || request.peerKey === peerKey) this.cancel(request.id, now);
+    const all = [...this.transactions.open(), ...this.queued.values()].sort((a, b) => a.id - b.id);
+    for (const request of all) if (peerKey === undefined || request.peerKey === peerKey) this.cancel(request.id, now);
   }
 
   /** True if a notification to this peer is still unanswered. */
@@ -158,17 +221,22 @@ export class Requests {
   handleTimeout(now: Instant): void {
     // First those that wait: what ends in flight would launch them at the very end of their time.
     for (let id = this.queuedUntil.take(now); id !== undefined; id = this.queuedUntil.take(now))
-      this.end(id, { type: "timeout" }, now);
+      this.end(this.queued.get(id), { type: "timeout" }, now);
     this.transactions.handleTimeout(now);
     for (let over = this.transactions.pollEnded(); over !== undefined; over = this.transactions.pollEnded())
-      this.end(over.id, { type: "timeout" }, now);
+      this.end(this.transactions.request(over.id), { type: "timeout" }, now);
   }
 
-  pollTransmit(): { to: Endpoint; bytes: Uint8Array } | undefined {
+  /** The next transmission, in an object that is used again. */
+  pollTransmit(): { readonly to: Endpoint; readonly bytes: Uint8Array } | undefined {
     const next = this.transactions.pollTransmit();
     if (next === undefined) return undefined;
-    if (next.retransmission) this.retransmissions++;
-    else this.sent++;
+    if (next.retransmission) {
+      this.retransmissions++;
+      // One that is not answered soon may wait for long: it must not keep a whole piece of memory from being used again.
+      const request = this.transactions.request(next.id);
+      if (request !== undefined) next.bytes = this.keep(request);
+    } else this.sent++;
     return next;
   }
 
@@ -189,16 +257,25 @@ export class Requests {
 
   /** Requests without an end yet. */
   get size(): number {
-    return this.live.size;
+    return this.open;
   }
 
   private lane(peerKey: string): Lane {
     let lane = this.lanes.get(peerKey);
     if (lane === undefined) {
+      this.forgetLanes();
       lane = { inFlight: 0, queue: [], queuedBytes: 0 };
       this.lanes.set(peerKey, lane);
     }
     return lane;
+  }
+
+  /** Peers come and go: a lane that nothing is in is made again when it is needed. */
+  private forgetLanes(): void {
+    if (this.lanes.size < this.lanesMax) return;
+    for (const [key, { inFlight, queue }] of this.lanes) if (inFlight + queue.length === 0) this.lanes.delete(key);
+    // Where all of them are needed, the next look is a long way off.
+    this.lanesMax = Math.max(LANES_MAX, this.lanes.size * 2);
   }
 
   private launch(request: OutgoingRequest, now: Instant): void {
@@ -207,19 +284,32 @@ export class Requests {
     this.transactions.start(request, now);
   }
 
-  private end(id: number, end: RequestEnd, now: Instant): void {
-    const attempts = this.transactions.attempts(id);
-    const request = this.finish(id, now);
-    if (request !== undefined) this.ended.push({ request, end, attempts: request.sent ? Math.max(1, attempts) : 0 });
+  private end(request: OutgoingRequest | undefined, end: RequestEnd, now: Instant): void {
+    if (request === undefined || request.over) return;
+    const attempts = this.transactions.attempts(request.id);
+    this.finish(request, now);
+    this.ended.push({ request, end, attempts: request.sent ? Math.max(1, attempts) : 0 });
   }
 
-  private finish(id: number, now: Instant): OutgoingRequest | undefined {
-    const request = this.live.get(id);
-    if (request === undefined) return undefined;
-    this.live.delete(id);
-    if (isNotification(request)) this.settlePing(request.peerKey);
-    else if (takesTurns(request)) this.leaveLane(request, now);
-    return request;
+  private finish(request: OutgoingRequest, now: Instant): void {
+    request.over = true;
+    this.open--;
+    this.release(request);
+    if (request.lane !== undefined) this.leaveLane(request, request.lane, now);
+    else if (isNotification(request)) this.settlePing(request.peerKey);
+  }
+
+  /** Its octets stand for themselves from now on. @returns them */
+  private keep(request: OutgoingRequest): Uint8Array {
+    if (request.place === OWN) return request.bytes;
+    request.bytes = new Uint8Array(request.bytes);
+    this.release(request);
+    return request.bytes;
+  }
+
+  private release(request: OutgoingRequest): void {
+    if (request.place !== OWN) this.store.release(request.place);
+    request.place = OWN;
   }
 
   private settlePing(peerKey: string): void {
@@ -228,24 +318,25 @@ export class Requests {
     else this.pinging.set(peerKey, open);
   }
 
-  private leaveLane(request: OutgoingRequest, now: Instant): void {
-    const lane = this.lane(request.peerKey);
+  private leaveLane(request: OutgoingRequest, lane: Lane, now: Instant): void {
     if (!request.sent) {
-      this.queuedUntil.delete(request.id);
-      lane.queuedBytes -= request.bytes.length;
+      this.unqueue(request, lane);
       lane.queue.splice(lane.queue.indexOf(request), 1);
       return;
     }
     lane.inFlight--;
-    while (lane.inFlight < this.limits.window) {
-      const next = lane.queue.shift();
-      if (next === undefined) break;
-      this.queuedUntil.delete(next.id);
-      lane.queuedBytes -= next.bytes.length;
+    while (lane.queue.length > 0 && lane.inFlight < this.limits.window) {
+      const next = lane.queue.shift() as OutgoingRequest;
+      this.unqueue(next, lane);
       lane.inFlight++;
       this.launch(next, now);
     }
-    if (lane.inFlight === 0 && lane.queue.length === 0) this.lanes.delete(request.peerKey);
+  }
+
+  private unqueue(request: OutgoingRequest, lane: Lane): void {
+    this.queued.delete(request.id);
+    this.queuedUntil.delete(request.id);
+    lane.queuedBytes -= request.bytes.length;
   }
 }
 

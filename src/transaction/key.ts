@@ -1,6 +1,6 @@
 /**
- * By what a request is recognised when it comes again (RFC 3261 §17.2.3). Responses need no key of their own: the branch of
- * the top Via is ours, 64 random bits, and the table looks it up as it is (§17.1.3).
+ * By what a request is recognised when it comes again (RFC 3261 §17.2.3), and by what the request that a response is for: the
+ * branch of its top Via, which is ours, 64 random bits (§17.1.3).
  */
 
 /** A branch that begins so, and does not end there, is unique over space and time (RFC 3261 §8.1.1.7). */
@@ -69,21 +69,26 @@ export class Fingerprinter {
   private readonly seedHigh: number;
   private readonly seedLow: number;
   private readonly result: Fingerprint = { high: 0, low: 0 };
+  /** Of what was added so far. */
+  private high = 0;
+  private low = 0;
 
   constructor(seedHigh: number, seedLow: number) {
     this.seedHigh = seedHigh;
     this.seedLow = seedLow;
   }
 
-  /** Of a text of `serverKey`. */
+  /** Of a text of `serverKey`, or a branch. */
   ofText(text: string): Fingerprint {
     this.begin();
-    for (let i = 0; i < text.length; i++) {
-      const code = text.charCodeAt(i);
-      // Characters above Latin-1 are two octets here; remote text has them only where nothing of it is in order.
-      this.add(code & 0xff);
-      if (code > 0xff) this.add(code >> 8);
-    }
+    this.addText(text);
+    return this.end();
+  }
+
+  /** Of octets: the same as `ofText` of the same in Latin-1. */
+  ofOctets(b: Uint8Array, start: number, end: number): Fingerprint {
+    this.begin();
+    this.addOctets(b, start, end);
     return this.end();
   }
 
@@ -103,35 +108,75 @@ export class Fingerprinter {
     branchEnd: number,
   ): Fingerprint {
     this.begin();
-    for (let i = 0; i < method.length; i++) this.add(method.charCodeAt(i));
-    this.add(0x20);
-    for (let i = host; i < hostEnd; i++) this.add(b[i] as number);
-    if (!hasPort) this.add(0x3a);
-    this.add(0x20);
-    for (let i = branch; i < branchEnd; i++) this.add(b[i] as number);
+    this.addText(method);
+    this.addText(" ");
+    this.addOctets(b, host, hostEnd);
+    this.addText(hasPort ? " " : ": ");
+    this.addOctets(b, branch, branchEnd);
     return this.end();
   }
 
   private begin(): void {
-    this.result.high = this.seedHigh;
-    this.result.low = this.seedLow;
+    this.high = this.seedHigh;
+    this.low = this.seedLow;
   }
 
-  /** Two multiplicative hashes with different primes (FNV's and one of MurmurHash3's). */
-  private add(octet: number): void {
-    const { result } = this;
-    result.low = Math.imul(result.low ^ octet, 0x01000193);
-    result.high = Math.imul(result.high ^ octet, 0x85ebca6b) ^ (result.high >>> 15);
+  private addText(text: string): void {
+    let { high, low } = this;
+    for (let i = 0; i < text.length; i++) {
+      const code = text.charCodeAt(i);
+      low = mixLow(low, code & 0xff);
+      high = mixHigh(high, code & 0xff);
+      // Characters above Latin-1 are two octets here; remote text has them only where nothing of it is in order.
+      if (code <= 0xff) continue;
+      low = mixLow(low, code >> 8);
+      high = mixHigh(high, code >> 8);
+    }
+    this.high = high;
+    this.low = low;
+  }
+
+  private addOctets(b: Uint8Array, start: number, end: number): void {
+    let { high, low } = this;
+    for (let i = start; i < end; i++) {
+      const octet = b[i] as number;
+      low = mixLow(low, octet);
+      high = mixHigh(high, octet);
+    }
+    this.high = high;
+    this.low = low;
   }
 
   /** Spreads the last octets over all bits. */
   private end(): Fingerprint {
     const { result } = this;
-    let low = result.low ^ (result.low >>> 16);
+    let low = this.low ^ (this.low >>> 16);
     low = Math.imul(low, 0x7feb352d);
     low ^= low >>> 15;
     result.low = low >>> 0;
-    result.high >>>= 0;
+    result.high = this.high >>> 0;
     return result;
   }
+}
+
+/** Two multiplicative hashes with different primes (FNV's and one of MurmurHash3's). */
+function mixLow(low: number, octet: number): number {
+  return Math.imul(low ^ octet, 0x01000193);
+}
+
+function mixHigh(high: number, octet: number): number {
+  return Math.imul(high ^ octet, 0x85ebca6b) ^ (high >>> 15);
+}
+
+/** No seed: the branches are random numbers of ours, and nobody else chooses what is looked up among them. */
+const BRANCHES = new Fingerprinter(0x9e3779b9, 0x85ebca6b);
+
+/** By what a request of ours is found for its response. The result is used again: whoever keeps it copies it. */
+export function branchKey(branch: string): Fingerprint {
+  return BRANCHES.ofText(branch);
+}
+
+/** As `branchKey`, of a branch where it stands. */
+export function branchKeyAt(b: Uint8Array, start: number, end: number): Fingerprint {
+  return BRANCHES.ofOctets(b, start, end);
 }

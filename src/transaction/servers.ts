@@ -14,6 +14,7 @@ import { assert } from "../core/assert.ts";
 import { type Endpoint, isReliable, type Transport } from "../core/endpoint.ts";
 import { UsageError } from "../core/errors.ts";
 import type { OctetStore } from "../core/octet-store.ts";
+import { grown, NO_ROW } from "../core/rows.ts";
 import type { Instant } from "../core/time.ts";
 import type { Fingerprint } from "./key.ts";
 import { isAnswerStatus, isEarlyTrying, type ServerState, serverStep } from "./server.ts";
@@ -29,7 +30,6 @@ export interface StoredAnswer {
 /** Octets of answers that are kept for retransmissions, unless the constructor is told otherwise. */
 const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
 const ROWS_MIN = 64;
-const NONE = -1;
 
 /** A list through the rows: `first` is the oldest. */
 interface RowList {
@@ -79,16 +79,16 @@ class Endpoints {
  * a place of its own, because a Map makes new memory every few times that something is put in and taken out.
  */
 class Notes<T> {
-  private row = NONE;
+  private row = NO_ROW;
   private note: T | undefined;
   private readonly others = new Map<number, T>();
 
   get size(): number {
-    return this.others.size + (this.row === NONE ? 0 : 1);
+    return this.others.size + (this.row === NO_ROW ? 0 : 1);
   }
 
   set(row: number, note: T): void {
-    if (this.row !== NONE && this.row !== row) this.others.set(this.row, this.note as T);
+    if (this.row !== NO_ROW && this.row !== row) this.others.set(this.row, this.note as T);
     this.row = row;
     this.note = note;
   }
@@ -99,7 +99,7 @@ class Notes<T> {
 
   delete(row: number): void {
     if (row === this.row) {
-      this.row = NONE;
+      this.row = NO_ROW;
       this.note = undefined;
     } else if (this.others.size > 0) this.others.delete(row);
   }
@@ -112,13 +112,13 @@ export class ServerTransactions<T> {
   private readonly limit: number;
   private readonly answerBytesMax: number;
   private readonly settings: TimerSettings;
-  private readonly waiting: RowList = { first: NONE, last: NONE };
-  private readonly completed: RowList = { first: NONE, last: NONE };
+  private readonly waiting: RowList = { first: NO_ROW, last: NO_ROW };
+  private readonly completed: RowList = { first: NO_ROW, last: NO_ROW };
   private rows = 0;
   private count = 0;
   private answerBytes = 0;
   /** Rows that are not in use, chained by `newer`. */
-  private free = NONE;
+  private free = NO_ROW;
   // One element a row.
   private high = new Uint32Array(0);
   private low = new Uint32Array(0);
@@ -172,7 +172,7 @@ export class ServerTransactions<T> {
    */
   receive(key: Fingerprint, transport: Transport, now: Instant): number {
     const known = this.find(key);
-    if (known !== NONE) {
+    if (known !== NO_ROW) {
       this.repeated = this.answerAgain(known);
       return 0;
     }
@@ -193,7 +193,7 @@ export class ServerTransactions<T> {
   /** Notes what belongs to a request that waits. */
   note(id: number, note: T): void {
     const row = this.waitingRow(id);
-    if (row !== NONE) this.notes.set(row, note);
+    if (row !== NO_ROW) this.notes.set(row, note);
   }
 
   /** Notes that were made and not taken. */
@@ -204,7 +204,7 @@ export class ServerTransactions<T> {
   /** What was noted, `undefined` if the request was answered, forgotten, or had no note. It is given once. */
   takeNote(id: number): T | undefined {
     const row = this.waitingRow(id);
-    if (row === NONE) return undefined;
+    if (row === NO_ROW) return undefined;
     const note = this.notes.get(row);
     this.notes.delete(row);
     return note;
@@ -231,7 +231,7 @@ export class ServerTransactions<T> {
   ): boolean {
     if (!isAnswerStatus(status)) throw new UsageError(`a non-INVITE request is never answered ${status} (RFC 4320)`);
     const row = this.waitingRow(id);
-    if (row === NONE || this.isTooEarly(row, status, now)) {
+    if (row === NO_ROW || this.isTooEarly(row, status, now)) {
       this.store.release(place);
       return false;
     }
@@ -248,12 +248,12 @@ export class ServerTransactions<T> {
   /** Forgets the transactions whose Timer J is due, and those that nobody answered for as long. */
   handleTimeout(now: Instant): void {
     for (const list of [this.completed, this.waiting])
-      while (list.first !== NONE && (this.dueAt[list.first] as number) <= now) this.forget(list, list.first);
+      while (list.first !== NO_ROW && (this.dueAt[list.first] as number) <= now) this.forget(list, list.first);
   }
 
   nextTimeout(): Instant | undefined {
-    const completed = this.completed.first === NONE ? undefined : this.dueAt[this.completed.first];
-    const waiting = this.waiting.first === NONE ? undefined : this.dueAt[this.waiting.first];
+    const completed = this.completed.first === NO_ROW ? undefined : this.dueAt[this.completed.first];
+    const waiting = this.waiting.first === NO_ROW ? undefined : this.dueAt[this.waiting.first];
     if (completed === undefined || waiting === undefined) return completed ?? waiting;
     return Math.min(completed, waiting);
   }
@@ -314,13 +314,13 @@ export class ServerTransactions<T> {
     this.unlink(this.waiting, row);
     this.dueAt[row] = now + timerJ(this.settings, "udp") + this.settings.t4Ms;
     this.append(this.completed, row);
-    while (this.answerBytes > this.answerBytesMax && this.completed.first !== NONE)
+    while (this.answerBytes > this.answerBytesMax && this.completed.first !== NO_ROW)
       this.forget(this.completed, this.completed.first);
   }
 
   private evict(): void {
-    const list = this.completed.first === NONE ? this.waiting : this.completed;
-    assert(list.first !== NONE, "a full table holds a transaction");
+    const list = this.completed.first === NO_ROW ? this.waiting : this.completed;
+    assert(list.first !== NO_ROW, "a full table holds a transaction");
     this.forget(list, list.first);
   }
 
@@ -345,11 +345,11 @@ export class ServerTransactions<T> {
   private waitingRow(id: number): number {
     const row = (id - 1) % this.limit;
     const isWaiting = row < this.rows && (this.states[row] === TRYING || this.states[row] === PROCEEDING);
-    return isWaiting && this.numberOf(row) === id ? row : NONE;
+    return isWaiting && this.numberOf(row) === id ? row : NO_ROW;
   }
 
   private take(): number {
-    if (this.free === NONE) this.grow();
+    if (this.free === NO_ROW) this.grow();
     const row = this.free;
     this.free = this.newer[row] as number;
     this.uses[row]!++;
@@ -362,9 +362,10 @@ export class ServerTransactions<T> {
   }
 
   private find(key: Fingerprint): number {
-    if (this.rows === 0) return NONE;
+    if (this.rows === 0) return NO_ROW;
     let row = this.buckets[this.bucketOf(key.low)] as number;
-    while (row !== NONE && (this.low[row] !== key.low || this.high[row] !== key.high)) row = this.chain[row] as number;
+    while (row !== NO_ROW && (this.low[row] !== key.low || this.high[row] !== key.high))
+      row = this.chain[row] as number;
     return row;
   }
 
@@ -381,8 +382,8 @@ export class ServerTransactions<T> {
 
   private append(list: RowList, row: number): void {
     this.older[row] = list.last;
-    this.newer[row] = NONE;
-    if (list.last === NONE) list.first = row;
+    this.newer[row] = NO_ROW;
+    if (list.last === NO_ROW) list.first = row;
     else this.newer[list.last] = row;
     list.last = row;
   }
@@ -390,9 +391,9 @@ export class ServerTransactions<T> {
   private unlink(list: RowList, row: number): void {
     const older = this.older[row] as number;
     const newer = this.newer[row] as number;
-    if (older === NONE) list.first = newer;
+    if (older === NO_ROW) list.first = newer;
     else this.newer[older] = newer;
-    if (newer === NONE) list.last = older;
+    if (newer === NO_ROW) list.last = older;
     else this.older[newer] = older;
   }
 
@@ -422,7 +423,7 @@ export class ServerTransactions<T> {
   }
 
   private rehash(used: number): void {
-    this.buckets = new Int32Array(2 ** Math.ceil(Math.log2(this.rows))).fill(NONE);
+    this.buckets = new Int32Array(2 ** Math.ceil(Math.log2(this.rows))).fill(NO_ROW);
     for (let row = 0; row < used; row++) {
       if (this.states[row] === 0) continue;
       const bucket = this.bucketOf(this.low[row] as number);
@@ -430,9 +431,4 @@ export class ServerTransactions<T> {
       this.buckets[bucket] = row;
     }
   }
-}
-
-function grown<A extends { set(from: A): void }>(from: A, to: A): A {
-  to.set(from);
-  return to;
 }

@@ -5,6 +5,7 @@
 import { describe, expect, test } from "bun:test";
 import { createRequire } from "node:module";
 import type { Endpoint } from "../../src/core/endpoint.ts";
+import { OctetStore } from "../../src/core/octet-store.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import { KdmqTemplate } from "../../src/node/kdmq.ts";
 import type { SipMessage } from "../../src/sip/message.ts";
@@ -127,7 +128,7 @@ describe("second opinion: reads what we write as we do", () => {
     const parts = { channel: "lab", maxForwards: 1, contentType: "text/plain", userAgent: "dmq é", body };
     const local = { transport: "udp", host: "127.0.0.1", port: 5060 } as const;
     const template = new KdmqTemplate({ ...parts, local, accept: "*/*" });
-    const { bytes } = template.write("sip:127.0.0.2:5070;transport=tcp", "tcp", seededRandom(3));
+    const { bytes } = template.write("sip:127.0.0.2:5070;transport=tcp", "tcp", seededRandom(3), new OctetStore());
     const message = read(bytes);
     expect(theirs(foreign(bytes))).toEqual(ours(message));
     expect(message.type === "request" && message.uri).toBe("sip:lab@127.0.0.2:5070;transport=tcp");

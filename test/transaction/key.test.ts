@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { hasMagicCookie, type ServerKeyParts, serverKey } from "../../src/transaction/key.ts";
+import { branchKey, branchKeyAt, hasMagicCookie, type ServerKeyParts, serverKey } from "../../src/transaction/key.ts";
 
 const MODERN: ServerKeyParts = { branch: "z9hG4bKabc", host: "127.0.0.1", port: 5060, method: "KDMQ" };
 const LEGACY: ServerKeyParts = {
@@ -60,4 +60,16 @@ describe("server key", () => {
     expect(serverKey({ ...MODERN, branch: "z9hG4bK KDMQ" })).not.toBe(serverKey({ ...MODERN, branch: "z9hG4bK" }));
     expect(serverKey({ ...LEGACY, toTag: undefined })).not.toBe(serverKey({ ...LEGACY, toTag: "-" }));
   });
+});
+
+describe("branch key", () => {
+  test.each(["z9hG4bK0123456789abcdef", "z9hG4bKtag.0", "x", ""])(
+    "of %j is the same as text and as octets",
+    (branch) => {
+      const octets = new TextEncoder().encode(`branch=${branch};rport`);
+      const asText = { ...branchKey(branch) };
+      expect({ ...branchKeyAt(octets, 7, 7 + branch.length) }).toEqual(asText);
+      expect({ ...branchKey(`${branch}x`) }).not.toEqual(asText);
+    },
+  );
 });
