@@ -29,6 +29,7 @@ export const bcast: CommandSpec = {
     ["dmq bcast --except sip:192.0.2.2:5060 channel1 'hello'", "to all others"],
     ["dmq bcast --timeout 2s --retry 3 --require any alerts 'disk full' || page-me", "for a crontab"],
     ["tail -f events.log | dmq bcast -l channel1", "each line is a message"],
+    ["dmq bcast --via sip:192.0.2.1:5060 channel1 'hello'", "without a daemon: to the nodes that this one lists"],
   ],
   positionals: [
     { name: "CHANNEL", required: true, help: "name of the channel" },

@@ -15,6 +15,7 @@ export const list: CommandSpec = {
   examples: [
     ["dmq list", "a table on a terminal, tab-separated lines in a pipe"],
     ["dmq list --json | jq -r '.[] | select(.status == \"active\") | .uri'", "every field of dmq.list_nodes and more"],
+    ["dmq list --via sip:192.0.2.1:5060", "without a daemon: as that node lists them"],
   ],
   positionals: [],
   options: [{ flag: "watch", help: "again whenever it changes, until interrupted" }, ...VIA_OPTIONS, ...FORM_OPTIONS],

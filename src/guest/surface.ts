@@ -87,7 +87,9 @@ export class GuestSurface implements ControlSurface {
     if (nobody !== undefined) throw unread(nobody);
   }
 
-  version(): string {
+  /** Who asks for it wants to know whether there is anybody before he begins (`-l`). */
+  async version(): Promise<string> {
+    await this.refresh(READ_MS_MAX);
     return `dmq ${VERSION}`;
   }
 

@@ -275,7 +275,7 @@ export interface ControlSurface {
    */
   replicate(request: ReplicateRequest): Promise<DeliveryResult[]>;
   status(): StatusReport;
-  version(): string;
+  version(): string | Promise<string>;
   live(): boolean;
   ready(): boolean;
   /**
