@@ -65,7 +65,7 @@ async function visit({ env }: CliContext, via: readonly string[], fromAddress: s
   const verify = env.DMQ_TLS_VERIFY || "peer";
   if (verify !== "peer" && verify !== "none")
     throw new ConfigError("config-invalid-value", "DMQ_TLS_VERIFY", JSON.stringify(verify), "peer or none");
-  return new GuestCaller({
+  const caller = new GuestCaller({
     via,
     fromAddress: fromAddress || undefined,
     notificationChannel: env.DMQ_NOTIFICATION_CHANNEL || "notification_peer",
@@ -76,6 +76,8 @@ async function visit({ env }: CliContext, via: readonly string[], fromAddress: s
       verify,
     },
   });
+  await caller.prepare();
+  return caller;
 }
 
 /** Connects, runs `work` and closes, however it ends. */

@@ -27,6 +27,7 @@ export interface GuestOptions {
 const CONTACTS_MAX = 9;
 
 export class GuestCaller {
+  private readonly visitor: Visitor;
   private readonly surface: GuestSurface;
 
   /** @throws UsageError for a URI that is no node's address, too many of them, a `fromAddress` that is no IP literal */
@@ -35,8 +36,13 @@ export class GuestCaller {
     if (via.length > CONTACTS_MAX) throw new UsageError(`--via: got ${via.length}, expected at most ${CONTACTS_MAX}`);
     const contacts = via.map(readContact);
     const fromAddress = options.fromAddress === undefined ? undefined : readFromAddress(options.fromAddress);
-    const visitor = new Visitor({ contacts, notificationChannel, tls, fromAddress, userAgent: "dmq" });
-    this.surface = new GuestSurface(visitor, notificationChannel);
+    this.visitor = new Visitor({ contacts, notificationChannel, tls, fromAddress, userAgent: "dmq" });
+    this.surface = new GuestSurface(this.visitor, notificationChannel);
+  }
+
+  /** @throws ConfigError for TLS files that are missing or wrong, where a URI of `via` needs them */
+  prepare(): Promise<void> {
+    return this.visitor.prepare();
   }
 
   /** @throws RpcError `rpc-fault`, as a daemon would; `rpc-unreachable` after `timeoutMs`; the signal's reason */

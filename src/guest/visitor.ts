@@ -64,6 +64,15 @@ export class Visitor {
     this.core = new Visit(options, SYSTEM_RANDOM);
   }
 
+  /**
+   * Reads the TLS files if a contact needs them; else they are read when a node does.
+   *
+   * @throws ConfigError for files that are missing or wrong
+   */
+  async prepare(): Promise<void> {
+    if (this.options.contacts.some(({ address }) => address.transport === "tls")) await this.readTls();
+  }
+
   /** The nodes of the list that was read last. */
   nodes(): readonly VisitedNode[] {
     return this.core.list();
@@ -257,8 +266,7 @@ export class Visitor {
     this.streams.set(transport, new StreamTransport(undefined, this.sink, options, material));
   }
 
-  /** @throws ConfigError for files that are missing or wrong (a rejection) */
-  readTls(): Promise<TlsMaterial> {
+  private readTls(): Promise<TlsMaterial> {
     this.material ??= materialOf(this.options.tls);
     return this.material;
   }

@@ -266,6 +266,8 @@ describe("dmq --via", () => {
     expect(await list(["--via", uri, "-s", nowhere])).toMatchObject({ code: 2 });
     expect(await list(["--from-address", "sip:127.0.0.1"])).toMatchObject({ code: 2 });
     expect((await list(["--via", uri], { DMQ_TLS_VERIFY: "maybe" })).code).toBe(9);
+    expect((await list(["--via", "sips:127.0.0.1:1"], { DMQ_TLS_CA: "/nonexistent" })).code).toBe(9);
+    expect((await list(["--via", uri], { DMQ_TLS_CA: "/nonexistent" })).code).toBe(0);
   });
 
   test("via: nobody there is exit 4, a text that is no URI exit 2", async () => {
