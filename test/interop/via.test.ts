@@ -86,7 +86,7 @@ describeInterop("without a daemon", () => {
   );
 
   test(
-    "lines of an input arrive in order",
+    "every line of an input arrives, and has its result",
     async () => {
       const lines = Array.from({ length: 200 }, (_, index) => `line ${index}`);
       const stdin = new TextEncoder().encode(`${lines.join("\n")}\n`);
