@@ -50,3 +50,37 @@ export class BunSocket implements DatagramSocket {
     this.#socket.close();
   }
 }
+
+/** A power of two. */
+const SLOTS = 1_024;
+
+/**
+ * What is known of addresses, the latest of a thousand or so: found without making a key. An address has two slots, and the next one
+ * of both takes the first.
+ */
+export class KnownAddresses<T extends { readonly ip: string; readonly port: number }> {
+  readonly #slots = new Array<T | undefined>(SLOTS).fill(undefined);
+
+  find(ip: string, port: number): T | undefined {
+    const slot = slotOf(ip, port);
+    const first = this.#slots[slot];
+    if (first !== undefined && first.port === port && first.ip === ip) return first;
+    const second = this.#slots[slot ^ 1];
+    return second !== undefined && second.port === port && second.ip === ip ? second : undefined;
+  }
+
+  /** Keeps what `find` did not find. */
+  keep(known: T): void {
+    const slot = slotOf(known.ip, known.port);
+    const isFree = this.#slots[slot] === undefined || this.#slots[slot ^ 1] !== undefined;
+    this.#slots[isFree ? slot : slot ^ 1] = known;
+  }
+}
+
+/** Neighbours differ in the end of their address: that and the port are enough. */
+function slotOf(ip: string, port: number): number {
+  const { length } = ip;
+  let hash = port;
+  for (let i = Math.max(0, length - 4); i < length; i++) hash = Math.imul(hash, 31) + ip.charCodeAt(i);
+  return (hash ^ (hash >>> 10)) & (SLOTS - 1);
+}

@@ -8,7 +8,7 @@
  * one, and after a while it is tried again.
  *
  * The kernel sees no memory but one table and one arena, which live as long as the socket: octets are copied into the arena.
- * All this needs is looked for when a socket opens; where something is missing, Bun's socket does it (docs/decisions/0009-mmsg.md).
+ * All this needs is looked for when a socket opens; where something is missing, Bun's socket does it (docs/decisions/0010-mmsg.md).
  */
 import { assert } from "../core/assert.ts";
 import { ipGroups } from "../core/endpoint.ts";
@@ -18,14 +18,12 @@ import {
   BunSocket,
   type DatagramSocket,
   FIELDS,
+  KnownAddresses,
   type Packets,
 } from "./datagram.ts";
 
 /** Room for the octets of one call; what does not fit waits for the next. */
 const ARENA_BYTES = 256 * 1024;
-
-/** Receivers whose socket addresses are kept; a power of two. */
-const RECEIVERS = 1_024;
 
 /** UDP_MAX_SEGMENTS of Linux before 6.9, and what fits an IPv4 datagram of which the kernel makes them. */
 const MAX_CUTS = 64;
@@ -125,7 +123,7 @@ export class MmsgSocket extends BunSocket {
   readonly #tableAt: number;
   readonly #arenaAt: number;
   readonly #cuts: boolean;
-  readonly #receivers = new Array<Receiver | undefined>(RECEIVERS).fill(undefined);
+  readonly #receivers = new KnownAddresses<Receiver>();
   /** Number of the batch that is being put together. */
   #batch = 0;
   #groups: Receiver[] = [];
@@ -212,13 +210,12 @@ export class MmsgSocket extends BunSocket {
   }
 
   #receiver(ip: string, port: number): Receiver | undefined {
-    const slot = (port ^ (ip.charCodeAt(ip.length - 1) << 4)) & (RECEIVERS - 1);
-    const known = this.#receivers[slot];
-    if (known !== undefined && known.port === port && known.ip === ip) return known;
+    const known = this.#receivers.find(ip, port);
+    if (known !== undefined) return known;
     const address = socketAddress(ip, port, this.#isIpv6);
     if (address === undefined) return undefined;
     const receiver: Receiver = { ip, port, address, batch: 0, first: 0, last: 0, pause: 0, refused: 0 };
-    this.#receivers[slot] = receiver;
+    this.#receivers.keep(receiver);
     return receiver;
   }
 

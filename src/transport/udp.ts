@@ -10,7 +10,7 @@ import { assert } from "../core/assert.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { canonicalIp, endpointKey, isIpv6 } from "../core/endpoint.ts";
 import { TransportError } from "../core/errors.ts";
-import { BATCH_DATAGRAMS, BunSocket, type DatagramSocket, FIELDS, type Packets } from "./datagram.ts";
+import { BATCH_DATAGRAMS, BunSocket, type DatagramSocket, FIELDS, KnownAddresses, type Packets } from "./datagram.ts";
 import {
   type BindAddress,
   bindError,
@@ -39,12 +39,9 @@ const MAX_QUEUED_BYTES = 8 * 1024 * 1024;
 /** With so many octets waiting the batch goes out early. */
 const BATCH_BYTES = 256 * 1024;
 
-/** Senders whose endpoints are kept; a power of two. */
-const SENDERS = 1_024;
-
 /**
  * So many to one receiver in a row go out before the wake-up is over: more in one piece saves nothing any more
- * (docs/decisions/0009-mmsg.md), and the receiver can begin.
+ * (docs/decisions/0010-mmsg.md), and the receiver can begin.
  */
 const RUN_DATAGRAMS = 32;
 
@@ -79,16 +76,19 @@ export async function openUdp(
       transport?.failed(args.at(-1));
     },
   };
+  const socket = await bind(address, handlers);
+  const datagrams = mmsg?.openMmsg(socket, isIpv6(address.ip)) ?? new BunSocket(socket);
+  transport = new UdpTransport(datagrams, address.ip, sink, options);
+  return transport;
+}
+
+async function bind(
+  address: BindAddress,
+  handlers: Bun.udp.SocketHandler<"buffer">,
+): Promise<Bun.udp.Socket<"buffer">> {
+  const { ip: hostname, port } = address;
   try {
-    const socket = await Bun.udpSocket({
-      hostname: address.ip,
-      port: address.port,
-      binaryType: "buffer",
-      socket: handlers,
-    });
-    const datagrams = mmsg?.openMmsg(socket, isIpv6(address.ip)) ?? new BunSocket(socket);
-    transport = new UdpTransport(datagrams, address.ip, sink, options);
-    return transport;
+    return await Bun.udpSocket({ hostname, port, binaryType: "buffer", socket: handlers });
   } catch (cause) {
     throw bindError("udp", address, cause);
   }
@@ -260,20 +260,16 @@ function sendFailure(length: number, cause: unknown): Error {
   return new Error(`EMSGSIZE, ${length} octets are more than one datagram may carry; use tcp for this peer`, { cause });
 }
 
-/**
- * Endpoints of those who send, each made once: an endpoint that an answer is kept for is then not one object for each answer.
- * A port has one slot, and the next sender of that slot takes it.
- */
+/** Endpoints of those who send, each made once: an endpoint that an answer is kept for is then not one object for each answer. */
 class Senders {
-  readonly #slots = new Array<{ ip: string; endpoint: Endpoint } | undefined>(SENDERS).fill(undefined);
+  readonly #known = new KnownAddresses<{ ip: string; port: number; endpoint: Endpoint }>();
 
   /** @param ip  as the kernel has it */
   endpoint(ip: string, port: number): Endpoint {
-    const slot = (port ^ (ip.charCodeAt(ip.length - 1) << 4)) & (SENDERS - 1);
-    const known = this.#slots[slot];
-    if (known !== undefined && known.endpoint.port === port && known.ip === ip) return known.endpoint;
+    const known = this.#known.find(ip, port);
+    if (known !== undefined) return known.endpoint;
     const endpoint: Endpoint = { transport: "udp", ip: canonicalSource(ip), port };
-    this.#slots[slot] = { ip, endpoint };
+    this.#known.keep({ ip, port, endpoint });
     return endpoint;
   }
 }
