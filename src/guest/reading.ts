@@ -54,10 +54,12 @@ export type ReadingStep =
 
 /** What one node has for its answer: over UDP three transmissions, at 0, 0.5 and 1.5 s. */
 export const ANSWER_MS_MAX: Duration = 3_000;
-/** A line of ours with IPv6 and transport is shorter: what lacks less than that to the limit may have been cut. */
+/** A line with IPv6 and transport is shorter: a list that lacks less than that to the limit may have been cut. */
 const LINE_BYTES_MAX = 80;
+/** Nodes on a list, as many as a node of ours takes into its registry; what comes after them is left out. */
+const NODES_MAX = 1_000;
 /** Questions to one node of a large bus: a node of ours shows 13 further lines each time. */
-const ROUNDS_MAX = 40;
+const ROUNDS_MAX = 80;
 
 export class Reading {
   readonly deadline: Instant;
@@ -100,7 +102,8 @@ export class Reading {
     if (reply.status !== 200) return this.failed(`answered ${reply.status} ${reply.reason}`, now);
     const fresh = this.take(reply, now);
     if (this.nodes.size === 0) return this.failed("answered without a node list", now);
-    const mayBeCut = reply.body.length > BODY_BYTES_MAX - LINE_BYTES_MAX;
+    const room = BODY_BYTES_MAX - reply.body.length;
+    const mayBeCut = room >= 0 && room < LINE_BYTES_MAX;
     return mayBeCut && fresh > 0 && ++this.rounds < ROUNDS_MAX ? this.ask(now) : this.found();
   }
 
@@ -165,6 +168,7 @@ export class Reading {
     for (const { address, status } of list.lines) {
       const key = addressKey(address);
       if (this.nodes.has(key)) continue;
+      if (this.nodes.size >= NODES_MAX) break;
       fresh++;
       const contact = addressKey((this.contact as Contact).address);
       const isAsked = key === contact || (address.host === to.ip && address.port === to.port);

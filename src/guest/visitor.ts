@@ -9,6 +9,7 @@ import type { Duration, Instant } from "../core/time.ts";
 import { endpointOf, type PeerAddress } from "../membership/peer.ts";
 import type { OutcomeReport } from "../node/io.ts";
 import type { Addressed, SendOptions } from "../node/message.ts";
+import { Gate } from "../transport/gate.ts";
 import { Resolver } from "../transport/resolver.ts";
 import { StreamTransport } from "../transport/stream.ts";
 import { PLAIN_MATERIAL, type TlsMaterial, type TlsOptions } from "../transport/tls.ts";
@@ -37,6 +38,10 @@ export type Nobody = Extract<ReadingStep, { type: "nobody" }>;
 /** Addresses of one name that are tried. */
 const PLACES_MAX = 8;
 
+/** Sockets that ask the kernel for our address at one time, and nodes that may wait for their turn. */
+const PROBES_MAX = 16;
+const PROBES_WAITING_MAX = 10_000;
+
 /** Nobody answers there (RFC 863): what Via and From name over streams, where the answer comes on the same connection. */
 const NO_PORT = 9;
 
@@ -49,6 +54,8 @@ export class Visitor {
   /** By the address that they are bound to. */
   private readonly sockets = new Map<string, Promise<UdpTransport>>();
   private readonly sources = new Map<string, Promise<string>>();
+  private readonly probes = new Gate(PROBES_MAX, PROBES_WAITING_MAX);
+  private readonly ending = new AbortController();
   /** Sockets by where they send to. */
   private readonly routes = new Map<string, UdpTransport>();
   private readonly streams = new Map<Endpoint["transport"], StreamTransport>();
@@ -126,6 +133,7 @@ export class Visitor {
     this.closed = true;
     this.reading?.resolve({ type: "nobody", failures: [{ contact: "all of them", why: "given up" }], refused: false });
     clearTimeout(this.timer);
+    this.ending.abort(new Error("given up"));
     this.resolver.close();
     for (const stream of this.streams.values()) stream.shutdown();
     for (const opening of this.sockets.values()) (await opening.catch(() => undefined))?.close();
@@ -243,7 +251,7 @@ export class Visitor {
     if (fixed !== undefined && isIpv6(fixed) !== isIpv6(ip))
       throw new UsageError(`${ip} cannot be reached from ${fixed}: one is IPv4, the other IPv6`);
     if (fixed !== undefined) return Promise.resolve(fixed);
-    const known = this.sources.get(ip) ?? kernelSource(ip);
+    const known = this.sources.get(ip) ?? this.probes.run(() => kernelSource(ip), this.ending.signal);
     this.sources.set(ip, known);
     return known;
   }

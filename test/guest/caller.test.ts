@@ -202,6 +202,17 @@ describe("a guest", () => {
     expect(rows).toHaveLength(61);
   });
 
+  test("guest: hundreds of nodes that are all dead have an outcome each, in time", async () => {
+    const first = await node({ serverAddress: "sip:127.0.0.1:0" });
+    for (let i = 0; i < 400; i++) first.add(`sip:127.0.${1 + (i >> 7)}.${1 + (i & 127)}:5060`);
+    const startedAt = performance.now();
+    const params = { channel: "lab", except: [first.uri()], timeout_ms: 700 };
+    const results = await guest([first.uri()]).call<DeliveryResult[]>("dmq.bcast", params);
+    expect(results).toHaveLength(400);
+    expect(results.every(({ outcome }) => outcome === "timeout")).toBe(true);
+    expect(performance.now() - startedAt).toBeLessThan(1_500);
+  });
+
   test("guest: a call ends with its signal, with its time, and with the guest", async () => {
     const quiet = await silent();
     const caller = guest([quiet]);

@@ -285,13 +285,22 @@ describe("reading the node list", () => {
     const world = new World(A).answers(A, (_, count) => ({ status: "200 OK", body: part(count) })).read();
     expect(world.visit.list().length).toBe(41);
     expect(world.sent.length).toBeLessThan(6);
-    const endless = new World(A).answers(A, (_, count) => {
-      const uris = Array.from({ length: 28 }, (_line, i) => active(`sip:10.${count}.${i}.1:5060`));
-      return { status: "200 OK", body: list(active(A), ...uris) };
-    });
-    expect(endless.read().sent.length).toBe(40);
-    expect(endless.result?.type).toBe("found");
   });
+
+  for (const [what, lines, pad, nodes, questions] of [
+    ["at most 1,000 nodes", 28, "", 1_000, 37],
+    ["at most 80 questions", 12, ".long.name.of.a.domain.somewhere.example", 961, 80],
+  ] as const)
+    test(`visit: of a list without end, ${what}`, () => {
+      const world = new World(A).answers(A, (_, count) => {
+        const fresh = Array.from({ length: lines }, (_line, i) => active(`sip:10.${count}.${i}.1${pad}:5060`));
+        const body = list(active(A), ...fresh);
+        return { status: "200 OK", body: body.padEnd(1_000) };
+      });
+      world.read();
+      expect(world.result?.type).toBe("found");
+      expect([world.visit.list().length, world.sent.length]).toEqual([nodes, questions]);
+    });
 
   test("visit: a node that goes silent half-way has shown what it has shown", () => {
     const uris = Array.from({ length: 29 }, (_, i) => active(`sip:10.0.${i}.1:5060`));
