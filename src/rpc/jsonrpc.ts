@@ -5,6 +5,7 @@
 import { DmqError, type ErrorCode } from "../core/errors.ts";
 import { METHODS, methodNotFound } from "./methods.ts";
 import { type ControlSurface, type FaultData, RpcFault } from "./surface.ts";
+import { Turns } from "./turns.ts";
 
 /** Calls in one batch; each of them costs an answer, also where it is nonsense. */
 export const BATCH_CALLS_MAX = 1_000;
@@ -35,9 +36,21 @@ export async function answer(surface: ControlSurface, text: string): Promise<str
   const calls: unknown[] = request.value;
   if (calls.length === 0) return JSON.stringify(invalidRequest("empty batch"));
   if (calls.length > BATCH_CALLS_MAX) return JSON.stringify(invalidRequest(`more than ${BATCH_CALLS_MAX} calls`));
-  const responses = await Promise.all(calls.map((entry) => call(surface, entry)));
-  const answers = responses.filter((response) => response !== undefined);
+  const answers = (await runAll(surface, calls)).filter((response) => response !== undefined);
   return answers.length === 0 ? undefined : JSON.stringify(answers);
+}
+
+/** One for all batches: they share the loop. */
+const TURNS = new Turns();
+
+async function runAll(surface: ControlSurface, calls: readonly unknown[]): Promise<(Response | undefined)[]> {
+  const running: Promise<Response | undefined>[] = [];
+  for (const entry of calls) {
+    const turn = TURNS.next();
+    if (turn !== undefined) await turn;
+    running.push(call(surface, entry));
+  }
+  return Promise.all(running);
 }
 
 function parse(text: string): { value: unknown } | undefined {

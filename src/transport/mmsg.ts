@@ -25,6 +25,9 @@ import {
 /** Room for the octets of one call; what does not fit waits for the next. */
 const ARENA_BYTES = 256 * 1024;
 
+/** What may wait unread in the kernel; it counts several times the octets of a small datagram. */
+const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024;
+
 /** UDP_MAX_SEGMENTS of Linux before 6.9, and what fits an IPv4 datagram of which the kernel makes them. */
 const MAX_CUTS = 64;
 const MAX_CUT_BYTES = 65_507;
@@ -44,6 +47,8 @@ const AF_INET = 2;
 const AF_INET6 = 10;
 const SOL_UDP = 17;
 const UDP_SEGMENT = 103;
+const SOL_SOCKET = 1;
+const SO_RCVBUF = 8;
 /** MSG_DONTWAIT and MSG_NOSIGNAL. */
 const FLAGS = 0x4040;
 
@@ -51,6 +56,7 @@ const FLAGS = 0x4040;
 export interface Library {
   sendmmsg(fd: number, messages: number, count: number, flags: number): number;
   getsockopt(fd: number, level: number, option: number, value: number, length: number): number;
+  setsockopt(fd: number, level: number, option: number, value: number, length: number): number;
   /** Where the octets are for the kernel. */
   address(octets: ArrayBuffer): number;
 }
@@ -81,9 +87,12 @@ async function load(): Promise<Mmsg | undefined> {
     const { symbols } = dlopen("libc.so.6", {
       sendmmsg: { args: ["i32", "ptr", "u32", "i32"], returns: "i32" },
       getsockopt: { args: ["i32", "i32", "i32", "ptr", "ptr"], returns: "i32" },
+      setsockopt: { args: ["i32", "i32", "i32", "ptr", "u32"], returns: "i32" },
     });
-    const { sendmmsg, getsockopt } = symbols as unknown as Pick<Library, "sendmmsg" | "getsockopt">;
-    const library: Library = { sendmmsg, getsockopt, address: (octets) => Number(ptr(octets)) };
+    const library: Library = {
+      ...(symbols as unknown as Omit<Library, "address">),
+      address: (octets) => Number(ptr(octets)),
+    };
     return { openMmsg: (socket, isIpv6) => open(socket, library, isIpv6) };
   } catch {
     // No such library, or the system allows no code that is made at run time.
@@ -95,7 +104,9 @@ function open(socket: Bun.udp.Socket<"buffer">, library: Library, isIpv6: boolea
   const { fd } = socket as { fd?: unknown };
   if (typeof fd !== "number" || fd < 0) return undefined;
   const mmsg = new MmsgSocket(socket, library, fd, isIpv6);
-  return mmsg.works() ? mmsg : undefined;
+  if (!mmsg.works()) return undefined;
+  mmsg.widen();
+  return mmsg;
 }
 
 /** Where datagrams go, and what of the batch that is being put together goes there. */
@@ -172,6 +183,16 @@ export class MmsgSocket extends BunSocket {
   /** False where a sandbox forbids the call. */
   works(): boolean {
     return this.#library.sendmmsg(this.#fd, this.#tableAt, 0, FLAGS) === 0;
+  }
+
+  /**
+   * Lets more datagrams wait for us: the 212,992 octets that a socket has by default hold 166 answers, and two peers answer more than
+   * that while we write the next messages. What the kernel dropped would come again half a second later. Linux gives as much as
+   * `net.core.rmem_max` allows, at least twice the default.
+   */
+  widen(): void {
+    const value = new Uint32Array([RECEIVE_BUFFER_BYTES]);
+    this.#library.setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUF, this.#library.address(value.buffer), 4);
   }
 
   override sendMany(packets: Packets, from: number): number {

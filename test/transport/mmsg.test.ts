@@ -30,6 +30,15 @@ class FakeKernel implements Library {
     return this.old ? -1 : 0;
   }
 
+  /** Receive buffers that were asked for. */
+  readonly buffers: number[] = [];
+
+  setsockopt(_fd: number, level: number, option: number, value: number, length: number): number {
+    expect([level, option, length]).toEqual([1, 8, 4]);
+    this.buffers.push(this.int(value));
+    return 0;
+  }
+
   sendmmsg(_fd: number, messages: number, count: number, flags: number): number {
     expect(flags).toBe(0x4040);
     const counts: number[] = [];
@@ -207,6 +216,12 @@ describe("mmsg", () => {
     const socket = new MmsgSocket(bunSocket(kernel), kernel, 3, false);
     expect(socket.sendMany(packets(["aa", 1], ["bb", 1]), 0)).toBe(2);
     expect(kernel.messages).toEqual([[1, 1]]);
+  });
+
+  test("mmsg: more may wait unread than a socket has room for by default", () => {
+    const kernel = new FakeKernel();
+    new MmsgSocket(bunSocket(kernel), kernel, 3, false).widen();
+    expect(kernel.buffers).toEqual([4 * 1024 * 1024]);
   });
 
   test("mmsg: a queue that a full kernel takes in small steps is sent once and in order, whoever writes to its octets", async () => {

@@ -357,3 +357,13 @@ describe("udp queue", () => {
     await until("the rest", () => socket.taken.length === 70);
   });
 });
+
+describeWhere(WAYS[0]?.missing, "udp receive buffer", () => {
+  test("udp: a burst that comes while nobody reads is kept, where a default socket keeps 277", async () => {
+    native = true;
+    const [from, to] = [await udp("127.0.0.1"), await udp("127.0.0.1")];
+    for (let i = 0; i < 400; i++) from.transport.send(to.endpoint, pattern(10));
+    from.transport.flush();
+    await until("the whole burst", () => to.sink.arrivals.length === 400);
+  });
+});
