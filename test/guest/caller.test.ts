@@ -1,9 +1,10 @@
 /** A visitor on real sockets among nodes of ours: what it delivers, and that nobody knows it afterwards. */
 import { afterAll, afterEach, describe, expect, test } from "bun:test";
+import { decodeUtf8, encodeUtf8 } from "../../src/core/bytes.ts";
 import { RpcError } from "../../src/core/errors.ts";
 import { type CreateNodeOptions, createNode, type RunningNode } from "../../src/daemon/driver.ts";
 import { GuestCaller, type GuestOptions } from "../../src/guest/caller.ts";
-import type { ChannelMessage } from "../../src/node/io.ts";
+import type { Answer, ChannelMessage } from "../../src/node/io.ts";
 import type { DeliveryResult, NodeRow } from "../../src/rpc/surface.ts";
 import { openUdp } from "../../src/transport/udp.ts";
 import { Certificates, describeTls } from "../helpers/certificates.ts";
@@ -73,7 +74,7 @@ describe("a guest", () => {
     expect(results.map(({ node: uri, code }) => `${uri} ${code}`).sort()).toEqual(
       nodes.map((one) => `${one.uri()} 200`).sort(),
     );
-    expect(heard.map(({ body, peer, messageId }) => [new TextDecoder().decode(body), peer, messageId])).toEqual(
+    expect(heard.map(({ body, peer, messageId }) => [decodeUtf8(body), peer, messageId])).toEqual(
       nodes.map(() => ["hello", undefined, "m1"]),
     );
     await caller.close();
@@ -279,6 +280,35 @@ describe("dmq --via", () => {
     expect((await list(["--via", uri], { DMQ_TLS_VERIFY: "maybe" })).code).toBe(9);
     expect((await list(["--via", "sips:127.0.0.1:1"], { DMQ_TLS_CA: "/nonexistent" })).code).toBe(9);
     expect((await list(["--via", uri], { DMQ_TLS_CA: "/nonexistent" })).code).toBe(0);
+  });
+
+  test("via: each command that takes it prints what it prints with a daemon", async () => {
+    const [first, second] = await bus(["sip:127.0.0.1:0", "sip:127.0.0.2:0"]);
+    const answers = (text: string): Answer => ({ status: 200, contentType: "text/plain", body: encodeUtf8(text) });
+    first?.channel("lab", ({ body }) => answers(`1 ${decodeUtf8(body)}`));
+    second?.channel("lab", () => answers("2"));
+    const [a, b] = [first?.uri() as string, second?.uri() as string];
+    const env = { DMQ_VIA: a };
+    const run = async (...words: string[]): Promise<[number, string, string]> => {
+      const { code, out, err } = await runCli(words, { env, stdin: encodeUtf8("one\ntwo\n") });
+      return [code, out.replace(/\t[\d.]+$/gm, "\tMS"), err];
+    };
+    expect(await run("send", "lab", b, "x")).toEqual([0, `${b}\t200\tOK\tMS\n`, ""]);
+    expect(await run("bcast", "lab", "x")).toEqual([0, `${a}\t200\tOK\tMS\n${b}\t200\tOK\tMS\n`, ""]);
+    expect(await run("bcast", "--except", b, "lab", "x")).toEqual([0, `${a}\t200\tOK\tMS\n`, ""]);
+    expect(await run("send", "-l", "lab", a)).toEqual([0, `1\t${a}\t200\tOK\tMS\n2\t${a}\t200\tOK\tMS\n`, ""]);
+    expect(await run("req", "lab", a, "x")).toEqual([0, "1 x", ""]);
+    expect((await run("ping", b))[0]).toBe(0);
+    expect((await run("list"))[1].split("\n").map((line) => line.split("\t")[0])).toEqual([a, b, ""]);
+    expect(await run("send", "lab", "sip:127.0.0.99:5060", "x")).toEqual([3, "", "dmq: Node Not Found\n"]);
+  });
+
+  test("via: without anybody to ask, no line of an input is read", async () => {
+    const stdinStream = (): AsyncIterable<Uint8Array> => {
+      throw new Error("it was read");
+    };
+    const ran = await runCli(["send", "-l", "--via", "sip:127.0.0.1:1", "lab", "sip:127.0.0.2:5060"], { stdinStream });
+    expect([ran.code, ran.out]).toEqual([4, ""]);
   });
 
   test("via: nobody there is exit 4, a text that is no URI exit 2", async () => {
