@@ -263,7 +263,9 @@ export class MessageScan {
       value = value * 10 + digit;
       if (value > max || end - at > 9) return -1;
     }
-    this.number = value;
+    // A digit behind the last octet is NaN, and then JavaScriptCore keeps `value` as floating point: an offset made of that would make
+    // every index into every later message of the stream one, which is three times as slow.
+    this.number = value | 0;
     return end === at ? -1 : end;
   }
 
