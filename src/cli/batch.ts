@@ -140,12 +140,8 @@ async function feed(
 function stopOnSignal(context: CliContext, stop: Stop): () => void {
   const exits: Record<SignalName, number> = { SIGINT: EXIT.interrupted, SIGTERM: EXIT.terminated };
   const words: Record<SignalName, string> = { SIGINT: "interrupted", SIGTERM: "terminated" };
-  let isSecond = false;
-  return context.onSignal((signal) => {
-    if (isSecond) context.exitNow(exits[signal]);
-    isSecond = true;
-    stop.end({ text: words[signal], exit: exits[signal] });
-  });
+  // What follows takes LAST_MS at most, so that a second signal need not hurry it: wrappers pass on what the terminal sent already.
+  return context.onSignal((signal) => stop.end({ text: words[signal], exit: exits[signal] }));
 }
 
 /** The end that may come from outside while one thing is waited for. A race against one lasting promise would never let go. */
@@ -350,6 +346,7 @@ class Report {
   readonly #exits = new Set<number>();
   #lines = 0;
   #delivered = 0;
+  #refused = 0;
   #unknown = 0;
   #causes = 0;
 
@@ -391,9 +388,11 @@ class Report {
   }
 
   #summary(): string {
-    const failed = this.#lines - this.#delivered - this.#unknown;
-    const parts = [`${this.#lines} ${this.#lines === 1 ? "line" : "lines"} sent`, `${this.#delivered} delivered`];
+    const sent = this.#lines - this.#refused;
+    const failed = sent - this.#delivered - this.#unknown;
+    const parts = [`${sent} ${sent === 1 ? "line" : "lines"} sent`, `${this.#delivered} delivered`];
     if (failed > 0) parts.push(`${failed} failed`);
+    if (this.#refused > 0) parts.push(`${this.#refused} refused`);
     if (this.#unknown > 0) parts.push(`${this.#unknown} unknown`);
     return parts.join(", ");
   }
@@ -426,6 +425,7 @@ class Report {
     if (exit === EXIT.ok) this.#delivered++;
     else if (end === UNKNOWN) this.#unknown++;
     else this.#exits.add(exit);
+    if (end.type === "none" && end.word === "refused") this.#refused++;
   }
 
   #sayCauses(number: number, end: LineEnd): void {

@@ -84,6 +84,8 @@ describe("what a command loads", () => {
         ...["src/rpc/client.ts", "src/rpc/paths.ts", "src/rpc/surface.ts"],
       ]);
       expect(loaded.builtins).toEqual(["fs", "path"]);
+      // What -l needs is loaded by -l.
+      expect(loaded.files.filter((file) => /cli\/(batch|lines|progress)\.ts$/.test(file))).toEqual([]);
     });
   }
 
