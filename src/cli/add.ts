@@ -8,7 +8,13 @@ export const add: CommandSpec = {
   examples: [["dmq add sip:192.0.2.2:5060", "it is pinged, and listed as it answers"]],
   positionals: [{ name: "URI", required: true, help: "SIP URI of the node" }],
   options: [],
-  notes: ["exit: 0 added, 1 it is there already, 2 no SIP URI."],
+  exits: [
+    [0, "added"],
+    [1, "it is there already"],
+    [2, "usage; no SIP URI"],
+    [4, "no daemon"],
+  ],
+  seeAlso: ["dmq list", "dmq remove", "dmq set", "dmq join"],
   run(context, args) {
     const uri = checkUri("URI", args.positionals[0] as string);
     return ask(context, args, "dmq.add", { uri }, `added ${uri}`);

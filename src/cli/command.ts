@@ -18,6 +18,8 @@ export interface OptionSpec {
   /** A switch that also takes `=0` and `=1`, and `--no-FLAG`: the module's integer parameters. */
   settable?: boolean;
   repeatable?: boolean;
+  /** All values that there are, for completion and descriptions; the command itself checks what it is given. */
+  choices?: readonly string[];
   help: string;
 }
 
@@ -25,6 +27,7 @@ export interface PositionalSpec {
   name: string;
   required: boolean;
   repeatable?: boolean;
+  choices?: readonly string[];
   help: string;
 }
 
@@ -87,7 +90,8 @@ export class Arguments {
 /** What parsing a command's words gives. */
 export type Parsed = { type: "run"; args: Arguments } | { type: "help" };
 
-function optionsOf(spec: CommandSpec): OptionSpec[] {
+/** Those that are its own, and those of every command. */
+export function optionsOf(spec: CommandSpec): OptionSpec[] {
   const own = spec.options.some((option) => option.flag === "socket") ? [] : [SOCKET_OPTION];
   return [...spec.options, ...own, HELP_OPTION];
 }
@@ -237,7 +241,7 @@ export function helpText(spec: CommandSpec): string {
   return `${lines.join("\n")}\n`;
 }
 
-function optionLabel(option: OptionSpec): string {
+export function optionLabel(option: OptionSpec): string {
   const short = option.short === undefined ? "    " : `-${option.short}, `;
   const value = option.value === undefined ? "" : ` ${option.value}`;
   return `${short}--${option.flag}${option.settable === true ? "[=0|1]" : value}`;

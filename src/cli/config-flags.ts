@@ -9,6 +9,7 @@ function optionSpec(option: ConfigOption): OptionSpec {
     flag: flagOf(option),
     help: helpOf(option),
     repeatable: option.repeatable,
+    ...(option.choices !== undefined && { choices: option.choices }),
     ...(option.name === "socket" && { short: "s" }),
   };
   return option.type === "boolean" ? { ...base, settable: true } : { ...base, value: option.placeholder };

@@ -25,7 +25,7 @@ export const config: CommandSpec = {
     ["dmq config check && dmq reload", "a changed file, into the running daemon"],
   ],
   positionals: [
-    { name: "show|check|init", required: true, help: "what to do" },
+    { name: "show|check|init", required: true, choices: ACTIONS, help: "what to do" },
     { name: "FILE", required: false, help: "of show and check: this file, as --config FILE" },
   ],
   options: [

@@ -30,7 +30,12 @@ export const demo: CommandSpec = {
   examples: [["dmq demo", "takes a few seconds, needs no daemon, leaves nothing behind"]],
   positionals: [],
   options: [],
-  notes: ["exit: 0 it went as described, 1 it did not, 4 the loopback addresses cannot be used."],
+  exits: [
+    [0, "it went as described"],
+    [1, "it did not"],
+    [4, "the loopback addresses cannot be used"],
+  ],
+  seeAlso: ["dmq serve --quick", "dmq help"],
   async run(context) {
     const nodes: RunningNode[] = [];
     try {

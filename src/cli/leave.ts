@@ -10,6 +10,11 @@ export const leave: CommandSpec = {
   examples: [["dmq leave", "before the machine goes for good; for a restart see `dmq stop`"]],
   positionals: [],
   options: [],
-  notes: ["exit: 0 it is gone."],
+  exits: [
+    [0, "it is gone"],
+    [2, "usage"],
+    [4, "no daemon"],
+  ],
+  seeAlso: ["dmq stop", "dmq join"],
   run: (context, args) => ask(context, args, "dmq.leave", undefined, "left the bus", LEAVE_MS_MAX),
 };

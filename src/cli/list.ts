@@ -20,6 +20,13 @@ export const list: CommandSpec = {
   positionals: [],
   options: [{ flag: "watch", help: "again whenever it changes, until interrupted" }, ...VIA_OPTIONS, ...FORM_OPTIONS],
   notes: [`columns: ${HEADER.join(" ")}; - is nothing.`],
+  exits: [
+    [0, "listed"],
+    [2, "usage"],
+    [4, "no daemon; no node of --via could be reached"],
+    [6, "no node of --via answered in time"],
+  ],
+  seeAlso: ["dmq ping", "dmq wait", "dmq events", "dmq add"],
   async run(context, args) {
     if (args.has("watch")) return watchList(context, args);
     const rows = await withCaller(context, args, (caller) =>

@@ -4,10 +4,10 @@
  */
 import { DmqError, UsageError } from "../core/errors.ts";
 import { nearest } from "../core/nearest.ts";
-import { type CommandSpec, columns, helpText, parseWords, quoted } from "./command.ts";
-import { COMMANDS } from "./commands.ts";
+import { type CommandSpec, helpText, parseWords, quoted } from "./command.ts";
 import type { CliContext, SignalName } from "./context.ts";
 import { EXIT, exitOfError } from "./exit.ts";
+import { ALL_COMMANDS } from "./tree.ts";
 
 /**
  * @param argv  the words behind the program's name
@@ -30,18 +30,18 @@ function report(error: unknown, context: CliContext): number {
 async function route(argv: readonly string[], context: CliContext): Promise<number> {
   const front = readFront(argv);
   if (front.type === "help") {
-    context.stdout(overview());
+    context.stdout((await import("./overview.ts")).overview(ALL_COMMANDS));
     return EXIT.ok;
   }
   // Not through the tree of commands: scripts ask for it often, and finding a name takes longer than all the rest of it.
   if (front.type === "version") return runSpec((await import("./version.ts")).version, [], context);
   if (front.name === undefined) {
-    context.stderr(overview());
+    context.stderr((await import("./overview.ts")).overview(ALL_COMMANDS));
     return EXIT.usage;
   }
-  if (!COMMANDS.has(front.name)) throw unknownCommand(front.name);
+  if (!ALL_COMMANDS.has(front.name)) throw unknownCommand(front.name);
   const { dispatch } = await import("./citty.ts");
-  return dispatch(COMMANDS, front.name, front.words, (spec, words) => runSpec(spec, words, context));
+  return dispatch(ALL_COMMANDS, front.name, front.words, (spec, words) => runSpec(spec, words, context));
 }
 
 type Front =
@@ -56,7 +56,6 @@ function readFront(argv: readonly string[]): Front {
     const word = argv[index] as string;
     if (word === "--help" || word === "-h") return { type: "help" };
     if (word === "--version" || word === "-V") return { type: "version" };
-    if (word === "help") return helpOf(argv.slice(index + 1));
     if (word === "-s" || word === "--socket") {
       const path = argv[++index];
       if (path === undefined) throw new UsageError(`${word} needs a value: ${word} PATH`);
@@ -69,11 +68,6 @@ function readFront(argv: readonly string[]): Front {
   return { type: "command", name: undefined, words: [] };
 }
 
-function helpOf(words: readonly string[]): Front {
-  const [name] = words;
-  return name === undefined ? { type: "help" } : { type: "command", name, words: ["--help"] };
-}
-
 function unknownFrontOption(word: string): UsageError {
   const near = nearest(word.replace(/^-+/, ""), ["socket", "help", "version"]);
   const hint = near === undefined ? "options of a command stand behind its name" : `did you mean --${near}?`;
@@ -81,8 +75,8 @@ function unknownFrontOption(word: string): UsageError {
 }
 
 function unknownCommand(name: string): UsageError {
-  const near = nearest(name, COMMANDS.keys());
-  const hint = near === undefined ? `there are ${[...COMMANDS.keys()].join(", ")}` : `did you mean ${near}?`;
+  const near = nearest(name, ALL_COMMANDS.keys());
+  const hint = near === undefined ? `there are ${[...ALL_COMMANDS.keys()].join(", ")}` : `did you mean ${near}?`;
   return new UsageError(`unknown command ${quoted(name)}; ${hint}`);
 }
 
@@ -112,20 +106,4 @@ async function untilSignal(context: CliContext, running: Promise<number>): Promi
     // Lost the race: nobody waits for it any more, and its failure must not become an unhandled one.
     running.catch(() => undefined);
   }
-}
-
-const OVERVIEW_EXAMPLES: [string, string][] = [
-  ["dmq serve --server-address sip:192.0.2.1:5060 --notification-address sip:192.0.2.2:5060", "be a node of that bus"],
-  ["dmq list", "who is on it"],
-  ["dmq bcast channel1 'hello'", "tell all of them"],
-  ["dmq demo", "three nodes in one process, to look at"],
-];
-
-export function overview(): string {
-  const lines = ["dmq: a full node of Kamailio's distributed message queue", "", "examples:"];
-  for (const [line, what] of OVERVIEW_EXAMPLES) lines.push(`  ${line}`, `      ${what}`);
-  lines.push("", "usage: dmq [-s PATH] COMMAND [options] [arguments]", "", "commands:");
-  lines.push(...columns([...COMMANDS].map(([name, entry]) => [name, entry.summary])));
-  lines.push("", "dmq COMMAND --help says more about each.");
-  return `${lines.join("\n")}\n`;
 }

@@ -22,8 +22,18 @@ export const replicate: CommandSpec = {
   notes: [
     "Nothing is changed but that a Via of this node is put on top. Lines of the headers may end with LF alone; Via and",
     "Content-Length may be missing. INVITE, ACK, CANCEL and KDMQ cannot be replicated.",
-    "exit: as `dmq bcast`: 0 enough said 2xx, 7 some but not enough, 3 no active node to address, 2 no SIP request.",
   ],
+  exits: [
+    [0, "enough nodes said 2xx"],
+    [1, "none did, for different reasons"],
+    [2, "usage; no SIP request"],
+    [3, "no active node to address"],
+    [4, "no daemon; no node could be reached"],
+    [5, "all refused"],
+    [6, "none answered in time: it may or may not have happened"],
+    [7, "some did, not enough for --require"],
+  ],
+  seeAlso: ["dmq serve --replicate METHODS", "dmq list"],
   async run(context, args) {
     const requirement = readRequirement(args.value("require") ?? "all");
     const timeout = readTimeout(args.value("timeout"));

@@ -17,7 +17,14 @@ export const rpc: CommandSpec = {
     { name: "JSON", required: false, help: "its parameters: an array, an object, or - for standard input" },
   ],
   options: [],
-  notes: ["exit: 0 it has a result; else by the fault, 1 where it says nothing."],
+  exits: [
+    [0, "it has a result"],
+    [1, "a fault that says no more"],
+    [2, "usage; wrong parameters, or no such method"],
+    [3, "no such node, channel or thing"],
+    [4, "no daemon"],
+  ],
+  seeAlso: ["dmq rpc system.listMethods", "dmq rpc system.methodHelp METHOD"],
   async run(context, args) {
     const [method, text] = args.positionals as [string, string | undefined];
     const json = text === "-" ? new TextDecoder().decode(await context.stdin()) : text;

@@ -10,7 +10,7 @@ export const set: CommandSpec = {
   examples: [["dmq set sip:192.0.2.2:5060 disabled", "nothing is sent to it any more"]],
   positionals: [
     { name: "URI", required: true, help: "SIP URI of the node, as `dmq list` shows it" },
-    { name: "STATUS", required: true, help: STATUSES.join(", ") },
+    { name: "STATUS", required: true, choices: STATUSES, help: STATUSES.join(", ") },
   ],
   options: [],
   exits: [

@@ -13,6 +13,12 @@ export const status: CommandSpec = {
   ],
   positionals: [],
   options: FORM_OPTIONS,
+  exits: [
+    [0, "shown"],
+    [2, "usage"],
+    [4, "no daemon"],
+  ],
+  seeAlso: ["dmq list", "dmq logs", "dmq config show"],
   async run(context, args) {
     const client = connectDaemon(context, args);
     const report = await client.call<StatusReport>("dmq.status", undefined, { timeoutMs: ANSWER_MS_MAX });

@@ -10,6 +10,11 @@ export const stop: CommandSpec = {
   ],
   positionals: [],
   options: [],
-  notes: ["exit: 0 it is gone."],
+  exits: [
+    [0, "it is gone"],
+    [2, "usage"],
+    [4, "no daemon"],
+  ],
+  seeAlso: ["dmq leave", "dmq serve"],
   run: (context, args) => ask(context, args, "dmq.stop", undefined, "stopped", LEAVE_MS_MAX),
 };

@@ -9,6 +9,11 @@ export const version: CommandSpec = {
   examples: [["dmq version", "dmq VERSION (COMMIT)"]],
   positionals: [],
   options: [{ flag: "json", help: "JSON" }],
+  exits: [
+    [0, "shown"],
+    [2, "usage"],
+  ],
+  seeAlso: ["dmq rpc core.version", "dmq status"],
   run(context, args) {
     if (args.has("json")) writeJson(context, { version: VERSION, commit: COMMIT === "" ? null : COMMIT });
     else context.stdout(`dmq ${VERSION}${COMMIT === "" ? "" : ` (${COMMIT})`}\n`);

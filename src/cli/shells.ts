@@ -1,0 +1,247 @@
+/**
+ * Completion scripts. Commands, options and choices stand in them; nodes and channels are asked for with `dmq completion
+ * nodes` when somebody completes. Node URIs have colons and semicolons in them, which each shell has its own trouble with.
+ */
+import type { ArgumentInfo, CommandInfo, OptionInfo } from "./describe.ts";
+
+/** What completes a place, in a word of the bash script: a kind, `choices:a,b`, or `any`. */
+function wordFor({ choices, kind }: Pick<ArgumentInfo, "choices" | "kind">): string {
+  return choices === null ? (kind ?? "any") : `choices:${choices.join(",")}`;
+}
+
+function flagsOf({ flag, short, settable }: OptionInfo): string[] {
+  return [`--${flag}`, ...(settable ? [`--no-${flag}`] : []), ...(short === null ? [] : [`-${short}`])];
+}
+
+// --- bash ------------------------------------------------------------------------------------------------------------
+
+/** For bash 4 and later, without the package bash-completion. */
+export function bashScript(commands: readonly CommandInfo[]): string {
+  const options = commands.map(({ name, options }) => `    ${name}) echo "${options.flatMap(flagsOf).join(" ")}" ;;`);
+  const values = commands.flatMap(({ name, options }) =>
+    options
+      .filter(({ value }) => value !== null)
+      .map((option) => {
+        const patterns = flagsOf(option).map((flag) => `"${name} ${flag}"`);
+        return `    ${patterns.join(" | ")}) echo "${wordFor(option)}" ;;`;
+      }),
+  );
+  const places = commands.flatMap(({ name, arguments: all }) =>
+    all.map(
+      (one, index) =>
+        `    "${name} ${one.repeatable ? "" : index + 1}"${one.repeatable ? "*" : ""}) echo "${wordFor(one)}" ;;`,
+    ),
+  );
+  return `# bash completion of dmq, made by: dmq completion bash
+_dmq_options() {
+  case "$1" in
+${options.join("\n")}
+  esac
+}
+# What stands behind option $2 of command $1; nothing behind a switch.
+_dmq_value() {
+  case "$1 $2" in
+${values.join("\n")}
+  esac
+}
+# What stands at place $2 of command $1.
+_dmq_argument() {
+  case "$1 $2" in
+${places.join("\n")}
+  esac
+}
+_dmq_words() {
+  case "$1" in
+    nodes | channels) dmq completion "$1" 2>/dev/null ;;
+    commands) printf '%s\\n' ${commands.map(({ name }) => name).join(" ")} ;;
+    choices:*) local list=\${1#choices:}; printf '%s\\n' \${list//,/ } ;;
+  esac
+}
+_dmq() {
+  local line=\${COMP_LINE:0:COMP_POINT} cur word command= option= place=1 what= i
+  local -a before
+  # Bash takes colons and equals signs for ends of words, so the line is cut at spaces here.
+  cur=\${line##*[[:space:]]}
+  read -r -a before <<<"\${line%"$cur"}"
+  COMPREPLY=()
+  for ((i = 1; i < \${#before[@]}; i++)); do
+    word=\${before[i]}
+    if [[ -n $option ]]; then
+      option=
+    elif [[ -z $command ]]; then
+      case $word in
+        -s | --socket) option=$word ;;
+        -*) ;;
+        *) command=$word ;;
+      esac
+    elif [[ $word == -?* ]]; then
+      [[ $word != *=* && -n $(_dmq_value "$command" "$word") ]] && option=$word
+    else
+      ((place++))
+    fi
+  done
+  local cut=
+  if [[ -n $option ]]; then
+    what=$(_dmq_value "\${command:-send}" "$option")
+  elif [[ -z $command && $cur == -* ]]; then
+    what=choices:--help,--version,--socket
+  elif [[ -z $command ]]; then
+    what=commands
+  elif [[ $cur == --*=* ]]; then
+    what=$(_dmq_value "$command" "\${cur%%=*}")
+    [[ $COMP_WORDBREAKS == *=* ]] || cut=\${cur%%=*}=
+    cur=\${cur#*=}
+  elif [[ $cur == -* ]]; then
+    what=choices:$(_dmq_options "$command")
+    what=\${what// /,}
+  else
+    what=$(_dmq_argument "$command" "$place")
+  fi
+  local IFS=$'\\n'
+  case $what in
+    files) COMPREPLY=($(compgen -f -- "$cur")) && compopt -o filenames 2>/dev/null ;;
+    directories) COMPREPLY=($(compgen -d -- "$cur")) && compopt -o filenames 2>/dev/null ;;
+    '' | any) return 0 ;;
+    *) COMPREPLY=($(IFS=$' \\t\\n'; compgen -W '$(_dmq_words "$what")' -- "$cur")) ;;
+  esac
+  local colon=
+  [[ $COMP_WORDBREAKS == *:* && $cur == *:* ]] && colon=\${cur%"\${cur##*:}"}
+  for i in "\${!COMPREPLY[@]}"; do
+    word=\${COMPREPLY[i]#"$colon"}
+    # The semicolon of ;transport=tcp would end the command.
+    [[ $what == files || $what == directories ]] || printf -v word '%q' "$word"
+    COMPREPLY[i]=$cut$word
+  done
+  return 0
+}
+complete -F _dmq dmq
+`;
+}
+
+// --- zsh -------------------------------------------------------------------------------------------------------------
+
+export function zshScript(commands: readonly CommandInfo[]): string {
+  const described = commands.map(({ name, summary }) => `        ${single(`${name}:${colons(summary)}`)}`);
+  const cases = commands.map(
+    (command) =>
+      `        ${command.name})\n          _arguments ${zshPlaces(command).join(" \\\n            ")}\n          ;;`,
+  );
+  return `#compdef dmq
+# zsh completion of dmq, made by: dmq completion zsh
+_dmq_nodes() {
+  local -a found
+  found=(\${(f)"$(dmq completion nodes 2>/dev/null)"})
+  compadd -a found
+}
+_dmq_channels() {
+  local -a found
+  found=(\${(f)"$(dmq completion channels 2>/dev/null)"})
+  compadd -a found
+}
+_dmq_commands() {
+  compadd ${commands.map(({ name }) => name).join(" ")}
+}
+_dmq() {
+  local context state state_descr line
+  typeset -A opt_args
+  _arguments -C '(-s --socket)'{-s,--socket}'[control socket of the daemon]:PATH:_files' \\
+    '(- *)'{-h,--help}'[help]' '(- *)'{-V,--version}'[version]' '1:command:->command' '*::argument:->argument'
+  case $state in
+    command)
+      local -a commands
+      commands=(
+${described.join("\n")}
+      )
+      _describe command commands
+      ;;
+    argument)
+      case $words[1] in
+${cases.join("\n")}
+      esac
+      ;;
+  esac
+}
+if [ "$funcstack[1]" = _dmq ]; then _dmq "$@"; else compdef _dmq dmq; fi
+`;
+}
+
+function zshPlaces({ options, arguments: places }: CommandInfo): string[] {
+  const flags = options.flatMap((option) =>
+    flagsOf(option).map((flag) => {
+      const star = option.repeatable ? "*" : "";
+      const value = option.value === null ? "" : `:${colons(option.value)}:${zshAction(option)}`;
+      const equals = option.value !== null && flag.startsWith("--") ? "=" : "";
+      return single(`${star}${flag}${equals}[${brackets(option.help)}]${value}`);
+    }),
+  );
+  const rest = places.map((place, index) => {
+    const at = place.repeatable ? "*" : `${index + 1}`;
+    return single(`${at}:${place.required || place.repeatable ? "" : ":"}${colons(place.name)}:${zshAction(place)}`);
+  });
+  return [...flags, ...rest];
+}
+
+function zshAction({ choices, kind }: Pick<ArgumentInfo, "choices" | "kind">): string {
+  if (choices !== null) return `(${choices.join(" ")})`;
+  if (kind === "files") return "_files";
+  if (kind === "directories") return "_files -/";
+  return kind === null ? " " : `_dmq_${kind}`;
+}
+
+function colons(text: string): string {
+  return text.replaceAll("\\", "\\\\").replaceAll(":", "\\:");
+}
+
+function brackets(text: string): string {
+  return text.replaceAll("\\", "\\\\").replaceAll("[", "\\[").replaceAll("]", "\\]");
+}
+
+function single(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+// --- fish ------------------------------------------------------------------------------------------------------------
+
+export function fishScript(commands: readonly CommandInfo[]): string {
+  const lines = commands.map(
+    ({ name, summary }) => `complete -c dmq -n __fish_use_subcommand -a ${name} -d ${fishQuoted(summary)}`,
+  );
+  for (const { name, options, arguments: places } of commands) {
+    const begin = `complete -c dmq -n '__fish_seen_subcommand_from ${name}'`;
+    for (const option of options) lines.push(...fishOption(begin, option));
+    for (const place of places)
+      if (place.choices !== null || place.kind !== null) lines.push(`${begin} ${fishValue(place)}`);
+  }
+  return `# fish completion of dmq, made by: dmq completion fish
+complete -c dmq -f
+complete -c dmq -n __fish_use_subcommand -s s -l socket -r -F -d 'control socket of the daemon'
+${lines.join("\n")}
+`;
+}
+
+function fishOption(begin: string, option: OptionInfo): string[] {
+  const short = option.short === null ? "" : ` -s ${option.short}`;
+  const value = option.value === null ? "" : ` -r ${fishValue(option)}`;
+  const negated = option.settable ? [`${begin} -l no-${option.flag}`] : [];
+  return [`${begin} -l ${option.flag}${short}${value} -d ${fishQuoted(option.help)}`, ...negated];
+}
+
+function fishValue({ choices, kind }: Pick<ArgumentInfo, "choices" | "kind">): string {
+  if (choices !== null) return `-f -a ${fishQuoted(choices.join(" "))}`;
+  switch (kind) {
+    case "files":
+      return "-F";
+    case "directories":
+      return "-f -a '(__fish_complete_directories)'";
+    case "commands":
+      return "-f";
+    case null:
+      return "-f";
+    default:
+      return `-f -a '(dmq completion ${kind} 2>/dev/null)'`;
+  }
+}
+
+function fishQuoted(text: string): string {
+  return `'${text.replaceAll("\\", "\\\\").replaceAll("'", "\\'")}'`;
+}
