@@ -1,8 +1,8 @@
 /**
- * Makes `dist/dmq`: one executable with the runtime in it. `npm run build`, or with `--target bun-linux-arm64` and the
+ * Makes `dist/dmq`: one executable with the runtime in it, and its man pages in `dist/man`. `npm run build`, or with `--target bun-linux-arm64` and the
  * like for another machine (docs of Bun: cross-compiling), `--outfile PATH` for another place.
  */
-import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { BunPlugin } from "bun";
 
@@ -76,4 +76,21 @@ async function compile(): Promise<void> {
   else console.log(`${outfile} ${version}`);
 }
 
-if (import.meta.main) await compile();
+/** Beside the executable, in the tree that `man` looks for: `MANPATH=dist/man man dmq-send`. */
+async function writeManPages(): Promise<void> {
+  const { commandPage, overviewPage } = await import("./src/cli/man.ts");
+  const { describeAll } = await import("./src/cli/describe.ts");
+  const { ALL_COMMANDS } = await import("./src/cli/tree.ts");
+  const directory = join(ROOT, "dist", "man", "man1");
+  rmSync(directory, { recursive: true, force: true });
+  mkdirSync(directory, { recursive: true });
+  const commands = await describeAll(ALL_COMMANDS);
+  writeFileSync(join(directory, "dmq.1"), overviewPage(commands));
+  for (const command of commands) writeFileSync(join(directory, `dmq-${command.name}.1`), commandPage(command));
+}
+
+if (import.meta.main) {
+  await compile();
+  // What is built for another place is for somebody who packs it.
+  if (option("outfile") === undefined) await writeManPages();
+}

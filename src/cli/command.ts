@@ -235,10 +235,16 @@ export function helpText(spec: CommandSpec): string {
   lines.push("", "options:", ...columns(optionsOf(spec).map((one) => [optionLabel(one), one.help])));
   if (spec.notes !== undefined) lines.push("", ...spec.notes);
   if (spec.exits !== undefined) {
-    lines.push("", "exit codes:", ...columns(spec.exits.map(([code, meaning]) => [String(code), meaning])));
+    lines.push("", "exit codes:", ...columns(exitsOf(spec).map(([code, meaning]) => [String(code), meaning])));
   }
   if (spec.seeAlso !== undefined) lines.push("", `see also: ${spec.seeAlso.join(", ")}`);
   return `${lines.join("\n")}\n`;
+}
+
+/** Words that make no sense are exit 2 of every command. */
+export function exitsOf({ exits = [] }: CommandSpec): (readonly [code: number, meaning: string])[] {
+  const usage = exits.some(([code]) => code === 2) ? [] : ([[2, "usage"]] as const);
+  return [...exits, ...usage].sort(([a], [b]) => a - b);
 }
 
 export function optionLabel(option: OptionSpec): string {

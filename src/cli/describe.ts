@@ -1,6 +1,6 @@
 /** The commands as data: what `dmq help --json` prints, and what completions and man pages are made of. */
 import type { CommandEntry } from "./citty.ts";
-import { type CommandSpec, type OptionSpec, optionsOf, type PositionalSpec, usageLine } from "./command.ts";
+import { type CommandSpec, exitsOf, type OptionSpec, optionsOf, type PositionalSpec, usageLine } from "./command.ts";
 
 /** What can stand in a place; `null` is anything. */
 export type ValueKind = "nodes" | "channels" | "files" | "directories" | "commands";
@@ -64,7 +64,7 @@ export function describe(spec: CommandSpec): CommandInfo {
     arguments: spec.positionals.map(argumentInfo),
     options: optionsOf(spec).map(optionInfo),
     notes: [...(spec.notes ?? [])],
-    exits: (spec.exits ?? []).map(([code, meaning]) => ({ code, meaning })),
+    exits: exitsOf(spec).map(([code, meaning]) => ({ code, meaning })),
     see_also: [...(spec.seeAlso ?? [])],
   };
 }

@@ -18,6 +18,6 @@ const SPEC: CommandSpec = {
 test("help: ends with the exit codes in columns and with what to read next", () => {
   const text = helpText(SPEC);
   expect(text.slice(text.indexOf("exit codes:"))).toBe(
-    "exit codes:\n  0   done\n  75  later\n\nsee also: dmq list, dmq ping\n",
+    "exit codes:\n  0   done\n  2   usage\n  75  later\n\nsee also: dmq list, dmq ping\n",
   );
 });

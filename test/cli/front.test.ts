@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { type CommandSpec, parseWords } from "../../src/cli/command.ts";
-import { COMMANDS } from "../../src/cli/commands.ts";
+import { ALL_COMMANDS } from "../../src/cli/tree.ts";
 import { runCli } from "../helpers/cli.ts";
 
 /** Nothing listens there: a command that gets through the front ends with 4. */
@@ -147,7 +147,7 @@ describe("options of serve that are wrong exit 9", () => {
 
 describe("help", () => {
   test("of every command is on stdout, starts with examples, and exits 0", async () => {
-    for (const name of COMMANDS.keys()) {
+    for (const name of ALL_COMMANDS.keys()) {
       for (const line of [
         [name, "--help"],
         ["help", name],
@@ -166,7 +166,7 @@ describe("help", () => {
     for (const line of [["--help"], ["-h"], ["help"]]) {
       const { code, out, err } = await runCli(line);
       expect({ code, err }).toEqual({ code: 0, err: "" });
-      for (const name of COMMANDS.keys()) expect(out).toContain(`\n  ${name} `);
+      for (const name of ALL_COMMANDS.keys()) expect(out).toContain(`\n  ${name} `);
     }
   });
 
@@ -179,7 +179,7 @@ describe("help", () => {
   test("docs/CLI.md has a heading for every command, and no other one", async () => {
     const text = await Bun.file(new URL("../../docs/CLI.md", import.meta.url)).text();
     const headings = [...text.matchAll(/^### `dmq ([a-z]+)/gm)].map((match) => match[1] as string);
-    expect(headings.sort()).toEqual([...COMMANDS.keys()].sort());
+    expect(headings.sort()).toEqual([...ALL_COMMANDS.keys()].sort());
   });
 });
 

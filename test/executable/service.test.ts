@@ -247,3 +247,17 @@ describeWhere(missingPrograms("systemd-analyze"), "the unit file", () => {
     expect(Number(exposure)).toBeLessThan(EXPOSURE_MAX);
   });
 });
+
+describeWhere(missingPrograms("man"), "man pages", () => {
+  test("a build has one of dmq and one of each command, where man finds it", async () => {
+    const { commands } = JSON.parse((await dmq(["help", "--json"])).stdout) as { commands: { name: string }[] };
+    for (const page of ["dmq", ...commands.map(({ name }) => `dmq-${name}`)]) {
+      const env = { PATH: process.env.PATH ?? "", MANPATH: join(ROOT, "dist", "man") };
+      const found = Bun.spawnSync(["man", "-w", page], { env, stdout: "pipe", stderr: "pipe" });
+      expect([found.exitCode, found.stdout.toString().trim()]).toEqual([
+        0,
+        join(ROOT, "dist", "man", "man1", `${page}.1`),
+      ]);
+    }
+  });
+});

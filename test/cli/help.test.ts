@@ -1,0 +1,196 @@
+import { afterAll, describe, expect, test } from "bun:test";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { CommandInfo } from "../../src/cli/describe.ts";
+import { EXIT } from "../../src/cli/exit.ts";
+import { ALL_COMMANDS } from "../../src/cli/tree.ts";
+import { FakeDaemon, runCli } from "../helpers/cli.ts";
+import { describeWhere, missingPrograms, type Refused } from "../helpers/needs.ts";
+
+const dir = mkdtempSync(join(tmpdir(), "dhelp-"));
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+const NAMES = [...ALL_COMMANDS.keys()];
+
+async function out(...args: string[]): Promise<string> {
+  const ran = await runCli(args);
+  expect([ran.code, ran.err]).toEqual([0, ""]);
+  return ran.out;
+}
+
+async function described(): Promise<CommandInfo[]> {
+  return (JSON.parse(await out("help", "--json")) as { commands: CommandInfo[] }).commands;
+}
+
+describe("help", () => {
+  test("without a command is the overview, with one the help of it", async () => {
+    expect(await out("help")).toBe(await out("--help"));
+    for (const name of NAMES) expect(await out("help", name)).toBe(await out(name, "--help"));
+  });
+
+  test("a wrong name is a usage error with the nearest right one", async () => {
+    const { code, err } = await runCli(["help", "sned"]);
+    expect([code, err]).toEqual([2, 'dmq: unknown command "sned"; did you mean send?\n']);
+    expect((await runCli(["help", "--json", "--man"])).code).toBe(2);
+  });
+
+  test("--json describes every command as its own help does", async () => {
+    const commands = await described();
+    expect(commands.map(({ name }) => name)).toEqual(NAMES);
+    for (const command of commands) {
+      expect(JSON.parse(await out("help", command.name, "--json"))).toEqual(command);
+      const help = await out(command.name, "--help");
+      for (const { flag, help: text } of command.options)
+        expect(help.includes(`--${flag}`) && help.includes(text)).toBe(true);
+    }
+  });
+
+  test("every command says what its exit codes mean, with those of the one table, and what to read next", async () => {
+    const known: number[] = Object.values(EXIT);
+    for (const { name, exits, see_also: seeAlso, notes } of await described()) {
+      const codes = exits.map(({ code }) => code);
+      expect([name, codes.includes(0), codes.includes(2)]).toEqual([name, true, true]);
+      expect(codes.filter((code) => !known.includes(code))).toEqual([]);
+      expect(new Set(codes).size).toBe(codes.length);
+      expect(seeAlso.length).toBeGreaterThan(0);
+      const others = seeAlso.map((line) => line.split(" ")[1] as string);
+      expect(others.filter((other) => !NAMES.includes(other))).toEqual([]);
+      expect(notes.filter((note) => note.startsWith("exit:"))).toEqual([]);
+    }
+  });
+});
+
+/** Who completes in another shell has it; a machine for tests need not. */
+function absent(shell: string): Refused | undefined {
+  const missing = missingPrograms(shell);
+  return missing === undefined ? undefined : { refused: missing };
+}
+
+describeWhere(missingPrograms("groff"), "man pages", () => {
+  test("groff has nothing to complain of in any of them", async () => {
+    for (const name of [undefined, ...NAMES]) {
+      const page = await out("help", "--man", ...(name === undefined ? [] : [name]));
+      const args = ["groff", "-man", "-Tutf8", "-Kutf8", "-ww", "-z"];
+      const done = Bun.spawnSync(args, { stdin: new TextEncoder().encode(page), stdout: "pipe", stderr: "pipe" });
+      expect([name, done.exitCode, done.stderr.toString()]).toEqual([name, 0, ""]);
+    }
+  });
+
+  test("a page shows the texts as they are: quotes, dashes, dots and backslashes", async () => {
+    const page = await out("help", "--man", "listen");
+    const args = ["groff", "-man", "-Tascii", "-P-cbou", "-rLL=300n"];
+    const done = Bun.spawnSync(args, { stdin: new TextEncoder().encode(page), stdout: "pipe" });
+    const shown = done.stdout.toString().replaceAll(/\s+/g, " ");
+    const [command] = (await described()).filter(({ name }) => name === "listen");
+    for (const { line, what } of command?.examples ?? []) {
+      expect(shown).toContain(line.replaceAll(/\s+/g, " "));
+      expect(shown).toContain(what.replaceAll(/\s+/g, " "));
+    }
+    for (const note of command?.notes ?? []) expect(shown).toContain(note.replaceAll(/\s+/g, " "));
+  });
+});
+
+describeWhere(missingPrograms("bash"), "completion in bash", () => {
+  const script = join(dir, "dmq.bash");
+  const planted = join(dir, "planted");
+
+  /** What bash offers at the end of a line, where nodes and channels are these. */
+  async function offered(line: string): Promise<string[]> {
+    if (!existsSync(script)) writeFileSync(script, await out("completion", "bash"));
+    const stub = `dmq() { case "$*" in
+      "completion nodes") printf '%s\\n' sip:192.0.2.2:5060 'sip:192.0.2.3:5060;transport=tcp' ;;
+      "completion channels") printf '%s\\n' news 'evil$(touch ${planted})' ;;
+    esac; }`;
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: the text is a shell's
+    const ask = 'COMP_LINE=$1 COMP_POINT=${#1} COMPREPLY=(); _dmq; printf "%s\\n" "${COMPREPLY[@]}"';
+    const done = Bun.spawnSync(["bash", "-c", `${stub}\nsource ${script}\n${ask}`, "bash", line], {
+      cwd: dir,
+      stderr: "pipe",
+    });
+    expect(done.stderr.toString()).toBe("");
+    return done.stdout
+      .toString()
+      .split("\n")
+      .filter((word) => word !== "");
+  }
+
+  const cases: [line: string, words: string[]][] = [
+    ["dmq se", ["serve", "send", "set"]],
+    ["dmq -s /run/x.sock rel", ["reload"]],
+    ["dmq --v", ["--version"]],
+    ["dmq send news ", ["sip:192.0.2.2:5060", "sip:192.0.2.3:5060\\;transport=tcp"]],
+    // Bash cuts words at colons: what stands before the last one is there already.
+    ["dmq send news sip:192.0.2.2", ["192.0.2.2:5060"]],
+    ["dmq send --retry 3 ne", ["news"]],
+    ["dmq join sip:192.0.2.9:5060 sip:192.0.2.2", ["192.0.2.2:5060"]],
+    ["dmq set sip:192.0.2.2:5060 ", ["active", "not_active", "disabled"]],
+    ["dmq serve --log-level ", ["error", "warn", "info", "debug", "trace"]],
+    ["dmq serve --log-level=de", ["debug"]],
+    ["dmq serve --no-multi", ["--no-multi-notify"]],
+    ["dmq config ", ["show", "check", "init"]],
+    ["dmq config check dmq.b", ["dmq.bash"]],
+    ["dmq completion f", ["fish"]],
+    ["dmq help sen", ["send"]],
+    ["dmq leave ", []],
+    ["dmq no-such-command ", []],
+  ];
+  test.each(cases)("%s", async (line, words) => {
+    expect(await offered(line)).toEqual(words);
+  });
+
+  test("a name that somebody made up to be executed is a word like any other", async () => {
+    const words = await offered("dmq send evil");
+    expect(words.join(" ")).toContain("evil\\$\\(touch");
+    expect(existsSync(planted)).toBe(false);
+  });
+});
+
+describeWhere(absent("zsh"), "completion in zsh", () => {
+  test("the script is one", async () => {
+    const script = join(dir, "dmq.zsh");
+    writeFileSync(script, await out("completion", "zsh"));
+    const done = Bun.spawnSync(["zsh", "-n", script], { stderr: "pipe" });
+    expect([done.exitCode, done.stderr.toString()]).toEqual([0, ""]);
+  });
+});
+
+describeWhere(absent("fish"), "completion in fish", () => {
+  test("the script is one", async () => {
+    const script = join(dir, "dmq.fish");
+    writeFileSync(script, await out("completion", "fish"));
+    const done = Bun.spawnSync(["fish", "--no-execute", script], {
+      stderr: "pipe",
+      env: { ...process.env, HOME: dir },
+    });
+    expect([done.exitCode, done.stderr.toString()]).toEqual([0, ""]);
+  });
+});
+
+describe("what the scripts ask for", () => {
+  test("nodes but this one, channels; nothing and exit 0 without a daemon", async () => {
+    const daemon = new FakeDaemon();
+    try {
+      daemon.reply = ({ method }) =>
+        method === "dmq.status"
+          ? { result: { channels: [{ name: "news" }, { name: "job" }] } }
+          : {
+              result: [
+                { uri: "sip:192.0.2.2:5060", local: 0 },
+                { uri: "sip:192.0.2.1:5060", local: 1 },
+              ],
+            };
+      expect(await out("completion", "nodes", "-s", daemon.socket)).toBe("sip:192.0.2.2:5060\n");
+      expect(await out("completion", "channels", "-s", daemon.socket)).toBe("news\njob\n");
+    } finally {
+      await daemon.end();
+    }
+    expect(await out("completion", "nodes", "-s", join(dir, "none.sock"))).toBe("");
+  });
+
+  test("another shell is a usage error", async () => {
+    const { code, err } = await runCli(["completion", "bsah"]);
+    expect([code, err]).toEqual([2, 'dmq: unknown shell "bsah"; did you mean bash?\n']);
+    expect((await runCli(["completion"])).code).toBe(2);
+  });
+});
