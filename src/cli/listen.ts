@@ -2,6 +2,7 @@ import type { MessageEvent } from "../rpc/surface.ts";
 import { type Arguments, type CommandSpec, FORM_OPTIONS } from "./command.ts";
 import type { CliContext } from "./context.ts";
 import { EXIT } from "./exit.ts";
+import { checkChannelName } from "./message.ts";
 import { type Cell, formOf, printableBytes, writeJson } from "./output.ts";
 import { connectDaemon } from "./socket.ts";
 import { LIMIT_EXITS, LIMIT_OPTIONS, octetsOf, readLimits, readStream } from "./stream.ts";
@@ -40,7 +41,7 @@ export const listen: CommandSpec = {
     const limits = readLimits(args);
     const write = writerFor(context, args);
     const client = connectDaemon(context, args);
-    const path = `/listen?${args.positionals.map((name) => `channel=${encodeURIComponent(name)}`).join("&")}`;
+    const path = `/listen?${args.positionals.map((name) => `channel=${encodeURIComponent(checkChannelName(name))}`).join("&")}`;
     const isAnswering = [...ANSWERS, "status", "content-type"].some((flag) => args.has(flag));
     if (!isAnswering) return readStream(context, client, path, limits, (line) => write(line as MessageEvent));
     const { answer, readReplies } = await import("./answer.ts");

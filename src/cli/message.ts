@@ -161,11 +161,17 @@ export function sayNobody(context: CliContext, excepted: number): void {
   context.stderr(`dmq: there is no active node to address${but}; dmq list shows the nodes\n`);
 }
 
-function checkChannel(channel: string, force: boolean): void {
+/** @throws UsageError for what cannot be a channel's name */
+export function checkChannelName(channel: string): string {
   // Request-URI user part (RFC 3261 section 25.1); what is not in it would have to be folded or escaped.
   if (!/^[A-Za-z0-9\-_.!~*'()&=+$,;?/%]{1,255}$/.test(channel)) {
     throw new UsageError(`channel ${quoted(channel)} is none: letters, digits and -_.!~*'()&=+$,;?/ are allowed`);
   }
+  return channel;
+}
+
+function checkChannel(channel: string, force: boolean): void {
+  checkChannelName(channel);
   if (MODULE_CHANNELS.has(channel) && !force) {
     throw new UsageError(
       `channel ${channel} belongs to a module of Kamailio, and a message that it does not expect can crash it; --force sends it all the same`,

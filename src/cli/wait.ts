@@ -10,7 +10,7 @@ import { type NodeRow, STATUSES, type StatusReport } from "../rpc/surface.ts";
 import type { CommandSpec } from "./command.ts";
 import type { CliContext } from "./context.ts";
 import { EXIT } from "./exit.ts";
-import { checkUri } from "./message.ts";
+import { checkChannelName, checkUri } from "./message.ts";
 import { progressLine } from "./progress.ts";
 import { ANSWER_MS_MAX, connectDaemon } from "./socket.ts";
 import { readDuration } from "./stream.ts";
@@ -20,6 +20,9 @@ const RETRY_MS: Duration = 100;
 
 /** Between two looks where no event came. */
 const LOOK_MS: Duration = 1_000;
+
+/** A daemon that comes up or goes down may refuse now and then; one that always does is somebody else's. */
+const REFUSALS_MAX = 20;
 
 const MEMBERS_MAX = 1_001;
 
@@ -125,6 +128,7 @@ function withPort(uri: string): string {
 }
 
 function channel(text: string, value: string): Condition {
+  checkChannelName(value);
   return {
     text,
     unmet: ({ status }) => {
@@ -144,6 +148,7 @@ class Waiting {
   private readonly over = new AbortController();
   private wake: () => void = () => undefined;
   private isReached = false;
+  private refusals = 0;
   /** Why it is not over yet. */
   private state = "";
 
@@ -187,14 +192,18 @@ class Waiting {
     try {
       return await this.watch();
     } catch (error) {
-      if (!(error instanceof RpcError) || error.code !== "rpc-unreachable" || this.over.signal.aborted) {
-        if (this.over.signal.aborted) return false;
-        throw error;
-      }
-      if ((await probeSocket(this.client.socketPath)) === "denied") throw error;
+      if (this.over.signal.aborted) return false;
+      if (!(error instanceof RpcError) || error.code !== "rpc-unreachable" || (await this.isHopeless())) throw error;
       this.state = this.isReached ? "a daemon that went away" : error.message;
       return false;
     }
+  }
+
+  /** No permission; or something answers there, again and again, and is not to be talked to. */
+  private async isHopeless(): Promise<boolean> {
+    const probe = await probeSocket(this.client.socketPath);
+    this.refusals = probe === "answers" ? this.refusals + 1 : 0;
+    return probe === "denied" || this.refusals === REFUSALS_MAX;
   }
 
   /** Looks, and looks again whenever something happens. */
@@ -207,6 +216,8 @@ class Waiting {
       this.wake();
       onOpen();
     });
+    // Where both fail, a look tells of it first.
+    following.catch(() => undefined);
     try {
       await opened;
       while (isOpen && !this.over.signal.aborted) {
@@ -231,6 +242,7 @@ class Waiting {
       this.client.call<NodeRow[]>("dmq.list_nodes", undefined, options),
     ]);
     this.isReached = true;
+    this.refusals = 0;
     const unmet = this.conditions.flatMap((one) => {
       const now = one.unmet({ status, nodes });
       return now === undefined ? [] : [`${one.text} (now: ${now})`];

@@ -12,6 +12,9 @@ import { ANSWER_MS_MAX } from "./socket.ts";
 
 const REDRAW_MS = 1_000;
 
+/** Between the last answer of a daemon that ends and the end of its streams. */
+const GOODBYE_MS = 1_000;
+
 /** Clear the screen; to its upper left corner, and away with what stands below. */
 const CLEAR = "\u001b[2J";
 const HOME = "\u001b[H\u001b[J";
@@ -61,10 +64,10 @@ export async function watch(
       clearTimeout(timer);
     }
   } catch (error) {
-    // A daemon that ends may answer no more; its stream tells whether it ended in good order.
     if (!(error instanceof RpcError)) throw error;
-    await following;
-    throw error;
+    // A daemon that ends answers no more; how its stream ends tells whether it went in good order.
+    await Promise.race([following, Bun.sleep(GOODBYE_MS)]);
+    if (isOpen) throw error;
   } finally {
     stop.abort();
   }

@@ -254,6 +254,14 @@ describe("wait", () => {
     expect([code, err]).toEqual([4, expect.stringContaining("dmq: not within 250 ms: no daemon on")]);
   });
 
+  test("gives up where somebody answers, and never as a daemon", async () => {
+    await server?.close();
+    const stranger = Bun.listen({ unix: socket, socket: { open: (peer) => void peer.end(), data: () => undefined } });
+    const { code, err } = await run(["wait", "ready"]);
+    stranger.stop(true);
+    expect([code, err]).toEqual([4, `dmq: the daemon on ${socket} closed the connection before it had answered\n`]);
+  });
+
   test("shows on a terminal what it waits for, and wipes it", async () => {
     const { code, err } = await run(["wait", "members=9", "--timeout", "600ms"], { tty: true });
     expect(code).toBe(6);

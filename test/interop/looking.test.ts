@@ -76,7 +76,7 @@ describeInterop("a Kamailio and the commands that answer, ping and wait", () => 
   test(
     "a command that fails or hangs, and a listener that is killed, do it no harm",
     async () => {
-      for (const command of ["false", "sleep 30"]) {
+      for (const command of ["false", "sleep 3"]) {
         const listener = await listening("bad", command);
         const before = await kamailio.counter("5xx");
         expect(await kamailio.send("bad", URI, new TextEncoder().encode("x"))).toBe(200);
