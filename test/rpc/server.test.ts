@@ -385,6 +385,27 @@ describe("calls", () => {
     expect(whole).toMatchObject({ code: "rpc-protocol" });
   });
 
+  test("callEach: who goes away takes nothing back, every call of the batch is made", async () => {
+    await serve();
+    const aborter = new AbortController();
+    const bodies: string[] = [];
+    surface.onSend = async ({ node, body }) => {
+      bodies.push(new TextDecoder().decode(body));
+      if (bodies.length === 10) aborter.abort(new Error("gone"));
+      // So long that a batch does not fit one turn of the loop, and the server hears of the end in the middle of it.
+      const end = performance.now() + 0.5;
+      while (performance.now() < end);
+      await Bun.sleep(1);
+      return delivered(node);
+    };
+    const params = Array.from({ length: 200 }, (_, i) => ["c", "sip:a", `${i}`]);
+    const gone = await caught(new RpcClient(path).callEach("dmq.send", params, { signal: aborter.signal }));
+    expect(gone).toEqual(new Error("gone"));
+    expect(bodies.length).toBeLessThan(200);
+    await until(() => bodies.length === 200);
+    expect(bodies).toEqual(params.map(([, , body]) => body as string));
+  });
+
   test("a fault is an error with its code, text and data", async () => {
     await serve();
     const error = await caught(new RpcClient(path).call("dmq.remove", { uri: "sip:9.9.9.9", strict: true }));
