@@ -175,9 +175,13 @@ export class MmsgSocket extends BunSocket {
 
   /** A kernel that does not know the option would send the whole piece as one datagram. */
   #knowsCuts(): boolean {
+    return this.#option(SOL_UDP, UDP_SEGMENT) !== undefined;
+  }
+
+  #option(level: number, name: number): number | undefined {
     const value = new Uint32Array([0, 4]);
     const at = this.#library.address(value.buffer);
-    return this.#library.getsockopt(this.#fd, SOL_UDP, UDP_SEGMENT, at, at + 4) === 0;
+    return this.#library.getsockopt(this.#fd, level, name, at, at + 4) === 0 ? value[0] : undefined;
   }
 
   /** False where a sandbox forbids the call. */
@@ -188,9 +192,10 @@ export class MmsgSocket extends BunSocket {
   /**
    * Lets more datagrams wait for us: the 212,992 octets that a socket has by default hold 166 answers, and two peers answer more than
    * that while we write the next messages. What the kernel dropped would come again half a second later. Linux gives as much as
-   * `net.core.rmem_max` allows, at least twice the default.
+   * `net.core.rmem_max` allows, at least twice the default. Where the default is more, it stays.
    */
   widen(): void {
+    if ((this.#option(SOL_SOCKET, SO_RCVBUF) ?? 0) >= 2 * RECEIVE_BUFFER_BYTES) return;
     const value = new Uint32Array([RECEIVE_BUFFER_BYTES]);
     this.#library.setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUF, this.#library.address(value.buffer), 4);
   }

@@ -26,10 +26,15 @@ class FakeKernel implements Library {
     return this.memory.push(octets) * 2 ** 40;
   }
 
-  getsockopt(): number {
-    return this.old ? -1 : 0;
+  getsockopt(_fd: number, level: number, option: number, value: number): number {
+    if (level === 17 && option === 103) return this.old ? -1 : 0;
+    expect([level, option]).toEqual([1, 8]);
+    this.octets(value, 4).writeUInt32LE(this.receiveBuffer);
+    return 0;
   }
 
+  /** Octets, twice what was asked for, as Linux tells it. */
+  receiveBuffer = 212_992;
   /** Receive buffers that were asked for. */
   readonly buffers: number[] = [];
 
@@ -222,6 +227,9 @@ describe("mmsg", () => {
     const kernel = new FakeKernel();
     new MmsgSocket(bunSocket(kernel), kernel, 3, false).widen();
     expect(kernel.buffers).toEqual([4 * 1024 * 1024]);
+    kernel.receiveBuffer = 64 * 1024 * 1024;
+    new MmsgSocket(bunSocket(kernel), kernel, 3, false).widen();
+    expect(kernel.buffers.length).toBe(1);
   });
 
   test("mmsg: a queue that a full kernel takes in small steps is sent once and in order, whoever writes to its octets", async () => {
