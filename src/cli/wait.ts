@@ -150,7 +150,7 @@ class Waiting {
   private isReached = false;
   private refusals = 0;
   /** Why it is not over yet. */
-  private state = "";
+  private state = "a daemon that answers";
 
   constructor(
     context: CliContext,
@@ -169,6 +169,8 @@ class Waiting {
     const progress = progressLine(this.context);
     const startedAt = performance.now();
     progress?.start(() => `waiting for ${this.state}, ${Math.floor((performance.now() - startedAt) / 1_000)} s`);
+    // Or the line would stand before the shell's next prompt.
+    const deafen = this.context.onSignal(() => progress?.end());
     try {
       while (!this.over.signal.aborted) {
         if (await this.visit()) return EXIT.ok;
@@ -176,6 +178,7 @@ class Waiting {
       }
     } finally {
       clearTimeout(timer);
+      deafen();
       progress?.end();
     }
     this.context.stderr(`dmq: not within ${this.timeoutMs} ms: ${this.state}\n`);

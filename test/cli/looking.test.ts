@@ -269,9 +269,10 @@ describe("wait", () => {
     expect(err).toEndWith("\r\u001b[Kdmq: not within 600 ms: members=9 (now: 2)\n");
   });
 
-  test("is interrupted with 130", async () => {
-    const world: World = { onStart: (raise) => void setTimeout(() => raise("SIGINT"), 100) };
-    expect(await run(["wait", "members=9"], world)).toEqual({ code: 130, out: "", err: "" });
+  test("is interrupted with 130, and leaves no line behind", async () => {
+    const world: World = { tty: true, onStart: (raise) => void setTimeout(() => raise("SIGINT"), 500) };
+    const { code, err } = await run(["wait", "members=9"], world);
+    expect([code, err]).toEqual([130, expect.stringMatching(/^\r\u001b\[Kwaiting for .*\r\u001b\[K$/)]);
   });
 });
 
