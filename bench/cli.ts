@@ -4,7 +4,7 @@
  * fake peer that answers at once.
  */
 import { executable, program, server } from "./lib/compile.ts";
-import { type Daemon, startDaemon } from "./lib/daemon.ts";
+import { activePeers, nodesOf, startDaemon } from "./lib/daemon.ts";
 import { figure, takeTurns } from "./lib/figures.ts";
 import { kamailioProblem, startKamailio } from "./lib/kamailio.ts";
 import { parseOptions } from "./lib/options.ts";
@@ -55,26 +55,6 @@ async function kamcmdOf(report: Report, ctl: string): Promise<Command[]> {
     { name: "kamcmd dmq.list_nodes, of Kamailio", words: ["kamcmd", "-s", `unix:${kamailio.ctl}`, "dmq.list_nodes"] },
     { name: "kamcmd dmq.list_nodes, of dmq", words: ["kamcmd", "-s", `unix:${ctl}`, "dmq.list_nodes"] },
   ];
-}
-
-interface Row {
-  readonly uri: string;
-  readonly local: number;
-  readonly status: string;
-}
-
-async function rowsOf({ socket }: Daemon): Promise<Row[]> {
-  const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "dmq.list_nodes" });
-  const response = await fetch("http://dmq/rpc", { method: "POST", body, unix: socket });
-  return ((await response.json()) as { result: Row[] }).result;
-}
-
-async function activePeers(daemon: Daemon): Promise<number> {
-  return (await rowsOf(daemon)).filter(({ local, status }) => local === 0 && status === "active").length;
-}
-
-async function nodesOf(daemon: Daemon): Promise<string[]> {
-  return (await rowsOf(daemon)).flatMap(({ uri, local }) => (local === 0 ? [uri] : []));
 }
 
 /** @returns milliseconds of each run of this turn */

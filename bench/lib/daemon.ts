@@ -37,3 +37,25 @@ export async function startDaemon(options: readonly string[] = []): Promise<Daem
   }
   return { program, address, uri, socket, ctl };
 }
+
+interface Row {
+  readonly uri: string;
+  readonly local: number;
+  readonly status: string;
+}
+
+async function rowsOf({ socket }: Daemon): Promise<Row[]> {
+  const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "dmq.list_nodes" });
+  const response = await fetch("http://dmq/rpc", { method: "POST", body, unix: socket });
+  return ((await response.json()) as { result: Row[] }).result;
+}
+
+/** Peers that it has active. */
+export async function activePeers(daemon: Daemon): Promise<number> {
+  return (await rowsOf(daemon)).filter(({ local, status }) => local === 0 && status === "active").length;
+}
+
+/** URIs of its peers. */
+export async function nodesOf(daemon: Daemon): Promise<string[]> {
+  return (await rowsOf(daemon)).flatMap(({ uri, local }) => (local === 0 ? [uri] : []));
+}
