@@ -20,7 +20,7 @@ export class NumberTable {
 
   /** @param key  1 to 2^53, not in the table */
   add(key: number, row: number): void {
-    assert(key >= 1 && this.find(key) === -1, "a number is in the table once");
+    assert(key >= 1 && this.find(key) === -1, "a number is used once");
     if (this.count * 2 >= this.keys.length) this.grow();
     this.place(key, row);
     this.count++;

@@ -313,7 +313,7 @@ export class Visit {
   ): void {
     const { maxForwards = 1, contentType = "text/plain", accept, messageId } = options;
     const { userAgent } = this.options;
-    const parts = { channel, local, maxForwards, contentType, userAgent, accept, messageId, body };
+    const parts = { channel, local, maxForwards, contentType, userAgent, accept, messageId, bodyBytes: body.length };
     const peerUri = addressUri(address);
     const template = new KdmqTemplate(parts);
     const facts = { id, peerKey: addressKey(address), peerUri, startedAt };
@@ -322,7 +322,7 @@ export class Visit {
       this.report(facts, { type: "unreachable", reason }, 0, now);
       return;
     }
-    const built = template.write(peerUri, to.transport, this.random, this.requests.store);
+    const built = template.write(peerUri, to.transport, body, this.random, this.requests.store);
     const way = { to, toKey: endpointKey(to), once: false };
     this.requests.submit({ ...facts, ...way, ...built, ...KDMQ, kind, deadline }, now);
   }

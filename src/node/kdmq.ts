@@ -27,7 +27,7 @@ export interface KdmqParts {
   accept?: string | undefined;
   /** Header `X-DMQ-Id`. */
   messageId?: string | undefined;
-  body: Uint8Array;
+  bodyBytes: number;
 }
 
 /**
@@ -68,29 +68,37 @@ export class KdmqTemplate {
   private readonly first: string;
   private readonly from: string;
   private readonly last: string;
-  private readonly body: Uint8Array;
+  private readonly parts: KdmqParts;
   private readonly forms: Form[] = [];
   /** The result of `write`, which is used again. */
   private readonly written: KdmqRequest = { bytes: EMPTY, place: OWN, high: 0, low: 0 };
 
   constructor(parts: KdmqParts) {
-    const { channel, local, maxForwards, contentType, userAgent, accept, messageId, body } = parts;
+    const { channel, local, maxForwards, contentType, userAgent, accept, messageId, bodyBytes } = parts;
     for (const text of [channel, contentType, userAgent, accept ?? "", messageId ?? ""])
       assert(isHeaderSafe(text), "a header value has no CR, LF or NUL");
     this.channel = channel;
     this.sentBy = `${formatHost(local.host)}:${local.port}`;
-    this.first = `Max-Forwards: ${maxForwards}\r\nContent-Length: ${body.length}\r\nTo: <`;
+    this.first = `Max-Forwards: ${maxForwards}\r\nContent-Length: ${bodyBytes}\r\nTo: <`;
     this.from = `>\r\nFrom: <${addressUri(local, local.host, channel)}>;tag=`;
-    const type = body.length === 0 ? "" : `Content-Type: ${contentType}\r\n`;
+    const type = bodyBytes === 0 ? "" : `Content-Type: ${contentType}\r\n`;
     const asked = accept === undefined ? "" : `Accept: ${accept}\r\n`;
     const named = messageId === undefined ? "" : `${MESSAGE_ID_HEADER}: ${messageId}\r\n`;
     this.last = `@${local.host}\r\nUser-Agent: ${userAgent}\r\n${named}${asked}${type}\r\n`;
-    this.body = body;
+    this.parts = parts;
+  }
+
+  /** True if it is one for a message of these parts, which then need not be looked at again. */
+  isFor(channel: string, parts: Omit<KdmqParts, "channel" | "local" | "userAgent">): boolean {
+    const { parts: own } = this;
+    if (own.channel !== channel || own.bodyBytes !== parts.bodyBytes || own.contentType !== parts.contentType)
+      return false;
+    return own.maxForwards === parts.maxForwards && own.accept === parts.accept && own.messageId === parts.messageId;
   }
 
   /** Octets of the request for a node, with headers. */
   sizeFor(target: string, transport: Transport): number {
-    return this.formFor(target, transport).octets.length + this.body.length;
+    return this.formFor(target, transport).octets.length + this.parts.bodyBytes;
   }
 
   /**
@@ -98,18 +106,20 @@ export class KdmqTemplate {
    *
    * @param target     URI of the node as on its line: a SIP URI without a user
    * @param transport  that the request goes out on
+   * @param body       as long as the template's parts say
    * @param store      where it is written; whoever sends it releases its place
    * @returns          it, in an object that is used again
    */
-  write(target: string, transport: Transport, random: Random, store: OctetStore): KdmqRequest {
+  write(target: string, transport: Transport, body: Uint8Array, random: Random, store: OctetStore): KdmqRequest {
     const form = this.formFor(target, transport);
     const { octets, branch } = form;
-    const size = octets.length + this.body.length;
+    assert(body.length === this.parts.bodyBytes, "a template is for bodies of one length");
+    const size = octets.length + body.length;
     const isStored = size <= STORED_BYTES_MAX;
     const start = isStored ? store.reserve(size) : 0;
     const out = isStored ? store.octets : new Uint8Array(size);
     copyBytes(octets, 0, octets.length, out, start);
-    copyBytes(this.body, 0, this.body.length, out, start + octets.length);
+    copyBytes(body, 0, body.length, out, start + octets.length);
     putTarget(target, out, start + form.requestUri);
     putTarget(target, out, start + form.to);
     putToken(random, 2, out, start + branch);

@@ -386,10 +386,10 @@ export class Members {
       maxForwards,
       contentType: "text/plain",
       userAgent: options.userAgent,
-      body,
+      bodyBytes: body.length,
     });
     const peerUri = addressUri(target);
-    const built = template.write(peerUri, to.transport, random, requests.store);
+    const built = template.write(peerUri, to.transport, body, random, requests.store);
     counters.notificationsSent++;
     const id = requests.nextId();
     const deadline = now + timeoutMs;

@@ -88,6 +88,8 @@ export class DmqNode {
   private readonly serving: Serving;
   private readonly framers = new Map<Flow, Framer>();
   private routing: Routing = "none";
+  /** Of the last message that was sent. */
+  private template: KdmqTemplate | undefined;
   private readonly texts = new Texts();
   private readonly peers: PeerLookup = (from, source) => this.peerOf(from, source);
   /** By which we know copies of ours; there is none before the first. */
@@ -171,9 +173,8 @@ export class DmqNode {
    * @throws UsageError for a node that is not known (`no-such-node`), a channel, content type or size that cannot be sent
    */
   send(channel: string, node: string, body: Uint8Array, options: SendOptions, now: Instant): number {
-    checkMessage(channel, options);
-    const peer = this.known(node);
-    const id = this.submit(this.templateFor(channel, body, options), peer, options, now, true);
+    const template = this.templateFor(channel, body, options);
+    const id = this.submit(template, body, this.known(node), options, now, true);
     this.settle(now);
     return id;
   }
@@ -190,13 +191,12 @@ export class DmqNode {
     options: SendOptions & { except?: readonly string[] },
     now: Instant,
   ): Addressed[] {
-    checkMessage(channel, options);
-    const except = new Set((options.except ?? []).map((uri) => this.find(uri)));
-    const addressed: Addressed[] = [];
     const template = this.templateFor(channel, body, options);
+    const except = options.except === undefined ? undefined : new Set(options.except.map((uri) => this.find(uri)));
+    const addressed: Addressed[] = [];
     for (const peer of this.members.registry.all()) {
-      if (peer.status !== "active" || except.has(peer)) continue;
-      addressed.push({ request: this.submit(template, peer, options, now, false), peer: peer.uri });
+      if (peer.status !== "active" || except?.has(peer) === true) continue;
+      addressed.push({ request: this.submit(template, body, peer, options, now, false), peer: peer.uri });
     }
     this.settle(now);
     return addressed;
@@ -290,13 +290,25 @@ export class DmqNode {
     return id;
   }
 
+  /** One message after the other differs in its body alone, mostly: then the last template does. */
   private templateFor(channel: string, body: Uint8Array, options: SendOptions): KdmqTemplate {
-    const { address: local, userAgent } = this.options;
     const { maxForwards = 1, contentType = "text/plain", accept, messageId } = options;
-    return new KdmqTemplate({ channel, local, maxForwards, contentType, userAgent, accept, messageId, body });
+    const parts = { maxForwards, contentType, accept, messageId, bodyBytes: body.length };
+    if (this.template?.isFor(channel, parts) === true) return this.template;
+    checkMessage(channel, options);
+    const { address: local, userAgent } = this.options;
+    this.template = new KdmqTemplate({ channel, local, userAgent, ...parts });
+    return this.template;
   }
 
-  private submit(template: KdmqTemplate, peer: Peer, options: SendOptions, now: Instant, refuseLarge: boolean): number {
+  private submit(
+    template: KdmqTemplate,
+    body: Uint8Array,
+    peer: Peer,
+    options: SendOptions,
+    now: Instant,
+    refuseLarge: boolean,
+  ): number {
     const id = this.requests.nextId();
     const obstacle = this.obstacleTo(peer);
     if (obstacle !== undefined || peer.endpoint === undefined) return this.refuse(id, peer, obstacle);
@@ -306,7 +318,7 @@ export class DmqNode {
     if (reason !== undefined && refuseLarge) throw new UsageError(reason);
     if (reason !== undefined) return this.refuse(id, peer, { type: "unreachable", reason });
     this.warnLarge(peer, size, now);
-    const built = template.write(peer.uri, transport, this.random, this.requests.store);
+    const built = template.write(peer.uri, transport, body, this.random, this.requests.store);
     const once = this.options.slSend && transport === "udp";
     this.launch(id, "message", peer, peer.endpoint, built, KDMQ, once, options.timeoutMs, now);
     return id;

@@ -3,9 +3,6 @@ import type { NodeEvent, Output } from "./io.ts";
 
 type Waiting = Exclude<Output, { type: "event" }> | NodeEvent;
 
-/** Types of outputs that are no events. */
-const OTHERS: ReadonlySet<string> = new Set<Output["type"]>(["transmit", "close", "resolve"]);
-
 export class Outbox {
   /** Used again when it is empty; slots behind `head` and from `tail` on hold nothing. */
   private readonly items: (Waiting | undefined)[] = [];
@@ -30,8 +27,8 @@ export class Outbox {
     }
     const item = this.items[this.head] as Waiting;
     this.items[this.head++] = undefined;
-    if (OTHERS.has(item.type)) return item as Output;
-    this.wrapper.event = item as NodeEvent;
+    if (item.type === "transmit" || item.type === "close" || item.type === "resolve") return item;
+    this.wrapper.event = item;
     return this.wrapper;
   }
 }

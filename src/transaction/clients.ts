@@ -85,7 +85,7 @@ export class ClientTransactions<R extends ClientRequest = ClientRequest> {
   private readonly deadlines = new DeadlineRows();
   /** Timer K, which is T4 for all. */
   private readonly completed = new DeadlineRing<number>();
-  /** Those that ended since the last input: their facts can still be asked for. */
+  /** Those that ended or were answered since the last input: their facts can still be asked for. */
   private readonly ended: number[] = [];
   private readonly transmits = new Drain();
   private readonly timeouts = new Drain();
@@ -135,10 +135,9 @@ export class ClientTransactions<R extends ClientRequest = ClientRequest> {
   start(request: R, now: Instant): void {
     const lifeMs = request.deadline === undefined ? timerF(this.settings) : request.deadline - now;
     assert(!Number.isNaN(lifeMs), "the life of a transaction is a number");
-    assert(this.numbers.get(request.id) === NO_ROW, "a transaction's number is used once");
-    assert(this.rowOf(request) === NO_ROW, "a branch is used once");
     const row = this.take();
     this.numbers.add(request.id, row);
+    assert(this.rowOf(request) === NO_ROW, "a branch is used once");
     this.high[row] = request.high;
     this.low[row] = request.low;
     const bucket = this.bucketOf(request.low);
@@ -337,6 +336,7 @@ export class ClientTransactions<R extends ClientRequest = ClientRequest> {
     }
     this.release(row);
     this.requests[row] = undefined;
+    this.ended.push(row);
     this.completed.push(row, now + timerK(this.settings, to.transport));
     // A copy of the answer that comes later is a stray one, which is dropped all the same.
     const oldest = this.completed.size() > COMPLETED_MAX ? this.completed.shift() : undefined;
@@ -347,7 +347,8 @@ export class ClientTransactions<R extends ClientRequest = ClientRequest> {
   private forget(row: number): void {
     this.step(row, "timer-k");
     this.detach(row);
-    this.discard(row);
+    // Answered since the last input: then the next one sees to it.
+    if (this.numbers.get(this.ids[row] as number) !== row) this.discard(row);
   }
 
   /** It ended just now: its facts can still be asked for until the next input. */
@@ -357,7 +358,14 @@ export class ClientTransactions<R extends ClientRequest = ClientRequest> {
   }
 
   private forgetEnded(): void {
-    for (let row = this.ended.pop(); row !== undefined; row = this.ended.pop()) this.discard(row);
+    const { ended } = this;
+    for (let i = 0; i < ended.length; i++) {
+      const row = ended[i] as number;
+      this.numbers.delete(this.ids[row] as number);
+      // One that is completed stays, by its branch alone.
+      if (this.states[row] === TERMINATED) this.discard(row);
+    }
+    ended.length = 0;
   }
 
   /** No response finds it any more. */
@@ -387,7 +395,6 @@ export class ClientTransactions<R extends ClientRequest = ClientRequest> {
   }
 
   private discard(row: number): void {
-    this.numbers.delete(this.ids[row] as number);
     this.states[row] = 0;
     this.queued[row] = 0;
     this.ids[row] = 0;

@@ -17,8 +17,8 @@ describe("number table", () => {
   test("a number that is in it, or is none of ours, is the caller's bug", () => {
     const table = new NumberTable();
     table.add(5, 1);
-    expect(() => table.add(5, 2)).toThrow("in the table once");
-    expect(() => table.add(0, 2)).toThrow("in the table once");
+    expect(() => table.add(5, 2)).toThrow("a number is used once");
+    expect(() => table.add(0, 2)).toThrow("a number is used once");
   });
 
   test("does what a Map does", () => {
