@@ -225,6 +225,11 @@ describe("habits", () => {
     expect(counts.filter((line) => !line.includes(": 1 "))).toEqual([]);
   });
 
+  test("two files call the C library: datagrams in runs, and what a supervisor is told", () => {
+    const users = [...GRAPH].filter(([, imports]) => imports.some(({ specifier }) => specifier === "bun:ffi"));
+    expect(users.map(([file]) => file).sort()).toEqual(["src/daemon/libc.ts", "src/transport/mmsg.ts"]);
+  });
+
   test("no file names a path of one machine", () => {
     const places = ["work", "home", "Users", "root"].map((place) => `/${place}/`);
     const found = ALL_FILES.filter((file) => /\.(ts|md|json|toml|sh|yml)$|\/run$|^LICENSE$/.test(file)).flatMap(

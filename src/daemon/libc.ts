@@ -1,5 +1,5 @@
 /**
- * The only file that calls the C library: unix datagrams, which Bun has no socket for, and the clock that systemd compares
+ * Calls into the C library: unix datagrams, which Bun has no socket for, and the clock that systemd compares
  * its messages by. Loaded where a supervisor asks for notifications (`NOTIFY_SOCKET`), and by nothing else.
  */
 import { dlopen, ptr, read } from "bun:ffi";

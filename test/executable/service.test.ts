@@ -1,5 +1,5 @@
 /** `dmq serve` as a service: what a supervisor is told, how it ends, what it takes in while it runs. */
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Daemon, Daemons, dmq, EXECUTABLE } from "../helpers/daemon.ts";
@@ -261,3 +261,60 @@ describeWhere(missingPrograms("man"), "man pages", () => {
     }
   });
 });
+
+describe("a job of cron", () => {
+  test(
+    "needs no environment, no home and no folder",
+    async () => {
+      const node = await daemons.serve("cron", await freeAddress());
+      const run = (...args: string[]): { code: number; stdout: string; stderr: string } => {
+        const options = { cwd: "/", env: {}, stdin: "ignore", stdout: "pipe", stderr: "pipe" } as const;
+        const done = Bun.spawnSync([EXECUTABLE, "-s", node.socket, ...args], options);
+        return { code: done.exitCode, stdout: done.stdout.toString(), stderr: done.stderr.toString() };
+      };
+      expect(run("add", "sip:127.0.0.1:9")).toEqual({ code: 0, stdout: "", stderr: "" });
+      expect(run("list").stdout).toContain("sip:127.0.0.1:9\t");
+      expect(run("remove", "sip:127.0.0.1:9")).toEqual({ code: 0, stdout: "", stderr: "" });
+      expect(run("bcast", "news", "hello").code).toBe(3);
+    },
+    TEST_MS,
+  );
+});
+
+describeWhere(missingPrograms("strace"), "a read-only file system", () => {
+  test(
+    "is enough: a command opens no file to write, and makes, moves and removes none",
+    async () => {
+      const node = await daemons.serve("ro", await freeAddress());
+      const trace = join(daemons.dir, "trace");
+      const calls =
+        "openat,open,creat,mkdir,mkdirat,unlink,unlinkat,rename,renameat,renameat2,memfd_create,symlink,link,linkat";
+      const command = [EXECUTABLE, "-s", node.socket, "bcast", "news", "hello"];
+      const options = { cwd: "/", env: {}, stdin: "ignore", stdout: "pipe", stderr: "pipe" } as const;
+      const strace = Bun.which("strace") as string;
+      const done = Bun.spawnSync([strace, "-f", "-e", `trace=${calls}`, "-o", trace, ...command], options);
+      expect(done.exitCode).toBe(3);
+      const lines = readFileSync(trace, "utf8").split("\n");
+      expect(lines.some((line) => line.includes("O_RDONLY"))).toBe(true);
+      const writing = lines.filter((line) =>
+        /O_WRONLY|O_RDWR|O_CREAT|\b(creat|mkdir|unlink|rename|symlink|link|memfd)\w*\(/.test(line),
+      );
+      expect(writing.filter((line) => !line.includes("/dev/"))).toEqual([]);
+    },
+    TEST_MS,
+  );
+});
+
+test(
+  "a second node on the same control socket is refused, and the first keeps it",
+  async () => {
+    const node = await daemons.serve("one", await freeAddress());
+    const uri = await freeAddress();
+    const second = await dmq(["serve", "--server-address", uri, "--socket", node.socket, "--no-snapshot"]);
+    expect([second.code, second.stdout]).toEqual([4, ""]);
+    expect(second.stderr).toContain(`another daemon answers on ${node.socket}`);
+    expect((await node.status()).uri).toBe(node.uri);
+    expect(await node.end("SIGTERM")).toBe(0);
+  },
+  TEST_MS,
+);
