@@ -116,7 +116,7 @@ function inPairs(count: number): string[] {
 
 describe("bcast -l", () => {
   test(
-    `${LINES} lines: none lost, results and messages in order, memory flat`,
+    `${LINES} lines: none lost, results in order, memory flat`,
     async () => {
       const heard = await hear("many");
       const child = start(["bcast", "-l", "many"]);
