@@ -162,17 +162,6 @@ eachWay("udp delivery", () => {
   });
 });
 
-describeWhere(await nativeProblem(), "udp bursts", () => {
-  test("udp: a burst of 300 datagrams waits until somebody has the time to read them", async () => {
-    native = true;
-    const [a, b] = [await udp("127.0.0.1"), await udp("127.0.0.1")];
-    // All of them are with the kernel before b's callback can run: its default holds 160 to 250.
-    for (let i = 0; i < 300; i++) a.transport.send(b.endpoint, pattern(437));
-    a.transport.flush();
-    await until("all 300", () => b.sink.arrivals.length === 300);
-  });
-});
-
 eachWay("udp failures", () => {
   test("udp: more octets than a datagram carries are reported unsent with their number, after send and flush", async () => {
     const a = await udp("127.0.0.1");
