@@ -65,6 +65,7 @@ export interface DmqConfig {
   queueMessages: number;
   initWithSingle: boolean;
   slSend: boolean;
+  udpSegmentation: boolean;
   leaveOnTerminate: boolean;
   channels: string[];
   /** `NAME=CMD` each: a channel, or `peer-up`, `peer-down`, `peer-disabled`. */
@@ -233,6 +234,12 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     reload: "value",
     default: "0",
     help: "send messages once over UDP and never again; their answers still count",
+  }),
+  boolean({
+    name: "udp_segmentation",
+    property: "udpSegmentation",
+    default: "1",
+    help: "hand messages of one size to one peer to Linux in one piece, which it cuts into datagrams; 0 where a capture on this machine is to show each",
   }),
   duration({
     name: "handler_timeout",

@@ -16,6 +16,11 @@ export interface SocketOptions {
   serverSockets?: readonly string[];
   /** Certificate files, for TLS as server and as client; `RunningNode.reloadTls` reads them again. */
   tls?: TlsOptions;
+  /**
+   * Datagrams of one size to one peer go to Linux in one piece, which it cuts (default). On the wire they are what they were, but a
+   * capture on this machine shows the piece.
+   */
+  udpSegmentation?: boolean;
 }
 
 /** The open sockets. */
@@ -38,12 +43,16 @@ export class Sockets {
     if (tlsOnes.length > 0 && this.material.cert === undefined) throw certificateMissing(options, address);
     if (wanted.length === 0) await this.openOwn(address, sink);
     for (const { transport, ip, port } of wanted) {
-      if (transport === "udp") this.udp.push(await openUdp({ ip, port }, sink));
+      if (transport === "udp") this.udp.push(await this.openUdp({ ip, port }, sink));
       else this.streams.push(await this.openStream(transport, { ip, port }, sink));
     }
     // Without a listener of its own a node still reaches peers over TCP; they answer on the same connection.
     if (!this.streams.some(({ listener }) => listener.transport === "tcp"))
       this.streams.push(await openStreams(undefined, sink, this.numbered));
+  }
+
+  private openUdp(at: BindAddress, sink: TransportSink): Promise<UdpTransport> {
+    return openUdp(at, sink, { segmentation: this.options.udpSegmentation !== false });
   }
 
   private openStream(transport: Transport, at: BindAddress, sink: TransportSink): Promise<StreamTransport> {
@@ -58,14 +67,14 @@ export class Sockets {
     if (transport === "tls") {
       this.streams.push(await this.openStream(transport, { ip, port }, sink));
     } else if (transport === "udp") {
-      const first = await openUdp({ ip, port }, sink);
+      const first = await this.openUdp({ ip, port }, sink);
       this.udp.push(first);
       const second = await openStreams({ ip, port: first.listener.port }, sink, this.numbered).catch(() => undefined);
       if (second !== undefined) this.streams.push(second);
     } else {
       const first = await openStreams({ ip, port }, sink, this.numbered);
       this.streams.push(first);
-      const second = await openUdp({ ip, port: first.listener.port }, sink).catch(() => undefined);
+      const second = await this.openUdp({ ip, port: first.listener.port }, sink).catch(() => undefined);
       if (second !== undefined) this.udp.push(second);
     }
   }

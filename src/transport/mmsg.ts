@@ -8,7 +8,7 @@
  * one, and after a while it is tried again.
  *
  * The kernel sees no memory but one table and one arena, which live as long as the socket: octets are copied into the arena.
- * All this needs is looked for when a socket opens; where something is missing, Bun's socket does it (docs/decisions/0010-mmsg.md).
+ * All this needs is looked for when a socket opens; where something is missing, Bun's socket does it (docs/decisions/0012-mmsg.md).
  */
 import { assert } from "../core/assert.ts";
 import { ipGroups } from "../core/endpoint.ts";
@@ -64,10 +64,11 @@ export interface Library {
 /** What `loadMmsg` found. */
 export interface Mmsg {
   /**
-   * @param isIpv6  the socket is one of IPv6, and sends to IPv4 by mapped addresses
-   * @returns       `undefined` where a sandbox forbids the call
+   * @param isIpv6   the socket is one of IPv6, and sends to IPv4 by mapped addresses
+   * @param mayCut   runs of one size may go down in one piece
+   * @returns        `undefined` where a sandbox forbids the call
    */
-  openMmsg(socket: Bun.udp.Socket<"buffer">, isIpv6: boolean): DatagramSocket | undefined;
+  openMmsg(socket: Bun.udp.Socket<"buffer">, isIpv6: boolean, mayCut: boolean): DatagramSocket | undefined;
 }
 
 let loaded: Promise<Mmsg | undefined> | undefined;
@@ -93,17 +94,22 @@ async function load(): Promise<Mmsg | undefined> {
       ...(symbols as unknown as Omit<Library, "address">),
       address: (octets) => Number(ptr(octets)),
     };
-    return { openMmsg: (socket, isIpv6) => open(socket, library, isIpv6) };
+    return { openMmsg: (socket, isIpv6, mayCut) => open(socket, library, isIpv6, mayCut) };
   } catch {
     // No such library, or the system allows no code that is made at run time.
     return undefined;
   }
 }
 
-function open(socket: Bun.udp.Socket<"buffer">, library: Library, isIpv6: boolean): DatagramSocket | undefined {
+function open(
+  socket: Bun.udp.Socket<"buffer">,
+  library: Library,
+  isIpv6: boolean,
+  mayCut: boolean,
+): DatagramSocket | undefined {
   const { fd } = socket as { fd?: unknown };
   if (typeof fd !== "number" || fd < 0) return undefined;
-  const mmsg = new MmsgSocket(socket, library, fd, isIpv6);
+  const mmsg = new MmsgSocket(socket, library, fd, isIpv6, mayCut);
   if (!mmsg.works()) return undefined;
   mmsg.widen();
   return mmsg;
@@ -148,7 +154,7 @@ export class MmsgSocket extends BunSocket {
   #placed = 0;
   #used = 0;
 
-  constructor(socket: BunDatagrams, library: Library, fd: number, isIpv6: boolean) {
+  constructor(socket: BunDatagrams, library: Library, fd: number, isIpv6: boolean, mayCut = true) {
     super(socket);
     this.#library = library;
     this.#fd = fd;
@@ -156,7 +162,7 @@ export class MmsgSocket extends BunSocket {
     this.#tableAt = library.address(this.#table.buffer);
     this.#arenaAt = library.address(this.#arena.buffer);
     for (let i = 0; i < BATCH_DATAGRAMS; i++) this.#prepare(i);
-    this.#cuts = this.#knowsCuts();
+    this.#cuts = mayCut && this.#knowsCuts();
   }
 
   /** Fills in what is the same for whatever the i-th message will be. */

@@ -29,6 +29,8 @@ export interface UdpOptions {
   readonly onIcmp?: (cause: Error) => void;
   /** False sends through Bun alone, as where the system's own way is not available (mmsg.ts). Default true. */
   readonly native?: boolean;
+  /** False keeps datagrams apart on their way to the wire too, so that a capture on this machine shows each (mmsg.ts). Default true. */
+  readonly segmentation?: boolean;
 }
 
 /** The kernel takes nothing and the queue is full: a fault of ours that says nothing about the receiver. */
@@ -41,7 +43,7 @@ const BATCH_BYTES = 256 * 1024;
 
 /**
  * So many to one receiver in a row go out before the wake-up is over: more in one piece saves nothing any more
- * (docs/decisions/0010-mmsg.md), and the receiver can begin.
+ * (docs/decisions/0012-mmsg.md), and the receiver can begin.
  */
 const RUN_DATAGRAMS = 32;
 
@@ -77,7 +79,7 @@ export async function openUdp(
     },
   };
   const socket = await bind(address, handlers);
-  const datagrams = mmsg?.openMmsg(socket, isIpv6(address.ip)) ?? new BunSocket(socket);
+  const datagrams = mmsg?.openMmsg(socket, isIpv6(address.ip), options.segmentation !== false) ?? new BunSocket(socket);
   transport = new UdpTransport(datagrams, address.ip, sink, options);
   return transport;
 }

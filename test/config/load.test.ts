@@ -58,6 +58,7 @@ describe("defaults", () => {
       queueMessages: 10_000,
       initWithSingle: false,
       slSend: false,
+      udpSegmentation: true,
       leaveOnTerminate: false,
       channels: [],
       handlers: [],

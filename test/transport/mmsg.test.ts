@@ -223,6 +223,13 @@ describe("mmsg", () => {
     expect(kernel.messages).toEqual([[1, 1]]);
   });
 
+  test("mmsg: where captures are to show each datagram, none is put together with another", () => {
+    const kernel = new FakeKernel();
+    const socket = new MmsgSocket(bunSocket(kernel), kernel, 3, false, false);
+    expect(socket.sendMany(packets(["aa", 1], ["bb", 1], ["cc", 1]), 0)).toBe(3);
+    expect(kernel.messages).toEqual([[1, 1, 1]]);
+  });
+
   test("mmsg: more may wait unread than a socket has room for by default", () => {
     const kernel = new FakeKernel();
     new MmsgSocket(bunSocket(kernel), kernel, 3, false).widen();
