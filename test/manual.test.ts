@@ -157,14 +157,16 @@ describe("the manual's examples", () => {
   test("examples 1.12 and 1.13: channel, node, body and content type get to the daemon as given", async () => {
     const { FakeDaemon } = await import("./helpers/cli.ts");
     const daemon = new FakeDaemon();
-    daemon.reply = () => ({ result: [] });
+    const node = "sip:10.0.0.21:5060";
+    const delivery = { node, outcome: "delivered", code: 200, reason: "OK", ms: 1, consumer: true, attempts: 1 };
+    daemon.reply = ({ method }) => ({ result: method === "dmq.send" ? delivery : [] });
     const env = { DMQ_SOCKET: daemon.socket };
-    await runCli(["send", "-T", "text/plain", "channel1", "sip:10.0.0.21:5060", "Message body..."], { env });
+    await runCli(["send", "-T", "text/plain", "channel1", node, "Message body..."], { env });
     await runCli(["bcast", "-T", "text/plain", "channel1", "Message body..."], { env });
     daemon.end();
     const message = { channel: "channel1", body: "Message body...", content_type: "text/plain" };
     expect(daemon.calls).toEqual([
-      { method: "dmq.send", params: { ...message, node: "sip:10.0.0.21:5060" } },
+      { method: "dmq.send", params: { ...message, node } },
       { method: "dmq.bcast", params: { ...message, except: [] } },
     ]);
   });
