@@ -294,6 +294,8 @@ describe("JSON-RPC", () => {
       { jsonrpc: "2.0", method: "core.version", id: 2 },
     ];
     const pending = answer(surface, JSON.stringify(calls));
+    // The second begins while the first is not over, in the turn of the loop that the batch gets.
+    for (let turn = 0; turn < 100 && surface.calls.length < 2; turn++) await Bun.sleep(0);
     expect(surface.calls).toEqual(["stop", ["sip:a"]]);
     slow.resolve();
     expect(JSON.parse((await pending) as string)).toEqual([
