@@ -38,11 +38,11 @@ function compileC(name: string): string {
   return outfile;
 }
 
-/** One of servers/, compiled as the product is (build.ts): minified, with bytecode, the runtime in it. */
+/** One of servers/, compiled as the product is (build.ts): minified, in pieces with bytecode, the runtime in it. */
 function compileServer(name: string): string {
   const outfile = join(workDirectory(), name);
   run([
-    ...[process.execPath, "build", "--compile", "--minify", "--bytecode", "--format=cjs"],
+    ...[process.execPath, "build", "--compile", "--minify", "--bytecode", "--format=esm", "--splitting"],
     ...[join(SOURCES, "servers", `${name}.ts`), "--outfile", outfile],
   ]);
   return outfile;
