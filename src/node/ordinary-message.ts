@@ -2,7 +2,7 @@
  * A channel message that came the short way (sip/scan.ts): its octets, and where its parts stand; each part is made when a
  * handler asks for it.
  */
-import { decodeUtf8 } from "../core/bytes.ts";
+import { copyBytes, decodeUtf8 } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import type { SipRequest } from "../sip/message.ts";
 import { OrdinaryRequest } from "../sip/ordinary.ts";
@@ -12,6 +12,12 @@ import { MESSAGE_ID_HEADER, messageIdIn } from "./kdmq.ts";
 
 /** URI of the peer that a From URI names, if it is one. */
 export type PeerLookup = (from: string, source: Endpoint) => string | undefined;
+
+/**
+ * Up to here a body is copied: a view makes JavaScriptCore move the whole datagram and give it an ArrayBuffer, which costs more than
+ * to copy 1,000 octets (0.7 to 0.9 µs of 9.6 and 10.5 a message, and the datagram stays as long as the body).
+ */
+const COPIED_BYTES = 4_096;
 
 /** The message, and the request that waits for its answer, in one: there is one of them for every message of a busy node. */
 export class OrdinaryMessage implements ChannelMessage, Pending {
@@ -92,7 +98,11 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
   }
 
   get body(): Uint8Array {
-    return this.octets.subarray(this.bodyStart, this.bodyEnd);
+    const { octets, bodyStart, bodyEnd } = this;
+    if (bodyEnd - bodyStart > COPIED_BYTES) return octets.subarray(bodyStart, bodyEnd);
+    const body = new Uint8Array(bodyEnd - bodyStart);
+    copyBytes(octets, bodyStart, bodyEnd, body, 0);
+    return body;
   }
 }
 
