@@ -5,7 +5,7 @@
  * answer from the request's own octets. What a request means is not its business.
  */
 import { assert } from "../core/assert.ts";
-import { copyBytes, encodeUtf8 } from "../core/bytes.ts";
+import { copyBytes, EMPTY, encodeUtf8 } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { ProtocolError, UsageError } from "../core/errors.ts";
 import { OctetStore } from "../core/octet-store.ts";
@@ -40,6 +40,15 @@ const OWN_HEADERS = new Set(
   ),
 );
 
+/** Status lines that have a number: what ServerTransactions can note in an octet. */
+const HEADS_MAX = 255;
+
+interface Head {
+  readonly status: number;
+  readonly reason: string;
+  readonly octets: Uint8Array;
+}
+
 export interface ServingContext {
   options: ResolvedOptions;
   outbox: Outbox;
@@ -57,8 +66,13 @@ export class Serving {
   /** The request that `scan` speaks of. */
   private scanned: Uint8Array | undefined;
   private scannedFrom = 0;
-  /** Status lines by code, each with the reason that it was written for. */
-  private readonly heads = new Map<number, { reason: string; octets: Uint8Array }>();
+  /**
+   * Status lines, each with the number under which it is known; those of the same code are few. An answer of a status line and
+   * what is in its request is not kept: the copy of the request that asks for it again brings the rest.
+   */
+  private readonly heads: Head[] = [{ status: 0, reason: "", octets: EMPTY }];
+  /** The number of the last one of each code. */
+  private readonly headOf = new Map<number, number>();
   private readonly context: ServingContext;
   private readonly toTag: string;
   private readonly tag: Uint8Array;
@@ -76,7 +90,7 @@ export class Serving {
     const via = topVia(request);
     if (via === undefined || via instanceof ProtocolError) return undefined;
     const id = this.servers.receive(this.fingerprints.ofText(transactionKey(request, via)), source.transport, now);
-    return id === 0 ? this.repeat() : { request, source, flow, transaction: id };
+    return id === 0 ? this.repeatRequested(request, source) : { request, source, flow, transaction: id };
   }
 
   /**
@@ -118,14 +132,38 @@ export class Serving {
     const { fingerprints } = this;
     const key = fingerprints.ofParts("KDMQ", scanned, viaHost, hostPortEnd, viaPort !== 0, branch, branchEnd);
     const id = this.servers.receive(key, source.transport, now);
-    if (id === 0) return this.repeat();
+    if (id === 0) return this.repeatOrdinary(scanned);
     return new OrdinaryMessage(scanned, this.scannedFrom, scan, id, channel, source, flow, peers);
   }
 
-  private repeat(): undefined {
+  private repeatRequested(request: SipRequest, source: Endpoint): undefined {
+    this.repeat(({ status, reason }) => this.writeRequested(request, source, { status, reason }));
+  }
+
+  private repeatOrdinary(scanned: Uint8Array): undefined {
+    this.repeat(({ octets }) => writeAnswer(this.scan, scanned, octets, this.tag, this.tail, this.answers));
+  }
+
+  /** @param write  writes the answer with this status line to the copy that came in. @returns its end in the store */
+  private repeat(write: (head: Head) => number): void {
     this.context.counters.retransmissionsReceived++;
     const answer = this.servers.repeated;
-    if (answer !== undefined) this.context.outbox.push({ type: "transmit", ...answer });
+    if (answer === undefined) return;
+    const { to, flow, form } = answer;
+    let { bytes } = answer;
+    if (form !== 0) {
+      const end = write(this.heads[form] as Head);
+      bytes = this.passing(this.answers.reserve(0), end);
+    }
+    this.context.outbox.push({ type: "transmit", to, flow, bytes });
+  }
+
+  /** What stands in the store from `start` to `end`, for this wake-up: nothing of it is kept. */
+  private passing(start: number, end: number): Uint8Array {
+    const place = this.answers.commit(end);
+    const bytes = this.answers.view(place, end - start);
+    this.answers.release(place);
+    return bytes;
   }
 
   /** Requests that wait for a handler or a route. */
@@ -182,11 +220,17 @@ export class Serving {
     if (to instanceof OrdinaryMessage && isBare(answer) && this.respondOrdinary(to, answer, now)) return;
     const via = topVia(to.request);
     if (via === undefined || via instanceof ProtocolError) return;
+    const end = this.writeRequested(to.request, to.source, answer);
+    this.send(to, answer.status, this.answers.reserve(0), end, responseDestination(via, to.source), now);
+  }
+
+  /** Writes an answer, of whatever kind, into the store. @returns its end */
+  private writeRequested(request: SipRequest, source: Endpoint, answer: Answer): number {
     const { options } = this.context;
     const headers: [string, string][] = (answer.headers ?? []).map(([name, value]) => [name, value]);
     headers.push(["Server", options.userAgent]);
     if (answer.retryAfterSeconds !== undefined) headers.push(["Retry-After", String(answer.retryAfterSeconds)]);
-    const written = this.writer.write(to.request, to.source, {
+    const written = this.writer.write(request, source, {
       status: answer.status,
       reason: answer.reason ?? reasonPhrase(answer.status),
       toTag: this.toTag,
@@ -197,7 +241,7 @@ export class Serving {
     });
     const start = this.answers.reserve(written.length);
     copyBytes(written, 0, written.length, this.answers.octets, start);
-    this.send(to, answer.status, start, start + written.length, responseDestination(via, to.source), now);
+    return start + written.length;
   }
 
   /** @returns false where the topmost Via has to be told where the request came from */
@@ -211,9 +255,15 @@ export class Serving {
     }
     const { scan } = this;
     if (!standsAt(bytes, scan.viaHost, scan.viaHostEnd, to.source.ip)) return false;
-    const end = writeAnswer(scan, bytes, this.headOf(answer), this.tag, this.tail, this.answers);
+    const { status, reason = reasonPhrase(status) } = answer;
+    const form = this.formOf(status, reason);
+    const head = form === 0 ? encodeUtf8(statusLine(status, reason)) : (this.heads[form] as Head).octets;
+    const end = writeAnswer(scan, bytes, head, this.tag, this.tail, this.answers);
     const start = this.answers.reserve(0);
-    this.send(to, answer.status, start, end, answerEndpoint(to.source, scan.viaPort), now);
+    const destination = answerEndpoint(to.source, scan.viaPort);
+    if (form === 0) this.send(to, status, start, end, destination, now);
+    else if (this.servers.respond(to.transaction, status, 0, 0, destination, to.flow, now, form))
+      this.context.outbox.push({ type: "transmit", to: destination, flow: to.flow, bytes: this.passing(start, end) });
     return true;
   }
 
@@ -226,13 +276,22 @@ export class Serving {
     this.context.outbox.push({ type: "transmit", to: destination, flow: to.flow, bytes });
   }
 
-  private headOf({ status, reason = reasonPhrase(status) }: Answer): Uint8Array {
-    const known = this.heads.get(status);
-    if (known?.reason === reason) return known.octets;
-    const octets = encodeUtf8(`SIP/2.0 ${status} ${reason}\r\n`);
-    this.heads.set(status, { reason, octets });
-    return octets;
+  /** @returns the number of a status line; 0 where there are too many already */
+  private formOf(status: number, reason: string): number {
+    const last = this.headOf.get(status);
+    if (last !== undefined && this.heads[last]?.reason === reason) return last;
+    let form = this.heads.findIndex((head) => head.status === status && head.reason === reason);
+    if (form === -1) {
+      if (this.heads.length > HEADS_MAX) return 0;
+      form = this.heads.push({ status, reason, octets: encodeUtf8(statusLine(status, reason)) }) - 1;
+    }
+    this.headOf.set(status, form);
+    return form;
   }
+}
+
+function statusLine(status: number, reason: string): string {
+  return `SIP/2.0 ${status} ${reason}\r\n`;
 }
 
 /** `;branch=` stands between the sent-by and the branch. */

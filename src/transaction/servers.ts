@@ -11,6 +11,7 @@
  * socket may belong to another peer, and the handler would run a second time for the next retransmission.
  */
 import { assert } from "../core/assert.ts";
+import { EMPTY } from "../core/bytes.ts";
 import { type Endpoint, isReliable, type Transport } from "../core/endpoint.ts";
 import { UsageError } from "../core/errors.ts";
 import type { OctetStore } from "../core/octet-store.ts";
@@ -24,7 +25,10 @@ import { type TimerSettings, timerJ, timerSettings } from "./timers.ts";
 export interface StoredAnswer {
   readonly to: Endpoint;
   readonly flow: number;
+  /** Empty where `form` is not 0. */
   readonly bytes: Uint8Array;
+  /** The caller's number for an answer that is written anew from the copy of its request; 0 where its octets were kept. */
+  readonly form: number;
 }
 
 /** Octets of answers that are kept for retransmissions, unless the constructor is told otherwise. */
@@ -138,6 +142,8 @@ export class ServerTransactions<T> {
   /** Where the answer stands in the store, its length (0 where there is none), where it went and over which flow. */
   private place = new Float64Array(0);
   private lengths = new Uint32Array(0);
+  /** The caller's number for how the answer looks; 0 where its octets are kept, or there is none. */
+  private forms = new Uint8Array(0);
   private flows = new Float64Array(0);
   private destinations = new Uint32Array(0);
   private readonly endpoints = new Endpoints();
@@ -216,6 +222,8 @@ export class ServerTransactions<T> {
    *
    * @param place      of the answer in the store, which is released here when it is not needed any more
    * @param length     octets of it, more than 0
+   * @param form       1 to 255 for an answer that the caller can write anew from a copy of its request: then this is all that
+   *                   is kept of it, and `place` and `length` mean nothing
    * @returns          true if the answer is to be sent; false if the number is unknown (evicted, answered on a stream),
    *                   already has a final answer, or a 100 would be too early for UDP (RFC 4320 §4.1)
    * @throws UsageError for a status that RFC 4320 forbids: 408, and any provisional one but 100
@@ -228,19 +236,20 @@ export class ServerTransactions<T> {
     to: Endpoint,
     flow: number,
     now: Instant,
+    form = 0,
   ): boolean {
     if (!isAnswerStatus(status)) throw new UsageError(`a non-INVITE request is never answered ${status} (RFC 4320)`);
     const row = this.waitingRow(id);
     if (row === NO_ROW || this.isTooEarly(row, status, now)) {
-      this.store.release(place);
+      if (form === 0) this.store.release(place);
       return false;
     }
     const input = status === 100 ? "provisional" : "final";
     const step = serverStep(this.stateOf(row), input, this.transportOf(row));
     this.states[row] = STATES.indexOf(step.state);
     this.drop(row);
-    if (step.state === "terminated") this.store.release(place);
-    else this.keep(row, place, length, to, flow);
+    if (step.state !== "terminated") this.keep(row, place, form === 0 ? length : 0, form, to, flow);
+    else if (form === 0) this.store.release(place);
     if (status !== 100) this.finish(row, now);
     return true;
   }
@@ -267,9 +276,10 @@ export class ServerTransactions<T> {
 
   private answerAgain(row: number): StoredAnswer | undefined {
     const step = serverStep(this.stateOf(row), "request", this.transportOf(row));
-    if (step.action !== "resend" || this.lengths[row] === 0) return undefined;
-    const bytes = this.store.view(this.place[row] as number, this.lengths[row] as number);
-    return { to: this.endpoints.get(this.destinations[row] as number), flow: this.flows[row] as number, bytes };
+    if (step.action !== "resend" || !this.isKept(row)) return undefined;
+    const form = this.forms[row] as number;
+    const bytes = form === 0 ? this.store.view(this.place[row] as number, this.lengths[row] as number) : EMPTY;
+    return { to: this.endpoints.get(this.destinations[row] as number), flow: this.flows[row] as number, bytes, form };
   }
 
   private isTooEarly(row: number, status: number, now: Instant): boolean {
@@ -285,19 +295,26 @@ export class ServerTransactions<T> {
     return TRANSPORTS[this.transports[row] as number] as Transport;
   }
 
-  private keep(row: number, place: number, length: number, to: Endpoint, flow: number): void {
+  /** Something is known of its answer. */
+  private isKept(row: number): boolean {
+    return this.lengths[row] !== 0 || this.forms[row] !== 0;
+  }
+
+  private keep(row: number, place: number, length: number, form: number, to: Endpoint, flow: number): void {
     this.place[row] = place;
     this.lengths[row] = length;
+    this.forms[row] = form;
     this.destinations[row] = this.endpoints.keep(to);
     this.flows[row] = flow;
     this.answerBytes += length;
   }
 
   private drop(row: number): void {
-    if (this.lengths[row] === 0) return;
+    if (!this.isKept(row)) return;
     this.answerBytes -= this.lengths[row] as number;
-    this.store.release(this.place[row] as number);
+    if (this.forms[row] === 0) this.store.release(this.place[row] as number);
     this.lengths[row] = 0;
+    this.forms[row] = 0;
     this.endpoints.release(this.destinations[row] as number);
   }
 
@@ -414,6 +431,7 @@ export class ServerTransactions<T> {
     this.destinations = grown(this.destinations, new Uint32Array(this.rows));
     this.place = grown(this.place, new Float64Array(this.rows));
     this.lengths = grown(this.lengths, new Uint32Array(this.rows));
+    this.forms = grown(this.forms, new Uint8Array(this.rows));
     this.flows = grown(this.flows, new Float64Array(this.rows));
     for (let row = this.rows - 1; row >= before; row--) {
       this.newer[row] = this.free;

@@ -15,6 +15,11 @@ function pair(options: Parameters<typeof kdmq>[0]): [ordinary: string, other: st
   return [text, text.replace("Max-Forwards: 1", "max-forwards: 1")];
 }
 
+/** Status line and headers, in any order: the two ways write them in orders of their own. */
+function headersOf(text = ""): string[] {
+  return text.split("\r\n").sort();
+}
+
 function scans(text: string): boolean {
   return new MessageScan().read(new TextEncoder().encode(text), false);
 }
@@ -64,6 +69,30 @@ describe("ordinary messages", () => {
       const lower = long?.headers.map(([header, text]) => [header === "max-forwards" ? "Max-Forwards" : header, text]);
       expect(short).toEqual({ ...(long as NonNullable<typeof long>), headers: lower as [string, string][] });
     });
+
+  // Goal: a copy gets the answer that the request got, whoever writes it. Method: more reasons than have a number, each asked
+  // for again in the same octets, and in a spelling that only the parser knows.
+  test("ordinary: a copy is answered as the request was, whatever the handler said", () => {
+    const harness = new Harness();
+    harness.start();
+    for (let i = 0; i < 300; i++) {
+      const text = kdmq({ branch: `many${i}`, channel: "lab", from: "127.0.0.3:5060" });
+      harness.receive(text, udp("127.0.0.3"));
+      const id = harness.ofType("message").at(-1)?.message.id as number;
+      harness.do((node, now) => node.answer(id, { status: 200 + (i % 2) * 286, reason: `Reason ${i}` }, now));
+      const [answer] = harness.take();
+      expect(answer?.text).toStartWith(`SIP/2.0 ${200 + (i % 2) * 286} Reason ${i}\r\n`);
+      for (const copy of [text, text.replace("Max-Forwards: 1", "max-forwards: 1")]) {
+        harness.receive(copy, udp("127.0.0.3"));
+        const [again, ...more] = harness.take();
+        expect(more).toEqual([]);
+        expect(again?.to).toBe(answer?.to as string);
+        expect(headersOf(again?.text)).toEqual(headersOf(answer?.text));
+      }
+    }
+    expect(harness.ofType("message")).toHaveLength(300);
+    expect(harness.node.counters.retransmissionsReceived).toBe(600);
+  });
 
   test("ordinary: the answers say the same, whatever the handler answers", () => {
     const answers = [

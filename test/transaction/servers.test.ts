@@ -97,6 +97,19 @@ describe("server: one request, one handling", () => {
     expect(table.table.noted).toBe(0);
   });
 
+  test("of an answer that can be written anew its form is kept, where it went, and no octets", () => {
+    const { store, table } = new Table(10);
+    const [start, key] = [store.reserve(1), fingerprints.ofText("a")];
+    const id = table.receive(key, "udp", 0);
+    expect(table.respond(id, 200, 0, 0, peer(), 3, 100, 7)).toBe(true);
+    expect(table.respond(id, 200, 0, 0, peer(), 3, 101, 7)).toBe(false);
+    expect(table.receive(fingerprints.ofText("a"), "udp", 200)).toBe(0);
+    expect(table.repeated).toEqual({ to: peer(), flow: 3, bytes: new Uint8Array(0), form: 7 });
+    expect(store.reserve(1)).toBe(start);
+    table.handleTimeout(37_100);
+    expect(table.size()).toBe(0);
+  });
+
   test("over UDP the final answer is repeated for 64·T1 and T4, then the request would be new", () => {
     const table = new Table(10);
     table.receive("a", peer(), 0);
@@ -105,7 +118,7 @@ describe("server: one request, one handling", () => {
     table.handleTimeout(37_099);
     expect(table.receive("a", peer(), 37_099)).toEqual({
       verdict: "retransmission",
-      answer: { to: peer(), flow: 0, bytes: ANSWER },
+      answer: { to: peer(), flow: 0, bytes: ANSWER, form: 0 },
     });
     table.handleTimeout(37_100);
     table.handleTimeout(37_100);
