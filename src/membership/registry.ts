@@ -12,6 +12,7 @@ export const REGISTRY_PEERS_MAX = 1_000;
 export class PeerRegistry {
   private readonly byKey = new Map<string, Peer>();
   private readonly byEndpoint = new Map<string, Peer>();
+  private readonly byUri = new Map<string, Peer>();
 
   /**
    * @returns the new peer, or `undefined` where the registry is full; the caller has made sure with `find` that there
@@ -21,12 +22,18 @@ export class PeerRegistry {
     if (this.byKey.size >= REGISTRY_PEERS_MAX) return undefined;
     const peer = createPeer(address, source, status);
     this.byKey.set(peer.key, peer);
+    this.byUri.set(peer.uri, peer);
     if (peer.endpoint !== undefined) this.byEndpoint.set(endpointKey(peer.endpoint), peer);
     return peer;
   }
 
   get(key: string): Peer | undefined {
     return this.byKey.get(key);
+  }
+
+  /** The peer whose URI is written exactly so: that of an address needs reading, which costs more than sending. */
+  named(uri: string): Peer | undefined {
+    return this.byUri.get(uri);
   }
 
   /** By identity first, then by alias: an address that a known peer's name resolves to is that peer. */
@@ -56,6 +63,7 @@ export class PeerRegistry {
 
   remove(peer: Peer): void {
     this.byKey.delete(peer.key);
+    this.byUri.delete(peer.uri);
     this.forgetEndpoint(peer);
   }
 

@@ -801,7 +801,8 @@ export class DmqNode {
   }
 
   private find(uri: string): Peer | undefined {
-    return this.members.registry.find(addressOf(uri));
+    const { registry } = this.members;
+    return registry.named(uri) ?? registry.find(addressOf(uri));
   }
 }
 
