@@ -6,6 +6,7 @@ import { readFileSync } from "node:fs";
 import { canonicalIp, defaultPort } from "../core/endpoint.ts";
 import { ConfigError } from "../core/errors.ts";
 import { nearest } from "../core/nearest.ts";
+import { isWithin, parseAllow } from "../core/networks.ts";
 import {
   CONFIG_OPTIONS,
   type ConfigOption,
@@ -254,6 +255,25 @@ function isElsewhere({ serverAddress, serverSockets }: DmqConfig): boolean {
   return !sockets.some(leadsHere);
 }
 
+/** Those whom the operator names, and does not let in. */
+function outsiders({ serverAddress, notificationAddresses, allow }: DmqConfig): string[] {
+  const rules = allow.map(parseAllow);
+  const networks = rules.flatMap((rule) => (rule === undefined || rule === "members" ? [] : rule));
+  const isOut = (uri: string): boolean => {
+    const ip = canonicalIp(readAddress(uri, 0)?.host ?? "");
+    return ip !== undefined && !isWithin(ip, networks);
+  };
+  const said = `allow is ${allow.join(", ") || "empty"}`;
+  if (rules.includes("members")) return [];
+  const warnings = notificationAddresses
+    .filter(isOut)
+    .map((uri) => `${said}: requests of notification_address ${uri} are refused; add members, or its network`);
+  if (warnings.length > 0 || !isOut(serverAddress)) return warnings;
+  return [
+    `${said}, and server_address ${serverAddress} is not in it: its neighbours may be refused; add their network`,
+  ];
+}
+
 function warningsFor(config: DmqConfig, sources: Map<string, string>): string[] {
   const warnings: string[] = [];
   if (config.pingIntervalMs < PING_INTERVAL_MS_ADVISED) {
@@ -269,6 +289,7 @@ function warningsFor(config: DmqConfig, sources: Map<string, string>): string[] 
   if (config.tlsVerify === "none") {
     warnings.push("tls_verify is none: whoever answers at a node's address is believed, whatever certificate it shows");
   }
+  warnings.push(...outsiders(config));
   if (sources.get("server_address") === "default") {
     warnings.push(
       `server_address is not set: ${config.serverAddress} is used, and nodes on other machines cannot reach this one`,

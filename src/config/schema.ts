@@ -7,6 +7,7 @@
  */
 import * as v from "valibot";
 import { canonicalIp } from "../core/endpoint.ts";
+import { parseAllow } from "../core/networks.ts";
 import { parseDuration } from "../core/time.ts";
 
 export type OptionType = "text" | "integer" | "boolean" | "duration" | "choice";
@@ -66,6 +67,10 @@ export interface DmqConfig {
   initWithSingle: boolean;
   slSend: boolean;
   udpSegmentation: boolean;
+  /** CIDRs, addresses, `private`, `members`, `any`: who may speak KDMQ to the node. */
+  allow: string[];
+  /** The same, for those who may send requests of other methods besides. */
+  allowRequests: string[];
   leaveOnTerminate: boolean;
   channels: string[];
   /** `NAME=CMD` each: a channel, or `peer-up`, `peer-down`, `peer-disabled`. */
@@ -100,6 +105,9 @@ export const DEFAULT_SERVER_ADDRESS = "sip:127.0.0.1:5060";
 const LOG_LEVELS: readonly LogLevelName[] = ["error", "warn", "info", "debug", "trace"];
 
 const BOOLEAN_EXPECTED = "0 or 1";
+
+const ALLOW_EXPECTED =
+  "a CIDR or an IP address (192.0.2.0/24, 2001:db8::1), or private (RFC 1918, 4193, 6598, loopback, link-local), members (notification addresses and nodes that answered), any";
 
 type Entry = Pick<ConfigOption, "name" | "property" | "help"> & Partial<ConfigOption>;
 
@@ -272,6 +280,29 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     default: "10000",
     bounds: [0, 1_000_000],
     help: "messages queued for one peer behind its window; what comes on top is refused as overloaded",
+  }),
+  text({
+    name: "allow",
+    property: "allow",
+    reload: "value",
+    placeholder: "WHO",
+    default: "private",
+    example: "192.0.2.0/24",
+    repeatable: true,
+    expected: ALLOW_EXPECTED,
+    accepts: isAllow,
+    help: "who may speak to the node; others get 403 a few times, then silence",
+  }),
+  text({
+    name: "allow_requests",
+    property: "allowRequests",
+    reload: "value",
+    placeholder: "WHO",
+    example: "198.51.100.7",
+    repeatable: true,
+    expected: ALLOW_EXPECTED,
+    accepts: isAllow,
+    help: "who else may send what is not KDMQ: OPTIONS, and requests that replicate names",
   }),
   boolean({
     name: "leave_on_terminate",
@@ -611,6 +642,10 @@ function isPath(path: string): boolean {
 
 function isSocketPath(path: string): boolean {
   return isPath(path) && Buffer.byteLength(path) <= 107;
+}
+
+function isAllow(text: string): boolean {
+  return parseAllow(text) !== undefined;
 }
 
 /** What comes of CMD is the daemon's to say: it knows the programs. */

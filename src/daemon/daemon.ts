@@ -68,10 +68,10 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
   const snapshot =
     stateDir === undefined ? undefined : new Snapshot(stateDir, config.serverAddress ?? DEFAULT_SERVER_ADDRESS, log);
   const replication = readReplication(config.replicate);
-  const allow = [...replication.keys()];
+  const methods = [...replication.keys()];
   const handlers = new Handlers({ config, socketPath, log });
   const node = await createNode(
-    { ...config, snapshot: snapshot?.read() ?? [], userAgent: `dmq/${VERSION}`, allow, tls: tlsOf(config) },
+    { ...config, snapshot: snapshot?.read() ?? [], userAgent: `dmq/${VERSION}`, methods, tls: tlsOf(config) },
     (fresh) => {
       report(fresh, log);
       if (supervisor !== undefined) superviseStatus(fresh, supervisor);

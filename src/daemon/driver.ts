@@ -483,6 +483,7 @@ export class RunningNode {
         if (cause instanceof QueueFull) return;
         this.run((now) => this.core.handle({ type: "unsent", to, cause }, now));
       },
+      accepts: (from) => this.run((now) => this.core.accepts(from, now)),
       refused: (_remote, cause) => this.warnings.warn("tls-refused", cause.message, monotonicNow()),
     };
   }
@@ -686,6 +687,7 @@ export async function createNode(
     received: (from, flow, bytes) => deliver?.received(from, flow, bytes),
     closed: (flow, cause) => deliver?.closed(flow, cause),
     unsent: (to, cause) => deliver?.unsent(to, cause),
+    accepts: (from) => deliver?.accepts?.(from) !== false,
     refused: (remote, cause) => deliver?.refused(remote, cause),
   };
   let deliver: TransportSink | undefined;

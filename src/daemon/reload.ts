@@ -105,6 +105,8 @@ function changeable(config: DmqConfig): Parameters<RunningNode["configure"]>[0] 
     slSend: config.slSend,
     window: config.window,
     queueMessages: config.queueMessages,
+    allow: config.allow,
+    allowRequests: config.allowRequests,
   };
 }
 

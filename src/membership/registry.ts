@@ -10,6 +10,8 @@ import type { Status } from "./status.ts";
 export const REGISTRY_PEERS_MAX = 1_000;
 
 export class PeerRegistry {
+  /** Changes whenever the answer of `isMember` may. */
+  revision = 0;
   private readonly byKey = new Map<string, Peer>();
   private readonly byEndpoint = new Map<string, Peer>();
   private readonly byUri = new Map<string, Peer>();
@@ -23,6 +25,7 @@ export class PeerRegistry {
     const peer = createPeer(address, source, status);
     this.byKey.set(peer.key, peer);
     this.byUri.set(peer.uri, peer);
+    this.revision++;
     if (peer.endpoint !== undefined) this.byEndpoint.set(endpointKey(peer.endpoint), peer);
     return peer;
   }
@@ -53,9 +56,29 @@ export class PeerRegistry {
     return false;
   }
 
+  /** True for the address of a notification address, of a peer that an operator added, and of one that has answered us. */
+  isMember(ip: string): boolean {
+    for (const peer of this.byKey.values())
+      if (peer.endpoint?.ip === ip && (peer.verified || isConfigured(peer))) return true;
+    return false;
+  }
+
+  /** It answered a notification of ours, or did not where it is now. */
+  verify(peer: Peer, verified: boolean): void {
+    if (peer.verified !== verified) this.revision++;
+    peer.verified = verified;
+  }
+
+  /** It is known from there from now on. */
+  source(peer: Peer, source: PeerSource): void {
+    if (peer.source !== source) this.revision++;
+    peer.source = source;
+  }
+
   /** Points a named peer at the address that its name resolves to now. */
   resolve(peer: Peer, ip: string | undefined): void {
     if (peer.endpoint !== undefined) this.forgetEndpoint(peer);
+    this.revision++;
     peer.endpoint = ip === undefined ? undefined : endpointOf(peer.address, ip);
     peer.endpointKey = peer.endpoint === undefined ? "" : endpointKey(peer.endpoint);
     if (peer.endpoint !== undefined) this.byEndpoint.set(peer.endpointKey, peer);
@@ -64,6 +87,7 @@ export class PeerRegistry {
   remove(peer: Peer): void {
     this.byKey.delete(peer.key);
     this.byUri.delete(peer.uri);
+    this.revision++;
     this.forgetEndpoint(peer);
   }
 
@@ -87,4 +111,8 @@ export class PeerRegistry {
     const key = endpointKey(peer.endpoint);
     if (this.byEndpoint.get(key) === peer) this.byEndpoint.delete(key);
   }
+}
+
+function isConfigured({ source }: Peer): boolean {
+  return source === "notification_address" || source === "added";
 }

@@ -182,7 +182,8 @@ export type WarningCode =
   | "overload"
   | "leave-unannounced"
   | "handler-failed"
-  | "tls-refused";
+  | "tls-refused"
+  | "not-allowed";
 
 export type NodeEvent =
   /** `reason` of these four: what happened, in words for a log. */
@@ -222,4 +223,11 @@ export interface NodeCounters {
   notificationsSent: number;
   badLines: number;
   guardsHit: number;
+  /** Requests from addresses that are not in `allow`, and how many of them were answered 403. */
+  refusedRequests: number;
+  refusalsSent: number;
+  /** Connections from such addresses, which were closed with nothing read. */
+  refusedConnections: number;
+  /** Names that others mentioned and whose address is not in `allow`: never asked. */
+  refusedNames: number;
 }

@@ -25,6 +25,7 @@ import { Pinger } from "../membership/pinger.ts";
 import { PeerRegistry } from "../membership/registry.ts";
 import { type NextStatus, nextStatus, type Status } from "../membership/status.ts";
 import { parseUri } from "../sip/uri.ts";
+import { Admission } from "./admission.ts";
 import { FirstContact } from "./contact.ts";
 import type { NodeCounters, ResolvedName } from "./io.ts";
 import { KdmqTemplate } from "./kdmq.ts";
@@ -66,6 +67,7 @@ export interface NotificationFacts {
 
 export class Members {
   readonly registry = new PeerRegistry();
+  readonly admission: Admission;
   private readonly hints: Hints;
   private readonly pinger: Pinger;
   private readonly names: Names;
@@ -89,6 +91,8 @@ export class Members {
     this.pinger = new Pinger(context.options.pingIntervalMs, context.random);
     this.names = new Names(context.outbox, context.options.pingIntervalMs);
     this.contact = new FirstContact(context.options.initWithSingle);
+    const { options, warnings, counters } = context;
+    this.admission = new Admission({ options, warnings, counters, members: this.registry });
   }
 
   /** The ping interval has another value from now on: what was to be pinged, or asked of DNS, is planned anew. */
@@ -142,7 +146,7 @@ export class Members {
     }
     const known = this.registry.find(address);
     if (known !== undefined) {
-      known.source = "notification_address";
+      this.registry.source(known, "notification_address");
       if (address.domain !== undefined) this.vouch(known, address);
       if (known.status !== "active") this.ping(known, now);
       return known;
@@ -266,8 +270,13 @@ export class Members {
     if (line.status !== "active") return;
     if (this.isLocal(line.address)) return;
     const peer = this.registry.find(line.address);
-    if (peer === undefined) this.hints.add(line.address, source, now);
+    if (peer === undefined) this.hear(line.address, source, now);
     else if (peer.status !== "active" && peer.leftAt === undefined) this.nudge(peer, now);
+  }
+
+  private hear(address: PeerAddress, source: PeerSource, now: Instant): void {
+    if (!isLiteral(address) || this.admission.mayJoin(address.host)) this.hints.add(address, source, now);
+    else this.context.counters.refusedNames++;
   }
 
   private nudge(peer: Peer, now: Instant): void {
@@ -472,7 +481,7 @@ export class Members {
   }
 
   private revive(peer: Peer, now: Instant): void {
-    peer.verified = true;
+    this.registry.verify(peer, true);
     peer.announced = false;
     peer.failCount = 0;
     peer.answeredAt = now;
@@ -617,12 +626,12 @@ export class Members {
     const alias = this.registry.at(endpointOf(peer.address, ip));
     if (alias === undefined || alias === peer) return true;
     if (!isLiteral(alias.address)) return false;
-    if (alias.source === "notification_address") peer.source = alias.source;
+    if (alias.source === "notification_address") this.registry.source(peer, alias.source);
     // First the one, then the other: for a moment without an active peer the next answer would be a first contact.
     this.become(peer, alias.status, `it is ${alias.uri}`, now);
     this.drop(alias, `it is ${peer.uri}`);
     this.lost.delete(alias.key);
-    peer.verified = alias.verified;
+    this.registry.verify(peer, alias.verified);
     peer.announced = alias.announced;
     peer.failCount = alias.failCount;
     peer.lastSeen = alias.lastSeen;
@@ -648,7 +657,7 @@ export class Members {
   private release(contact: PeerAddress): void {
     const peer = this.registry.find(contact);
     if (peer?.source !== "notification_address" || this.contacts.has(peer.key)) return;
-    peer.source = "mentioned";
+    this.registry.source(peer, "mentioned");
     const { transport, host, port } = peer.address;
     this.vouch(peer, { transport, host, port });
   }
@@ -662,7 +671,10 @@ export class Members {
     const ip = addresses[0];
     if (ip === undefined || this.isLocal({ ...hint.address, host: ip })) this.hints.fail(hint.key, now);
     else if (this.registry.at(endpointOf(hint.address, ip)) !== undefined) this.hints.settle(hint.key);
-    else this.probe(hint, ip, now);
+    else if (!this.admission.mayJoin(ip)) {
+      this.context.counters.refusedNames++;
+      this.hints.fail(hint.key, now);
+    } else this.probe(hint, ip, now);
   }
 
   // --- time --------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
  *
  * One call, then `poll()` to `undefined`, then a timer for `nextTimeout()`. Nothing that a remote sends throws.
  */
+import { encodeUtf8 } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { ProtocolError, UsageError } from "../core/errors.ts";
 import { type Random, token } from "../core/random.ts";
@@ -17,6 +18,7 @@ import { checkRequest, checkResponse, cseqOf, type Malformed, parseMessage } fro
 import { parseUri } from "../sip/uri.ts";
 import { topVia, viaCount } from "../sip/via.ts";
 import { branchKey, branchKeyAt } from "../transaction/key.ts";
+import type { Admission } from "./admission.ts";
 import type {
   Answer,
   ChannelMessage,
@@ -78,6 +80,10 @@ export class DmqNode {
     notificationsSent: 0,
     badLines: 0,
     guardsHit: 0,
+    refusedRequests: 0,
+    refusalsSent: 0,
+    refusedConnections: 0,
+    refusedNames: 0,
   };
   private readonly options: ResolvedOptions;
   private readonly random: Random;
@@ -86,6 +92,7 @@ export class DmqNode {
   private readonly requests: Requests;
   private readonly members: Members;
   private readonly serving: Serving;
+  private readonly admission: Admission;
   private readonly framers = new Map<Flow, Framer>();
   private routing: Routing = "none";
   /** Of the last message that was sent. */
@@ -105,6 +112,7 @@ export class DmqNode {
     const { outbox, warnings, counters, requests } = this;
     this.serving = new Serving({ options: this.options, outbox, random, warnings, counters });
     this.members = new Members({ options: this.options, requests, outbox, random, warnings, counters });
+    this.admission = this.members.admission;
   }
 
   /** Joins: sends to the notification addresses, or asks for their addresses first. The sockets must be open already. */
@@ -122,6 +130,7 @@ export class DmqNode {
     const before = this.options.pingIntervalMs;
     // One object that every part holds.
     Object.assign(this.options, resolveOptions({ ...this.options, ...changes }));
+    if (changes.allow !== undefined || changes.allowRequests !== undefined) this.admission.reload();
     if (this.options.pingIntervalMs !== before) this.members.useInterval(this.options.pingIntervalMs, now);
   }
 
@@ -494,10 +503,41 @@ export class DmqNode {
 
   // --- octets that come in -----------------------------------------------------------------------------------------
 
+  /** A connection came in. @returns false where nothing that it may send would be taken: it is to be closed unread */
+  accepts(from: Endpoint, now: Instant): boolean {
+    if (this.admission.asks(from)) return true;
+    this.counters.refusedConnections++;
+    this.admission.refuse(from, "a connection", now);
+    return false;
+  }
+
   private onDatagram(bytes: Uint8Array, from: Endpoint, now: Instant): void {
     this.counters.received++;
-    if (this.takeOrdinary(bytes, 0, from, 0, now) > 0 || this.takeDelivery(bytes, from, now)) return;
+    if (this.admission.speaks(from)) {
+      if (this.takeOrdinary(bytes, 0, from, 0, now) > 0 || this.takeDelivery(bytes, from, now)) return;
+    } else if (isResponse(bytes)) {
+      // Our own request had led there; its branch tells.
+      if (this.takeDelivery(bytes, from, now)) return;
+    } else if (!this.admission.asks(from)) {
+      this.onStranger(bytes, from, now);
+      return;
+    }
     this.onMessage(parseMessage(bytes, "datagram"), from, 0, now);
+  }
+
+  /** A datagram of somebody who may send nothing is read only where an answer may go out. */
+  private onStranger(bytes: Uint8Array, from: Endpoint, now: Instant): void {
+    this.counters.refusedRequests++;
+    if (!this.admission.refuse(from, "a request", now)) return;
+    const message = parseMessage(bytes, "datagram");
+    if (message.type === "request" && checkRequest(message) === undefined)
+      this.refuseRequest(message, from, 0, bytes.length);
+  }
+
+  /** Answers 403, if that is no larger than what came in: over UDP the source may be somebody else. */
+  private refuseRequest(request: SipRequest, source: Endpoint, flow: Flow, size: number): void {
+    if (request.method === "ACK") return;
+    if (this.serving.refuse(request, source, flow, size)) this.counters.refusalsSent++;
   }
 
   /**
@@ -536,7 +576,8 @@ export class DmqNode {
   private onChunk(bytes: Uint8Array, from: Endpoint, flow: Flow, now: Instant): void {
     const framer = this.framer(flow);
     if (framer.dead()) return;
-    framer.push(framer.buffered() === 0 ? this.takeOrdinaries(bytes, from, flow, now) : bytes);
+    const isPlain = framer.buffered() === 0 && this.admission.speaks(from);
+    framer.push(isPlain ? this.takeOrdinaries(bytes, from, flow, now) : bytes);
     for (let item = framer.next(); item !== undefined; item = framer.next()) {
       if (item.type === "keepalive") {
         if (item.pong) this.outbox.push({ type: "transmit", to: from, flow, bytes: PONG });
@@ -579,6 +620,7 @@ export class DmqNode {
     now: Instant,
   ): void {
     this.counters.malformed++;
+    if (!this.admission.asks(source)) return;
     this.warnings.warn("malformed", `${source.ip}:${source.port}: ${error.message} (${error.section})`, now);
     if (request === undefined || request.method === "ACK") return;
     const pending = this.serving.admit(request, source, flow, now);
@@ -590,6 +632,12 @@ export class DmqNode {
     const error = checkRequest(request);
     if (error !== undefined) {
       this.onMalformed(error, request, source, flow, now);
+      return;
+    }
+    if (request.method === "KDMQ" ? !this.admission.speaks(source) : !this.admission.asks(source)) {
+      this.counters.refusedRequests++;
+      const mayAnswer = this.admission.refuse(source, `a ${request.method} request`, now);
+      if (mayAnswer) this.refuseRequest(request, source, flow, request.bytes.length);
       return;
     }
     const pending = this.serving.admit(request, source, flow, now);
@@ -617,7 +665,7 @@ export class DmqNode {
   /** What happens to a request that no route takes. */
   private serveRequest(pending: Pending, now: Instant): void {
     const { method } = pending.request;
-    const allow = ["KDMQ", "OPTIONS", ...this.options.allow].join(", ");
+    const allow = ["KDMQ", "OPTIONS", ...this.options.methods].join(", ");
     if (method === "KDMQ") this.onKdmq(pending, now);
     else if (method === "OPTIONS") this.serving.respond(pending, { status: 200, headers: [["Allow", allow]] }, now);
     else if (method === "CANCEL") this.serving.respond(pending, { status: 481 }, now);
@@ -807,6 +855,13 @@ export class DmqNode {
 }
 
 const PONG = new Uint8Array([0x0d, 0x0a]);
+const RESPONSE_START = encodeUtf8("SIP/2.0 ");
+
+/** A response begins with the version (RFC 3261 §7.2), which no method can. */
+function isResponse(bytes: Uint8Array): boolean {
+  for (let i = 0; i < RESPONSE_START.length; i++) if (bytes[i] !== RESPONSE_START[i]) return false;
+  return true;
+}
 const NOT_FOUND: Answer = { status: 404, reason: "Not Found Peer ID" };
 
 function fromUri(request: SipRequest): string | undefined {

@@ -3,6 +3,7 @@ import { ConfigError } from "../core/errors.ts";
 import type { Duration } from "../core/time.ts";
 import { isLiteral, type PeerAddress } from "../membership/peer.ts";
 import { DEFAULT_FAILURE_RULES, type FailureRules } from "../membership/status.ts";
+import { readRules } from "./admission.ts";
 
 export interface NodeOptions extends Partial<FailureRules> {
   /** Our own address as it stands on our line: an IP literal with a port. */
@@ -38,7 +39,11 @@ export interface NodeOptions extends Partial<FailureRules> {
   /** Messages that wait for a handler's answer, default 10,000; beyond: 503 with Retry-After. */
   pendingMessages?: number;
   /** Methods that the route takes, for the Allow header beside KDMQ and OPTIONS. */
+  methods?: readonly string[];
+  /** Who may speak KDMQ to us: CIDRs, addresses, `private`, `members`, `any`. Default `private`; others get 403, then silence. */
   allow?: readonly string[];
+  /** Who may send requests of other methods besides: texts as in `allow`. Default nobody else. */
+  allowRequests?: readonly string[];
   /** Value of User-Agent and Server, default `dmq`. */
   userAgent?: string;
   /** Peers known before a restart: probed at the start like names that others mention. */
@@ -48,7 +53,14 @@ export interface NodeOptions extends Partial<FailureRules> {
 /** What may change while the node runs: each part looks where it needs it, so the next request already goes by it. */
 export type NodeChanges = Pick<
   NodeOptions,
-  keyof FailureRules | "pingIntervalMs" | "requestTimeoutMs" | "slSend" | "window" | "queueMessages"
+  | keyof FailureRules
+  | "pingIntervalMs"
+  | "requestTimeoutMs"
+  | "slSend"
+  | "window"
+  | "queueMessages"
+  | "allow"
+  | "allowRequests"
 >;
 
 export interface ResolvedOptions extends FailureRules {
@@ -67,7 +79,9 @@ export interface ResolvedOptions extends FailureRules {
   queueMessages: number;
   queueBytes: number;
   pendingMessages: number;
+  methods: readonly string[];
   allow: readonly string[];
+  allowRequests: readonly string[];
   userAgent: string;
   snapshot: readonly string[];
 }
@@ -109,6 +123,8 @@ export function resolveOptions(options: NodeOptions): ResolvedOptions {
   checkCount("window", options.window, 1);
   for (const option of ["queueMessages", "queueBytes", "pendingMessages"] as const)
     checkCount(option, options[option], 0);
+  readRules("allow", options.allow ?? []);
+  readRules("allow_requests", options.allowRequests ?? []);
   const pingIntervalMs = options.pingIntervalMs ?? 60_000;
   const requestTimeoutMs = options.requestTimeoutMs ?? 32_000;
   return {
@@ -123,7 +139,9 @@ export function resolveOptions(options: NodeOptions): ResolvedOptions {
     queueMessages: 10_000,
     queueBytes: 64 * 1024 * 1024,
     pendingMessages: 10_000,
-    allow: [],
+    methods: [],
+    allow: ["private"],
+    allowRequests: [],
     userAgent: "dmq",
     snapshot: [],
     ...options,

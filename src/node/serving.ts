@@ -49,6 +49,8 @@ interface Head {
   readonly octets: Uint8Array;
 }
 
+const FORBIDDEN = 403;
+
 export interface ServingContext {
   options: ResolvedOptions;
   outbox: Outbox;
@@ -242,6 +244,23 @@ export class Serving {
     const start = this.answers.reserve(written.length);
     copyBytes(written, 0, written.length, this.answers.octets, start);
     return start + written.length;
+  }
+
+  /**
+   * Answers 403 to a stranger, with nothing that it has not sent, and remembers nothing of it.
+   *
+   * @param size  octets of the request
+   * @returns     false where the answer to a datagram would be larger, and none is sent
+   */
+  refuse(request: SipRequest, source: Endpoint, flow: Flow, size: number): boolean {
+    const via = topVia(request);
+    if (via === undefined || via instanceof ProtocolError) return false;
+    const reason = reasonPhrase(FORBIDDEN);
+    const written = this.writer.write(request, source, { status: FORBIDDEN, reason, toTag: this.toTag });
+    if (source.transport === "udp" && written.length > size) return false;
+    const to = responseDestination(via, source);
+    this.context.outbox.push({ type: "transmit", to, flow, bytes: new Uint8Array(written) });
+    return true;
   }
 
   /** @returns false where the topmost Via has to be told where the request came from */

@@ -281,6 +281,11 @@ export class StreamTransport {
     }
     const ip = canonicalSource(address);
     const remote: Endpoint = { transport: this.listener.transport, ip, port: socket.remotePort };
+    // Decided by the address alone, before a handshake or a place in a table costs anything.
+    if (this.#sink.accepts?.(remote) === false) {
+      socket.terminate();
+      return;
+    }
     const connection = this.#add(remote, true);
     socket.data = connection;
     if (connection.material === undefined) this.#opened(connection, socket);

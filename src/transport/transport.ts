@@ -22,6 +22,8 @@ export interface TransportSink {
   closed(flow: number, cause: Error | undefined): void;
   /** Octets for `to` certainly, or very probably, did not arrive. For a connection: once for all that waited on it. */
   unsent(to: Endpoint, cause: Error): void;
+  /** A connection came in. False closes it with nothing read; without this every one is taken. */
+  accepts?(from: Endpoint): boolean;
   /** A TLS connection from or to `remote` was refused by one of the two sides; `closed` comes as well. */
   refused(remote: Endpoint, cause: TransportError): void;
 }

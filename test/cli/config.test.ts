@@ -94,7 +94,7 @@ describe("config show", () => {
 });
 
 describe("config check", () => {
-  const RIGHT = file("right.toml", 'server_address = "sip:192.0.2.1:5060"\n');
+  const RIGHT = file("right.toml", 'server_address = "sip:10.0.2.1:5060"\n');
 
   test("a right file is silent in a pipe, and a word on a terminal", async () => {
     expect(await runCli(["config", "check", RIGHT])).toEqual({ code: 0, out: "", err: "" });
@@ -119,7 +119,7 @@ describe("config check", () => {
     ],
   ];
   test.each(wrong)("%s is exit 9 with the key, what was seen and what is allowed", async (_what, content, says) => {
-    const path = file("wrong.toml", `${content}server_address = "sip:192.0.2.1:5060"\n`);
+    const path = file("wrong.toml", `${content}server_address = "sip:10.0.2.1:5060"\n`);
     const { code, out, err } = await runCli(["config", "check", path]);
     expect([code, out]).toEqual([9, ""]);
     expect(err).toStartWith("dmq: ");
@@ -134,7 +134,7 @@ describe("config check", () => {
   });
 
   test("warnings are said, and change no exit code", async () => {
-    const path = file("warn.toml", 'server_address = "sip:192.0.2.1:5060"\nping_interval = 2\n');
+    const path = file("warn.toml", 'server_address = "sip:10.0.2.1:5060"\nping_interval = 2\n');
     const { code, err } = await runCli(["config", "check", path]);
     expect(code).toBe(0);
     expect(err).toMatch(/^dmq: warning: ping_interval 2 s is short/);

@@ -59,7 +59,9 @@ describe("defaults", () => {
       initWithSingle: false,
       slSend: false,
       udpSegmentation: true,
-      leaveOnTerminate: false,
+      allow: ["private"],
+        allowRequests: [],
+  leaveOnTerminate: false,
       channels: [],
       handlers: [],
       replicate: [],
@@ -92,6 +94,9 @@ describe("values", () => {
     ["ping_interval", "1", "pingIntervalMs", 1_000],
     ["ping_interval", "1500ms", "pingIntervalMs", 1_500],
     ["ping_interval", "2m", "pingIntervalMs", 120_000],
+    ["allow", "192.0.2.0/24", "allow", ["192.0.2.0/24"]],
+    ["allow", "members", "allow", ["members"]],
+    ["allow_requests", "2001:db8::/32", "allowRequests", ["2001:db8::/32"]],
     ["worker_usleep", "1", "workerSleepMs", 1],
     ["worker_usleep", "1000", "workerSleepMs", 1],
     ["worker_usleep", "1001", "workerSleepMs", 2],
@@ -301,32 +306,32 @@ describe("together", () => {
   test("a node that listens elsewhere than at its address is warned about, wildcards and free ports are not", () => {
     const warnings = (address: string, ...sockets: string[]): string[] =>
       load({ flags: { server_address: [address], server_socket: sockets, tls_cert: ["c"] } }).warnings;
-    const nat = warnings("sip:192.0.2.1:5060", "udp:10.0.0.1:5060");
+    const nat = warnings("sip:10.0.2.1:5060", "udp:10.0.0.1:5060");
     expect(nat).toEqual([
-      "server_socket udp:10.0.0.1:5060 is not at server_address sip:192.0.2.1:5060: a NAT must lead from there to here",
+      "server_socket udp:10.0.0.1:5060 is not at server_address sip:10.0.2.1:5060: a NAT must lead from there to here",
     ]);
-    expect(warnings("sip:192.0.2.1:5060", "udp:0.0.0.0:5061").length).toBe(1);
-    expect(warnings("sip:192.0.2.1:5060", "tcp:192.0.2.1:5060", "udp:10.0.0.1:5060").length).toBe(1);
-    expect(warnings("sip:192.0.2.1:5090", "udp:0.0.0.0:5090")).toEqual([]);
-    expect(warnings("sip:192.0.2.1", "udp:192.0.2.1:5060", "udp:10.0.0.1:5060")).toEqual([]);
-    expect(warnings("sip:[2001:db8::1]", "udp:[2001:db8:0::1]:5060")).toEqual([]);
-    expect(warnings("sips:192.0.2.1", "tls:[::]:5061")).toEqual([]);
+    expect(warnings("sip:10.0.2.1:5060", "udp:0.0.0.0:5061").length).toBe(1);
+    expect(warnings("sip:10.0.2.1:5060", "tcp:10.0.2.1:5060", "udp:10.0.0.1:5060").length).toBe(1);
+    expect(warnings("sip:10.0.2.1:5090", "udp:0.0.0.0:5090")).toEqual([]);
+    expect(warnings("sip:10.0.2.1", "udp:10.0.2.1:5060", "udp:10.0.0.1:5060")).toEqual([]);
+    expect(warnings("sip:[fd00::1]", "udp:[fd00:0::1]:5060")).toEqual([]);
+    expect(warnings("sips:10.0.2.1", "tls:[::]:5061")).toEqual([]);
     expect(warnings("sip:127.0.0.1:0", "udp:127.0.0.1:0")).toEqual([]);
   });
 
   test("a node that verifies nobody is warned about", () => {
-    const { warnings } = load({ flags: { server_address: ["sip:192.0.2.1"], tls_verify: ["none"] } });
+    const { warnings } = load({ flags: { server_address: ["sip:10.0.2.1"], tls_verify: ["none"] } });
     expect(warnings).toEqual([expect.stringContaining("tls_verify is none")]);
   });
 
   test("a short ping interval and an address that only this machine reaches are warned about", () => {
-    expect(load({ flags: { ping_interval: ["4"], server_address: ["sip:192.0.2.1"] } }).warnings).toEqual([
+    expect(load({ flags: { ping_interval: ["4"], server_address: ["sip:10.0.2.1"] } }).warnings).toEqual([
       "ping_interval 4 s is short: below 5 s the pings load every node",
     ]);
     expect(load({}).warnings).toEqual([
       "server_address is not set: sip:127.0.0.1:5060 is used, and nodes on other machines cannot reach this one",
     ]);
-    expect(load({ flags: { ping_interval: ["5"], server_address: ["sip:192.0.2.1"] } }).warnings).toEqual([]);
+    expect(load({ flags: { ping_interval: ["5"], server_address: ["sip:10.0.2.1"] } }).warnings).toEqual([]);
   });
 });
 
@@ -340,5 +345,18 @@ describe("the schema", () => {
   test("docs/CONFIG.md has its table, line for line", async () => {
     const { configTable } = await import("../../src/config/schema.ts");
     expect(await Bun.file(join(import.meta.dir, "..", "..", "docs", "CONFIG.md")).text()).toContain(configTable());
+  });
+
+  test("who is named and not let in is warned about", () => {
+    const warnings = (flags: Record<string, readonly string[]>): string[] => load({ flags }).warnings;
+    const far = ["sip:203.0.113.5:5060"];
+    expect(warnings({ server_address: ["sip:10.0.0.1"], notification_address: far })).toEqual([
+      "allow is private: requests of notification_address sip:203.0.113.5:5060 are refused; add members, or its network",
+    ]);
+    expect(warnings({ server_address: ["sip:203.0.113.1"] })).toEqual([
+      "allow is private, and server_address sip:203.0.113.1 is not in it: its neighbours may be refused; add their network",
+    ]);
+    for (const allow of ["203.0.113.0/24", "any", "members"])
+      expect(warnings({ server_address: ["sip:203.0.113.1"], notification_address: far, allow: [allow] })).toEqual([]);
   });
 });

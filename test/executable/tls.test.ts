@@ -81,12 +81,12 @@ test(
     await until(isActive, 5_000, "they know each other");
     expect(await other.send("lab", seed.uri, new Uint8Array(3))).toMatchObject({ code: 202 });
     // An address of no interface here, as behind a NAT: the node starts all the same.
-    const nat = await daemons.serve("nat", `sip:192.0.2.1:${port + 1}`, [
+    const nat = await daemons.serve("nat", `sip:10.0.2.1:${port + 1}`, [
       "--server-socket",
       `udp:0.0.0.0:${port + 1}`,
       ...OPTIONS,
     ]);
-    expect([(await nat.status()).uri, nat.log]).toEqual([`sip:192.0.2.1:${port + 1}`, ""]);
+    expect([(await nat.status()).uri, nat.log]).toEqual([`sip:10.0.2.1:${port + 1}`, ""]);
   },
   SETUP_MS,
 );

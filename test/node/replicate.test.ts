@@ -245,7 +245,7 @@ describe("route", () => {
     });
 
   test("route: what it does not want is served as without it", () => {
-    const harness = new Harness({ allow: ["REGISTER"] });
+    const harness = new Harness({ methods: ["REGISTER"] });
     harness.do((node) => node.route("all"));
     for (const method of ["OPTIONS", "PUBLISH", "KDMQ"]) harness.receive(kdmq({ method }), udp("127.0.0.2"));
     for (const { request } of harness.ofType("request")) harness.do((node, now) => node.serve(request.id, now));
