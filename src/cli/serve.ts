@@ -21,8 +21,8 @@ export const serve: CommandSpec = {
   examples: [
     ["dmq serve --quick", "a node on 127.0.0.1, to try the other commands with"],
     [
-      "dmq serve --server-address sip:192.0.2.1:5060 --notification-address sip:192.0.2.2:5060",
-      "a node of the bus that 192.0.2.2 is on",
+      "dmq serve --server-address sip:10.0.0.1:5060 --notification-address sip:10.0.0.2:5060",
+      "a node of the bus that 10.0.0.2 is on",
     ],
     ["dmq serve --config dmq.toml --channel channel1", "options from a file, and a channel of our own"],
   ],
