@@ -57,8 +57,28 @@ describe("networks", () => {
   for (const [ip, text] of outside) test(`${ip} is not in ${text}`, () => expect(within(ip, text)).toBe(false));
 
   const broken = [
-    ...["", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/08", "10.0.0.0/-1", "10.0.0.1/8", "2001:db8::1/32", "::/129", "10.0.0"],
-    ...["0x7f.0.0.1", "127.1", "010.0.0.1", "node.example", "[::1]", "PRIVATE", "private ", "1.2.3.4/24/8", "fe80::1%eth0"],
+    ...[
+      "",
+      "10.0.0.0/33",
+      "10.0.0.0/",
+      "10.0.0.0/08",
+      "10.0.0.0/-1",
+      "10.0.0.1/8",
+      "2001:db8::1/32",
+      "::/129",
+      "10.0.0",
+    ],
+    ...[
+      "0x7f.0.0.1",
+      "127.1",
+      "010.0.0.1",
+      "node.example",
+      "[::1]",
+      "PRIVATE",
+      "private ",
+      "1.2.3.4/24/8",
+      "fe80::1%eth0",
+    ],
   ];
   for (const text of broken)
     test(`${JSON.stringify(text)} is refused`, () => {

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { encodeUtf8 } from "../../src/core/bytes.ts";
 import type { Endpoint } from "../../src/core/endpoint.ts";
-import { REFUSALS_IN_ALL, REFUSALS_PER_SOURCE, REFUSAL_EVERY_MS } from "../../src/node/admission.ts";
+import { REFUSAL_EVERY_MS, REFUSALS_IN_ALL, REFUSALS_PER_SOURCE } from "../../src/node/admission.ts";
 import type { NodeOptions } from "../../src/node/node.ts";
 import { bodyOf, Harness, kdmq, line, response, type Sent, udp } from "./harness.ts";
 
