@@ -348,7 +348,7 @@ describe("the schema", () => {
   });
 
   test("who is named and not let in is warned about", () => {
-    const warnings = (flags: Record<string, readonly string[]>): string[] => load({ flags }).warnings;
+    const warnings = (flags: Record<string, string[]>): string[] => load({ flags }).warnings;
     const far = ["sip:203.0.113.5:5060"];
     expect(warnings({ server_address: ["sip:10.0.0.1"], notification_address: far })).toEqual([
       "allow is private: requests of notification_address sip:203.0.113.5:5060 are refused; add members, or its network",
