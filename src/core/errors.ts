@@ -23,6 +23,11 @@ export type ErrorCode =
   | "rpc-unreachable"
   | "rpc-fault"
   | "rpc-protocol"
+  | "no-such-queue"
+  | "no-such-item"
+  | "queue-full"
+  | "queue-busy"
+  | "item-refused"
   | "storage";
 
 /** The base of all errors of this project: a stable `code`, and `cause` where there is one. */

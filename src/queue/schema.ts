@@ -1,0 +1,83 @@
+/**
+ * The tables of a store, and how an older file becomes a newer one. `user_version` is the version; a file of a later one is
+ * refused, because writing to what one does not understand loses what others stored.
+ */
+import type { Database } from "bun:sqlite";
+import { QueueError } from "./error.ts";
+
+export const SCHEMA_VERSION = 1;
+
+/**
+ * `seq` is never used again (AUTOINCREMENT), which makes it the order and the id. `due` of an item that need not wait is the
+ * moment it was added: delayed ones fall into their place among the others. The partial indexes hold only what can be fetched.
+ */
+const TABLES = `
+CREATE TABLE queues (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  definition TEXT NOT NULL,
+  items INTEGER NOT NULL DEFAULT 0,
+  bytes INTEGER NOT NULL DEFAULT 0,
+  leased INTEGER NOT NULL DEFAULT 0,
+  counted TEXT NOT NULL DEFAULT '{}'
+) STRICT;
+CREATE TABLE items (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  queue INTEGER NOT NULL,
+  key TEXT NOT NULL,
+  value BLOB NOT NULL,
+  type TEXT NOT NULL,
+  headers TEXT,
+  path TEXT,
+  origin TEXT,
+  channel TEXT,
+  added INTEGER NOT NULL,
+  due INTEGER NOT NULL,
+  expires INTEGER,
+  tries INTEGER NOT NULL DEFAULT 0,
+  leases INTEGER NOT NULL DEFAULT 0,
+  holder TEXT,
+  until INTEGER,
+  reason TEXT,
+  exit INTEGER,
+  stderr TEXT,
+  died INTEGER
+) STRICT;
+CREATE INDEX items_ready ON items (queue, due, seq) WHERE holder IS NULL;
+CREATE INDEX items_key ON items (queue, key, seq);
+CREATE INDEX items_leased ON items (until) WHERE holder IS NOT NULL;
+CREATE INDEX items_expiring ON items (expires) WHERE expires IS NOT NULL;
+CREATE TABLE seen (
+  queue INTEGER NOT NULL,
+  dedupe TEXT NOT NULL,
+  seq INTEGER NOT NULL,
+  until INTEGER NOT NULL,
+  PRIMARY KEY (queue, dedupe)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX seen_until ON seen (until);
+`;
+
+/** Brings a file to the present version. @throws QueueError `storage` for one of a later version */
+export function migrate(db: Database): void {
+  const version = versionOf(db);
+  if (version === SCHEMA_VERSION) return;
+  if (version > SCHEMA_VERSION) {
+    throw new QueueError(
+      "storage",
+      `the store is of version ${version}, this dmq knows ${SCHEMA_VERSION}: use the newer dmq that made it`,
+    );
+  }
+  db.run("BEGIN IMMEDIATE");
+  try {
+    // Another process may have been first.
+    if (versionOf(db) === 0) db.run(`${TABLES} PRAGMA user_version = ${SCHEMA_VERSION};`);
+    db.run("COMMIT");
+  } catch (cause) {
+    db.run("ROLLBACK");
+    throw cause;
+  }
+}
+
+function versionOf(db: Database): number {
+  return (db.query("PRAGMA user_version").get() as { user_version: number }).user_version;
+}
