@@ -42,7 +42,7 @@ const WITHOUT_PARSER: BunPlugin = {
 
 /** How the executable is bundled; test/executable/lazy.test.ts looks at the pieces. */
 export const BUNDLE: Bun.BuildConfig = {
-  entrypoints: [join(ROOT, "bin", "dmq.ts")],
+  entrypoints: [join(ROOT, "bin", "dmq.ts"), join(ROOT, "src", "queue", "worker.ts")],
   target: "bun",
   minify: true,
   // In pieces: a command reads what it needs and nothing of the daemon (docs/decisions/0010-start-up.md).
@@ -69,7 +69,12 @@ async function compile(): Promise<void> {
     },
     // Parsed ahead of time.
     bytecode: true,
-    define: { DMQ_BUILD_VERSION: JSON.stringify(version), DMQ_BUILD_COMMIT: JSON.stringify(commit()) },
+    define: {
+      DMQ_BUILD_VERSION: JSON.stringify(version),
+      DMQ_BUILD_COMMIT: JSON.stringify(commit()),
+      // Where Bun puts the second entry point, seen from the pieces, which all lie at the root.
+      DMQ_BUILD_WORKER: JSON.stringify("./src/queue/worker.js"),
+    },
   });
   for (const log of result.logs) console.error(String(log));
   if (!result.success) process.exitCode = 1;

@@ -111,7 +111,15 @@ export function exitOfError(error: unknown): number {
       return EXIT.usage;
     case "no-such-node":
     case "no-such-channel":
+    case "no-such-queue":
+    case "no-such-item":
       return EXIT.notFound;
+    case "queue-full":
+    case "queue-busy":
+    case "item-refused":
+      return EXIT.refused;
+    case "queue-timeout":
+      return EXIT.timeout;
     case "transport-bind":
     case "transport-connect":
     case "transport-send":

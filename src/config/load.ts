@@ -173,6 +173,7 @@ function find(option: ConfigOption, input: ConfigInput, file: ConfigFile | undef
 const SEPARATORS: ReadonlyMap<string, RegExp> = new Map([
   ["on", /[\r\n]+/],
   ["replicate", /\s+/],
+  ["queue", /\s+/],
 ]);
 
 /** White space and commas separate, where a value cannot have them. */
@@ -183,9 +184,18 @@ function splitVariable(option: ConfigOption, variable: string): string[] {
 
 function fileValues(option: ConfigOption, file: ConfigFile): unknown[] {
   const value = file.keys.get(option.name);
+  if (option.name === "queue") return [value].flat().map(definitionText);
   if (!Array.isArray(value)) return [value];
   if (option.repeatable) return value;
   throw invalid(option, file.path, value, `${option.expected}, one value`);
+}
+
+/** A table of `[[queue]]` in the text form of the flag: who reads that says what is wrong with it. */
+function definitionText(value: unknown): unknown {
+  if (typeof value !== "object" || value === null) return value;
+  return `${Object.entries(value)
+    .map(([key, one]) => `${key}=${String(one)}`)
+    .join(";")};`;
 }
 
 function read(option: ConfigOption, found: Found): OptionValue | OptionValue[] | undefined {

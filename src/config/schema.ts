@@ -90,6 +90,14 @@ export interface DmqConfig {
   /** `undefined` means the rule of rpc/paths.ts. */
   stateDir: string | undefined;
   noSnapshot: boolean;
+  /** `NAME` or `name=NAME;size=N;…` each (queue/definition.ts). */
+  queues: string[];
+  /** For queues that say nothing themselves; 0 is no limit. */
+  queueSize: number;
+  queueAddmode: string;
+  /** Octets that the store of all queues may grow to: `2g`. */
+  storeMax: string;
+  storeRepair: boolean;
   /** Path of the socket for kamcmd; `undefined`: there is none. */
   ctl: string | undefined;
   /** Path of the FIFO for kamctl; `undefined`: there is none. */
@@ -418,13 +426,59 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     example: "/var/lib/dmq",
     expected: "the path of a directory",
     accepts: isPath,
-    help: "where the snapshot of the known peers is kept",
+    help: "where the snapshot of the known peers and the store of the queues are kept",
   }),
   boolean({
     name: "no_snapshot",
     property: "noSnapshot",
     default: "0",
     help: "keep no snapshot: a restarted node knows nobody but its notification addresses",
+  }),
+  text({
+    name: "queue",
+    property: "queues",
+    placeholder: "DEFINITION",
+    example: "name=alert;size=100;addmode=2",
+    repeatable: true,
+    expected:
+      "NAME, or attributes as Kamailio's mqueue has them: name=alert;size=100;addmode=2; in the file also tables: [[queue]]",
+    accepts: (one) => one.trim() !== "",
+    help: "define a queue; docs/QUEUES.md has the attributes",
+  }),
+  integer({
+    name: "queue_size",
+    property: "queueSize",
+    default: "0",
+    bounds: [0, 1_000_000_000],
+    help: "items that a queue holds which says no size itself; the oldest makes room; 0: no limit",
+  }),
+  {
+    name: "queue_addmode",
+    property: "queueAddmode",
+    type: "choice",
+    placeholder: "MODE",
+    default: "0",
+    repeatable: false,
+    choices: ["0", "1", "2", "all", "oldest", "newest", "in-place"],
+    expected: "0 or all, 1 or oldest, 2 or newest, in-place",
+    help: "what an item does in a queue that says no addmode itself: all append; of one key, the oldest or the newest stays",
+  },
+  text({
+    name: "store_max",
+    property: "storeMax",
+    placeholder: "SIZE",
+    default: "2g",
+    expected: "octets, also as 512m or 2g, at least 1m",
+    accepts: (one) =>
+      /^\d{1,13}[kmg]?$/i.test(one) &&
+      (/[mg]$/i.test(one) ? !/^0+[mg]$/i.test(one) : Number.parseInt(one, 10) >= (/k$/i.test(one) ? 1_024 : 1_048_576)),
+    help: "what the store of all queues may grow to",
+  }),
+  boolean({
+    name: "store_repair",
+    property: "storeRepair",
+    default: "0",
+    help: "set a damaged store of queues aside, and begin an empty one",
   }),
   text({
     name: "ctl",

@@ -27,6 +27,7 @@ export type ErrorCode =
   | "no-such-item"
   | "queue-full"
   | "queue-busy"
+  | "queue-timeout"
   | "item-refused"
   | "storage";
 

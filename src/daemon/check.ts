@@ -2,6 +2,7 @@
 import type { DmqConfig } from "../config/schema.ts";
 import type { Logger } from "../core/logger.ts";
 import { Handlers } from "./handlers.ts";
+import { readQueues } from "./queues.ts";
 import { tlsOf } from "./reload.ts";
 import { readReplication } from "./replication.ts";
 import { ownAddress, readMaterial } from "./sockets.ts";
@@ -10,6 +11,7 @@ import { ownAddress, readMaterial } from "./sockets.ts";
 export async function checkConfig(config: DmqConfig, log: Logger): Promise<void> {
   ownAddress(config.serverAddress);
   readReplication(config.replicate);
+  readQueues(config);
   new Handlers({ config, socketPath: "", log });
   await readMaterial(tlsOf(config));
 }

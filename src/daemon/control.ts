@@ -24,6 +24,7 @@ import {
   nodeNotFound,
   type PingRequest,
   type PingResult,
+  type QueueSurface,
   type ReloadReport,
   type ReplicateRequest,
   type RpcFault,
@@ -43,6 +44,7 @@ export interface ControlOptions {
   /** What an answering listener has. */
   handlerTimeoutMs: Duration;
   journal: Journal;
+  queues?: QueueSurface;
   socketPath: string;
   stateDir: string | undefined;
   /** Takes in what changed in the configuration. */
@@ -54,6 +56,7 @@ export interface ControlOptions {
 const EVENT_TYPES = ["joined", "peer-up", "peer-down", "peer-disabled", "peer-removed", "warning"] as const;
 
 export class Control implements ControlSurface {
+  readonly queues?: QueueSurface;
   private readonly node: RunningNode;
   private readonly options: ControlOptions;
   private readonly startedAt = monotonicNow();
@@ -64,6 +67,7 @@ export class Control implements ControlSurface {
   constructor(options: ControlOptions) {
     this.options = options;
     this.node = options.node;
+    if (options.queues !== undefined) this.queues = options.queues;
     this.listeners = new Listeners({
       node: options.node,
       handlerTimeoutMs: options.handlerTimeoutMs,

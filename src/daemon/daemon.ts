@@ -15,6 +15,7 @@ import { Control } from "./control.ts";
 import { createNode, type RunningNode } from "./driver.ts";
 import { Handlers } from "./handlers.ts";
 import { Journal } from "./journal.ts";
+import { openQueues } from "./queues.ts";
 import { Reloader, type Reread, tlsOf } from "./reload.ts";
 import { readReplication, replicateRequests } from "./replication.ts";
 import { Snapshot } from "./snapshot.ts";
@@ -64,12 +65,14 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
   const journal = new Journal({ level: config.logLevel });
   const log = journal.beside(hooks.log);
   const socketPath = config.socket ?? controlSocketPath(process.env);
-  const stateDir = config.noSnapshot ? undefined : (config.stateDir ?? stateDirectory(process.env));
+  const storeDir = config.stateDir ?? stateDirectory(process.env);
+  const stateDir = config.noSnapshot ? undefined : storeDir;
   const snapshot =
     stateDir === undefined ? undefined : new Snapshot(stateDir, config.serverAddress ?? DEFAULT_SERVER_ADDRESS, log);
   const replication = readReplication(config.replicate);
   const methods = [...replication.keys()];
   const handlers = new Handlers({ config, socketPath, log });
+  const queues = await openQueues(config, storeDir, log);
   const node = await createNode(
     { ...config, snapshot: snapshot?.read() ?? [], userAgent: `dmq/${VERSION}`, methods, tls: tlsOf(config) },
     (fresh) => {
@@ -80,7 +83,10 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
       keepSnapshot(fresh, snapshot);
       handlers.bind(fresh);
     },
-  );
+  ).catch(async (cause) => {
+    await queues.close();
+    throw cause;
+  });
   warnOfKey(config.tlsKey, log);
   const { reread, onConfig } = hooks;
   const onChange = (next: DmqConfig): void => {
@@ -103,6 +109,7 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
     // The answer to `dmq leave` still has to go out, so the socket closes after the call that asked for it.
     await Bun.sleep(0);
     await (await serving)?.close();
+    await queues.close();
   };
   const end = (options: { announce: boolean }): Promise<void> => {
     if (ending !== undefined) return ending;
@@ -114,12 +121,13 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
   };
   try {
     const { notificationChannel, handlerTimeoutMs } = config;
-    const facts = { notificationChannel, handlerTimeoutMs, socketPath, stateDir };
+    const facts = { notificationChannel, handlerTimeoutMs, queues, socketPath, stateDir };
     surface = new Control({ node, journal, reload, end, ...facts });
     serving = openCarriers({ ...config, socketPath }, surface, log);
     await serving;
   } catch (cause) {
     await handlers.close(node.close({ announce: false }));
+    await queues.close();
     throw cause;
   }
   log.info(`node ${node.uri()} is up`, { socket: socketPath });

@@ -282,6 +282,16 @@ function octets(text: string, high: number): number | undefined {
   return value >= 1 && value <= high ? value : undefined;
 }
 
+/** @returns the number of octets that `64k`, `256m` or `2g` stand for; `undefined` where the text is none */
+export function parseOctets(text: string): number | undefined {
+  return octets(text, BYTES_MAX);
+}
+
+/** @returns the mode that a number of Kamailio's or a word of ours stands for */
+export function readAddMode(text: string): AddMode | undefined {
+  return ADDMODES.get(text);
+}
+
 function duration(text: string): number | undefined {
   const ms = parseDuration(text);
   return ms === undefined || ms > DURATION_MS_MAX ? undefined : Math.ceil(ms);

@@ -434,11 +434,11 @@ export class Engine {
     const counts = failure.counts !== false;
     const tries = counts ? row.tries : row.tries - 1;
     this.change(queue, -1);
-    if (failure.then === "dead" || (counts && tries >= maxTries)) {
+    if (failure.fate === "dead" || (counts && tries >= maxTries)) {
       this.bury(queue, row.seq, row.octets, failure);
       return "dead";
     }
-    const delay = failure.then === "now" ? 0 : (failure.delayMs ?? this.retryDelay(queue, row.tries));
+    const delay = failure.fate === "now" ? 0 : (failure.delayMs ?? this.retryDelay(queue, row.tries));
     this.statement("UPDATE items SET holder = NULL, until = NULL, tries = ?, due = ? WHERE seq = ?").run(
       tries,
       // At once means back in its old place.

@@ -6,11 +6,14 @@ export type QueueErrorCode =
   | "no-such-item"
   | "queue-full"
   | "queue-busy"
+  | "queue-timeout"
   | "item-refused"
   | "storage";
 
 export class QueueError extends DmqError {
   declare readonly code: QueueErrorCode;
+  /** Of `storage`: another daemon has the store. */
+  isHeld = false;
 
   constructor(code: QueueErrorCode, message: string, cause?: unknown) {
     super(code, message, cause === undefined ? {} : { cause });

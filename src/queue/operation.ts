@@ -99,7 +99,7 @@ export interface QueueReport extends Sizes {
 export interface Failure {
   id: string;
   /** `retry`: after the queue's delay. `now`: at once, back in its place. `dead`: a dead letter at once. */
-  then: "retry" | "now" | "dead";
+  fate: "retry" | "now" | "dead";
   /** Instead of the queue's delay. */
   delayMs?: number;
   /** False where it is not to count against `maxTries`. */

@@ -1,13 +1,23 @@
 /**
  * A store as its users see it: ask for an operation, get a promise of its answer; what is answered is committed.
  *
- * `inProcess` runs every call at once, for a command that ends soon. The daemon's runs on a thread of its own
+ * `inProcess` (open.ts) runs every call at once, for a command that ends soon. The daemon's runs on a thread of its own
  * (`startStore`, thread.ts), because SQLite is synchronous and a flush of an ordinary disk takes longer than SIP timers may wait.
  */
-import { Engine, type EngineOptions } from "./engine.ts";
-import { type AnswerOf, answerOf, type Operation, type Outcome } from "./operation.ts";
+import { join } from "node:path";
+import type { AnswerOf, Operation } from "./operation.ts";
+
+/** How often a foreign process's commits are looked for (a microsecond each time). */
+export const LOOK_MS = 100;
+
+/** Where the store of a state directory is. */
+export function storePath(directory: string): string {
+  return join(directory, "queues.db");
+}
 
 export interface QueueStore {
+  /** What is worth telling the operator about how it was opened, a sentence each. */
+  readonly warnings: readonly string[];
   /**
    * @returns the answer, once it is committed
    * @throws  QueueError: a rejection; nothing of the operation happened
@@ -28,30 +38,12 @@ export class Touches {
     return () => void this.listeners.delete(listener);
   }
 
+  get count(): number {
+    return this.listeners.size;
+  }
+
   tell(queues: readonly string[]): void {
     if (queues.length === 0) return;
     for (const listener of [...this.listeners]) listener(queues);
   }
-}
-
-/**
- * Opens the file in this process.
- *
- * @throws QueueError `storage` if it cannot be opened
- */
-export function inProcess(options: EngineOptions): QueueStore {
-  const engine = new Engine(options);
-  const touches = new Touches();
-  return {
-    async perform<O extends Operation>(operation: O): Promise<AnswerOf<O>> {
-      const [outcome] = engine.run([operation]);
-      touches.tell([...engine.touched]);
-      engine.touched.clear();
-      return answerOf(operation, outcome as Outcome);
-    },
-    onTouched: (listener) => touches.on(listener),
-    async close() {
-      engine.close();
-    },
-  };
 }

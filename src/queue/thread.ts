@@ -3,22 +3,30 @@ import { QueueError } from "./error.ts";
 import { type AnswerOf, answerOf, type Operation, type Outcome } from "./operation.ts";
 import { type QueueStore, Touches } from "./store.ts";
 
+declare const DMQ_BUILD_WORKER: string;
+
+/** In the executable it lies elsewhere (build.ts). */
+const WORKER = typeof DMQ_BUILD_WORKER === "string" ? DMQ_BUILD_WORKER : "./worker.ts";
+
 export type ToWorker =
-  | { type: "open"; path: string; bytesMax?: number }
+  | ({ type: "open" } & ThreadOptions)
   /** Operations with the numbers from `first` on. */
   | { type: "run"; first: number; operations: Operation[] }
   | { type: "close" };
 
 export type FromWorker =
-  | { type: "opened" }
-  | { type: "refused"; message: string }
+  | { type: "opened"; warnings: string[] }
+  | { type: "refused"; message: string; isHeld: boolean }
   | { type: "answers"; answers: { first: number; outcomes: Outcome[] }[]; touched: string[] }
   | { type: "closed" };
 
 export interface ThreadOptions {
-  /** Path of the file. */
-  path: string;
-  bytesMax?: number;
+  /** The state directory that the store is in. */
+  directory: string;
+  /** Octets that the file may grow to. */
+  bytesMax: number;
+  /** Sets a damaged file aside and begins an empty one. */
+  repair: boolean;
 }
 
 /**
@@ -26,7 +34,7 @@ export interface ThreadOptions {
  * @throws  QueueError `storage` if it cannot be opened
  */
 export async function startStore(options: ThreadOptions): Promise<QueueStore> {
-  const store = new ThreadStore(new Worker(new URL("./worker.ts", import.meta.url).href));
+  const store = new ThreadStore(new Worker(new URL(WORKER, import.meta.url).href));
   await store.open(options);
   return store;
 }
@@ -38,6 +46,7 @@ interface Asked {
 }
 
 class ThreadStore implements QueueStore {
+  readonly warnings: string[] = [];
   private readonly worker: Worker;
   private readonly touches = new Touches();
   private readonly asked = new Map<number, Asked>();
@@ -55,8 +64,8 @@ class ThreadStore implements QueueStore {
     worker.addEventListener("close", () => this.died("it ended"));
   }
 
-  async open({ path, bytesMax }: ThreadOptions): Promise<void> {
-    this.post({ type: "open", path, ...(bytesMax !== undefined && { bytesMax }) });
+  async open(options: ThreadOptions): Promise<void> {
+    this.post({ type: "open", ...options });
     await this.opened.promise;
   }
 
@@ -99,10 +108,11 @@ class ThreadStore implements QueueStore {
   private received(message: FromWorker): void {
     switch (message.type) {
       case "opened":
+        this.warnings.push(...message.warnings);
         this.opened.resolve();
         return;
       case "refused":
-        this.opened.reject(new QueueError("storage", message.message));
+        this.opened.reject(Object.assign(new QueueError("storage", message.message), { isHeld: message.isHeld }));
         this.worker.terminate();
         return;
       case "answers":

@@ -2,17 +2,17 @@
  * The thread that the daemon's store runs on. Whatever has arrived while the last group was being flushed is the next group:
  * one writer waits for one flush, a thousand writers wait for one, too (group commit, queue.md B10).
  */
-import { Engine } from "./engine.ts";
+import type { Engine } from "./engine.ts";
+import { QueueError } from "./error.ts";
+import { openStore } from "./open.ts";
 import type { Operation, Outcome } from "./operation.ts";
+import { LOOK_MS } from "./store.ts";
 import type { FromWorker, ToWorker } from "./thread.ts";
 
 declare const self: {
   onmessage: ((event: { data: ToWorker }) => void) | null;
   postMessage(message: FromWorker): void;
 };
-
-/** How often a foreign process's commits are looked for (a microsecond each time). */
-const LOOK_MS = 100;
 
 interface Waiting {
   readonly first: number;
@@ -40,18 +40,15 @@ self.onmessage = ({ data }) => {
   }
 };
 
-function open({ path, bytesMax }: ToWorker & { type: "open" }): void {
+function open(options: ToWorker & { type: "open" }): void {
   try {
-    engine = new Engine({
-      path,
-      now: () => Date.now(),
-      random: Math.random,
-      ...(bytesMax !== undefined && { bytesMax }),
-    });
-    self.postMessage({ type: "opened" });
+    const opened = openStore(options);
+    engine = opened.engine;
+    self.postMessage({ type: "opened", warnings: opened.warnings });
     setInterval(look, LOOK_MS);
   } catch (cause) {
-    self.postMessage({ type: "refused", message: cause instanceof Error ? cause.message : String(cause) });
+    const message = cause instanceof Error ? cause.message : String(cause);
+    self.postMessage({ type: "refused", message, isHeld: cause instanceof QueueError && cause.isHeld });
   }
 }
 

@@ -109,16 +109,27 @@ export function failureOf(error: unknown): Failure {
   return { code: -32603, message: `Internal error: ${why}`, data: { exit: 1 } };
 }
 
+/** Code and exit code of our errors; what is not here is 500 and 1. */
+const FAULTS: ReadonlyMap<ErrorCode, readonly [code: number, exit: number]> = new Map([
+  ["usage", [-32602, 2]],
+  ["no-such-node", [404, 3]],
+  ["no-such-channel", [404, 3]],
+  ["no-such-queue", [404, 3]],
+  ["no-such-item", [404, 3]],
+  ["queue-full", [503, 5]],
+  ["queue-busy", [409, 5]],
+  ["queue-timeout", [503, 6]],
+  ["item-refused", [413, 5]],
+  ["delivery", [500, 5]],
+  ["storage", [500, 9]],
+]);
+
 function faultCode(code: ErrorCode): number {
-  if (code === "usage") return -32602;
-  return code === "no-such-node" || code === "no-such-channel" ? 404 : 500;
+  return FAULTS.get(code)?.[0] ?? 500;
 }
 
 function exitOf(code: ErrorCode): FaultData {
-  if (code === "usage") return { exit: 2 };
-  if (code === "no-such-node" || code === "no-such-channel") return { exit: 3 };
   if (code.startsWith("transport-")) return { exit: 4 };
-  if (code === "delivery") return { exit: 5 };
-  if (code === "storage" || code.startsWith("config-")) return { exit: 9 };
-  return { exit: 1 };
+  if (code.startsWith("config-")) return { exit: 9 };
+  return { exit: FAULTS.get(code)?.[1] ?? 1 };
 }

@@ -27,16 +27,22 @@ const PARAMS_READ: ReadonlyMap<string, number> = new Map([
   ["dmq.add", 1],
   ["dmq.remove", 1],
   ["dmq.change_status", 2],
+  ["mqueue.get_size", 1],
+  ["mqueue.get_sizes", 0],
+  ["mqueue.fetch", 1],
   ["core.version", 0],
   ["core.uptime", 0],
   ["system.listMethods", 0],
   ["system.methodHelp", 1],
 ]);
 
-const FLAGS: ReadonlySet<ParamName> = new Set(["strict", "force"]);
-const NUMBERS: ReadonlySet<ParamName> = new Set(["max_forwards", "timeout_ms", "retry", "replies", "code"]);
+const FLAGS: ReadonlySet<ParamName> = new Set(["strict", "force", "order_by_key", "counts"]);
+const NUMBERS: ReadonlySet<ParamName> = new Set([
+  ...(["max_forwards", "timeout_ms", "retry", "replies", "code", "exit_code", "count", "after", "seq"] as const),
+  ...(["dedupe_ms", "delay_ms", "ttl_ms", "lease_ms", "wait_ms"] as const),
+]);
 /** Here an empty text is a value. */
-const BODIES: ReadonlySet<ParamName> = new Set(["body", "request"]);
+const BODIES: ReadonlySet<ParamName> = new Set(["body", "request", "key", "value", "stderr"]);
 
 const INVALID_PARAMS = -32602;
 

@@ -3,7 +3,9 @@
  * fault codes (dmq.md section 14), so that a script written for a Kamailio cannot tell the difference; ours stand beside
  * them. docs/RPC.md is the same table for readers.
  */
-import { bodyBytes, type ParamName, type Params, readParams, type Signature } from "./params.ts";
+import { define, type Method } from "./method.ts";
+import { bodyBytes, type Params } from "./params.ts";
+import { QUEUE_METHODS } from "./queue-methods.ts";
 import {
   type ControlSurface,
   type DeliveryResult,
@@ -17,26 +19,12 @@ import {
   type Status,
 } from "./surface.ts";
 
-export interface Method extends Signature {
-  help: string;
-  /** @throws RpcFault, or what the surface throws */
-  run(surface: ControlSurface, params: unknown): unknown;
-}
-
-interface Definition<R extends ParamName, O extends ParamName> {
-  required?: readonly R[];
-  optional?: readonly O[];
-  kamailio?: boolean;
-  help: string;
-  run(surface: ControlSurface, params: Pick<Params, R> & Partial<Pick<Params, O>>): unknown;
-}
-
 const MESSAGE_OPTIONS = ["content_type", "max_forwards", "timeout_ms", "force"] as const;
 /** They came later, and what has a position keeps it. */
 const LATER_OPTIONS = ["accept", "message_id", "retry"] as const;
 const DEFAULT_CONTENT_TYPE = "text/plain";
 
-export const METHODS: ReadonlyMap<string, Method> = new Map([
+export const METHODS: ReadonlyMap<string, Method> = new Map<string, Method>([
   [
     "dmq.list_nodes",
     define({ kamailio: true, help: "The nodes of the bus, newest first, this one last.", run: listNodes }),
@@ -183,6 +171,7 @@ export const METHODS: ReadonlyMap<string, Method> = new Map([
         }),
     }),
   ],
+  ...QUEUE_METHODS,
   ["dmq.status", define({ help: "What the daemon is and counts.", run: (surface) => surface.status() })],
   ["core.version", define({ help: "The daemon's name and version.", run: (surface) => surface.version() })],
   ["core.uptime", define({ help: "Since when the daemon runs.", run: uptime })],
@@ -204,17 +193,6 @@ export const METHODS: ReadonlyMap<string, Method> = new Map([
 /** JSON-RPC 2.0 section 5.1; Kamailio answers 500 with the same text. */
 export function methodNotFound(): RpcFault {
   return new RpcFault(-32601, "Method Not Found", { exit: 2 });
-}
-
-/** Checks parameters before the method sees them; the types of `run` follow from the names. */
-function define<R extends ParamName = never, O extends ParamName = never>(definition: Definition<R, O>): Method {
-  const { required = [], optional = [], kamailio = false, help, run } = definition;
-  const signature: Signature = { required, optional, kamailio };
-  return {
-    ...signature,
-    help,
-    run: (surface, params) => run(surface, readParams(signature, params) as Parameters<typeof run>[1]),
-  };
 }
 
 async function listNodes(surface: ControlSurface): Promise<Record<string, unknown>[]> {

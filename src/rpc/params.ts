@@ -32,6 +32,34 @@ export interface Params {
   reply_id: string;
   code: number;
   reason: string;
+  definition: string;
+  queue: string;
+  key: string;
+  value: string;
+  value_base64: string;
+  headers: Record<string, string>;
+  path: string[];
+  from: string;
+  to: string;
+  dedupe: string;
+  dedupe_ms: number;
+  delay_ms: number;
+  ttl_ms: number;
+  items: object[];
+  count: number;
+  lease_ms: number;
+  wait_ms: number;
+  holder: string;
+  holders: string[];
+  order_by_key: boolean;
+  ids: string[];
+  fate: "retry" | "now" | "dead";
+  counts: boolean;
+  exit_code: number;
+  stderr: string;
+  after: number;
+  seq: number;
+  seqs: number[] | "all";
 }
 
 export type ParamName = keyof Params;
@@ -49,6 +77,9 @@ const TIMEOUT_MS_MAX = 3_600_000;
 const MAX_FORWARDS_MAX = 255;
 const RETRY_MAX = 10;
 const REPLIES_MAX = 1_000_000;
+const DURATION_MS_MAX = 10 * 365 * 24 * 3_600_000;
+/** Items in one answer, or in one call. */
+const ITEMS_MAX = 10_000;
 
 /** A value that does not fit, said in the words of the parameter; `undefined` from a reader means that. */
 type Reader<T> = (value: unknown) => T | undefined;
@@ -78,6 +109,34 @@ const READERS: { [Name in ParamName]: { read: Reader<Params[Name]>; expected: st
   code: { read: integer(200, 699), expected: "an integer from 200 to 699" },
   reason: { read: word, expected: "a reason phrase" },
   replies: { read: integer(1, REPLIES_MAX), expected: `an integer from 1 to ${REPLIES_MAX}` },
+  definition: { read: word, expected: "NAME, or name=NAME;size=N and the like" },
+  queue: { read: word, expected: "the name of a queue" },
+  key: { read: wellFormed, expected: "a string" },
+  value: { read: wellFormed, expected: "a string" },
+  value_base64: { read: base64, expected: "a string in base64" },
+  headers: { read: texts, expected: "an object of texts" },
+  path: { read: words, expected: "an array of link ids" },
+  from: { read: word, expected: "a text" },
+  to: { read: word, expected: "the name of a queue" },
+  dedupe: { read: word, expected: "a text without control characters" },
+  dedupe_ms: duration(1),
+  delay_ms: duration(0),
+  ttl_ms: duration(0),
+  items: { read: objects, expected: `an array of 1 to ${ITEMS_MAX} objects` },
+  count: { read: integer(1, ITEMS_MAX), expected: `an integer from 1 to ${ITEMS_MAX}` },
+  lease_ms: duration(1),
+  wait_ms: { read: integer(0, TIMEOUT_MS_MAX), expected: `an integer from 0 to ${TIMEOUT_MS_MAX}` },
+  holder: { read: word, expected: "a text without control characters" },
+  holders: { read: someWords, expected: "an array of holders" },
+  order_by_key: { read: flag, expected: "true or false" },
+  ids: { read: someWords, expected: "an array of ids" },
+  fate: { read: choice("retry", "now", "dead"), expected: "retry, now or dead" },
+  counts: { read: flag, expected: "true or false" },
+  exit_code: { read: integer(0, 255), expected: "an integer from 0 to 255" },
+  stderr: { read: wellFormed, expected: "a string" },
+  after: { read: integer(0, Number.MAX_SAFE_INTEGER), expected: "the seq of an item" },
+  seq: { read: integer(1, Number.MAX_SAFE_INTEGER), expected: "the seq of an item" },
+  seqs: { read: numbersOrAll, expected: "an array of seqs, or all" },
 };
 
 /**
@@ -189,9 +248,34 @@ function someWords(value: unknown): string[] | undefined {
   return list === undefined || list.length === 0 ? undefined : list;
 }
 
+function texts(value: unknown): Record<string, string> | undefined {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
+  return Object.values(value).every((one) => wellFormed(one) !== undefined) ? (value as never) : undefined;
+}
+
+function objects(value: unknown): object[] | undefined {
+  if (!Array.isArray(value) || value.length === 0 || value.length > ITEMS_MAX) return undefined;
+  return value.every((one) => typeof one === "object" && one !== null && !Array.isArray(one)) ? value : undefined;
+}
+
+function numbersOrAll(value: unknown): number[] | "all" | undefined {
+  if (value === "all") return value;
+  const list = Array.isArray(value) ? value : [value];
+  const seq = integer(1, Number.MAX_SAFE_INTEGER);
+  return list.length > 0 && list.every((one) => seq(one) !== undefined) ? list : undefined;
+}
+
+function choice<W extends string>(...allowed: readonly W[]): Reader<W> {
+  return (value) => allowed.find((one) => one === value);
+}
+
 function base64(value: unknown): string | undefined {
   if (typeof value !== "string" || value.length % 4 !== 0) return undefined;
   return /^[A-Za-z0-9+/]*={0,2}$/.test(value) ? value : undefined;
+}
+
+function duration(low: number): { read: Reader<number>; expected: string } {
+  return { read: integer(low, DURATION_MS_MAX), expected: `milliseconds from ${low} to ${DURATION_MS_MAX}` };
 }
 
 function integer(low: number, high: number): Reader<number> {

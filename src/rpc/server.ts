@@ -5,6 +5,7 @@
  * A stream that its reader does not keep up with is ended rather than buffered without end; the node never waits for it.
  */
 import { answer, failureOf } from "./jsonrpc.ts";
+import { itemRow, queuesOf } from "./queue-methods.ts";
 import { claimSocket, type SocketClaim } from "./socket-file.ts";
 import { type ControlSurface, LOG_LEVELS, REQUEST_BYTES_MAX } from "./surface.ts";
 
@@ -82,6 +83,7 @@ const ROUTES: ReadonlyMap<string, { method: "GET" | "POST"; handle: Handler }> =
   ["/listen", { method: "GET" as const, handle: listen }],
   ["/events", { method: "GET" as const, handle: events }],
   ["/logs", { method: "GET" as const, handle: logs }],
+  ["/queue/NAME/lease", { method: "GET" as const, handle: lease }],
   ["/livez", { method: "GET" as const, handle: (surface) => health(surface.live(), "live") }],
   ["/readyz", { method: "GET" as const, handle: (surface) => health(surface.ready(), "ready") }],
 ] satisfies [string, { method: "GET" | "POST"; handle: Handler }][]);
@@ -89,7 +91,7 @@ const ROUTES: ReadonlyMap<string, { method: "GET" | "POST"; handle: Handler }> =
 function route(request: Request, surface: ControlSurface, streams: Streams): Response | Promise<Response> {
   const url = URL.parse(request.url);
   if (url === null) return plain(400, "bad request target");
-  const found = ROUTES.get(url.pathname);
+  const found = ROUTES.get(QUEUE_PATH.test(url.pathname) ? "/queue/NAME/lease" : url.pathname);
   if (found === undefined) return plain(404, `no such path, known are: ${[...ROUTES.keys()].join(", ")}`);
   if (request.method === found.method) return found.handle(surface, streams, request, url);
   return plain(405, `only ${found.method} is allowed here`, { Allow: found.method });
@@ -142,6 +144,40 @@ function logs(surface: ControlSurface, streams: Streams, _request: Request, url:
   return new Response(text.join(""), { headers: { "Content-Type": "application/x-ndjson" } });
 }
 
+const QUEUE_PATH = /^\/queue\/([^/]+)\/lease$/;
+const LEASE_MS = 60_000;
+const LEASED_MAX = 10_000;
+
+/**
+ * The items of a queue as they become ready, each leased as long as the stream is open: `queue.ack` and `queue.nack` settle
+ * them, and what is not settled when it ends is ready again. Not more than `count` (1) are unsettled at a time.
+ */
+function lease(surface: ControlSurface, streams: Streams, _request: Request, url: URL): Response {
+  const queue = decodeURIComponent((QUEUE_PATH.exec(url.pathname) as RegExpExecArray)[1] as string);
+  const count = numberOf(url, "count", LEASED_MAX) ?? 1;
+  const leaseMs = numberOf(url, "lease_ms", LEASE_MS * 60) ?? LEASE_MS;
+  const orderByKey = switchOf(url, "order_by_key");
+  const key = url.searchParams.get("key");
+  if (Number.isNaN(count) || Number.isNaN(leaseMs) || orderByKey === undefined)
+    return plain(400, `count is 1 to ${LEASED_MAX}, lease_ms 1 to ${LEASE_MS * 60}, order_by_key 0 or 1`);
+  return streams.open(
+    (write) =>
+      queuesOf(surface).follow(
+        { queue, count, leaseMs, orderByKey, ...(key !== null && { key }) },
+        (item) => write(itemRow(item)),
+        (error) => write({ type: "error", error: failureOf(error) }),
+      ),
+    { oversize: true },
+  );
+}
+
+/** `undefined` where it is not given, NaN where it is none. */
+function numberOf(url: URL, name: string, high: number): number | undefined {
+  const text = url.searchParams.get(name);
+  if (text === null) return undefined;
+  return /^[1-9]\d{0,8}$/.test(text) && Number(text) <= high ? Number(text) : Number.NaN;
+}
+
 /** `undefined` for what is neither 0 nor 1; absent is 0. */
 function switchOf(url: URL, name: string): boolean | undefined {
   const value = url.searchParams.get(name) ?? "0";
@@ -170,9 +206,9 @@ class Streams {
   readonly #open = new Set<LineStream>();
 
   /** Subscribes and answers with the stream; a fault of the source becomes the answer of the request. */
-  open(source: Source): Response {
+  open(source: Source, options: { oversize?: boolean } = {}): Response {
     if (this.#open.size >= STREAMS_MAX) return plain(503, `more than ${STREAMS_MAX} streams`);
-    const stream = new LineStream(() => this.#open.delete(stream));
+    const stream = new LineStream(() => this.#open.delete(stream), options.oversize === true);
     try {
       stream.start(source);
     } catch (error) {
@@ -199,10 +235,13 @@ class LineStream {
   readonly #onEnd: () => void;
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
   #unsubscribe: (() => void) | undefined;
+  /** A line that is larger than the whole buffer goes out if it is alone. */
+  readonly #oversize: boolean;
   #ended = false;
 
-  constructor(onEnd: () => void) {
+  constructor(onEnd: () => void, oversize: boolean) {
     this.#onEnd = onEnd;
+    this.#oversize = oversize;
     this.readable = new ReadableStream<Uint8Array>(
       {
         start: (controller) => {
@@ -233,7 +272,7 @@ class LineStream {
     if (this.#ended) return;
     const bytes = Buffer.from(`${JSON.stringify(line)}\n`);
     const room = this.#controller?.desiredSize ?? 0;
-    if (bytes.length <= room) {
+    if (bytes.length <= room || (this.#oversize && room === STREAM_BUFFER_BYTES_MAX)) {
       this.#controller?.enqueue(bytes);
       return;
     }

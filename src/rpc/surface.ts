@@ -3,6 +3,7 @@
  * the daemon. Field names are those of the wire (docs/RPC.md), because these objects go out as JSON without translation.
  */
 import type { NodeEvent, Outcome, PeerInfo, WarningCode } from "../node/io.ts";
+import type { AnswerOf, Answers, Item, LeaseRequest, Operation } from "../queue/operation.ts";
 
 /** A request larger than this is refused before it is read: 413. */
 export const REQUEST_BYTES_MAX = 32 * 1024 * 1024;
@@ -234,8 +235,40 @@ export interface ReplicateRequest {
   timeoutMs?: number;
 }
 
+/** The queues of a daemon. Its members throw `QueueError`s, of which methods make faults. */
+export interface QueueSurface {
+  /** @returns the answer, once it is committed */
+  perform<O extends Operation>(operation: O): Promise<AnswerOf<O>>;
+  /**
+   * Makes or changes a queue.
+   *
+   * @param definition  `NAME`, or `name=NAME;size=100;addmode=2`
+   * @throws            ConfigError for what is no definition
+   */
+  define(definition: string): Promise<Answers["define"]>;
+  /**
+   * As the operation `add`; where the queue says `full=wait`, it waits for room.
+   *
+   * @throws QueueError `queue-timeout` where there was none in `timeoutMs`
+   */
+  add(operation: Operation & { type: "add" }, timeoutMs: number): Promise<Answers["add"]>;
+  /** As the operation `lease`, and waits for the first item up to `waitMs`. Without items: none came. */
+  lease(request: QueueLease & { waitMs: number }): Promise<Item[]>;
+  /**
+   * Leases item after item; the leases last as long as the one who follows is there.
+   *
+   * @param onItem  called for each; not more than `count` are unsettled at a time
+   * @returns       the function that ends it; what is not settled then is ready again
+   */
+  follow(request: QueueLease, onItem: (item: Item) => void, onError: (error: unknown) => void): () => void;
+}
+
+export type QueueLease = { queue: string } & Omit<LeaseRequest, "holder">;
+
 /** Every member may throw an `RpcFault` (the caller sees it as it is) or a `DmqError` (methods.ts makes a fault of it). */
 export interface ControlSurface {
+  /** Absent where there are none: at a node that is only visited. */
+  readonly queues?: QueueSurface;
   /** Peers newest first, the local node last. */
   listNodes(): NodeRow[] | Promise<NodeRow[]>;
   /** @throws RpcFault `malformed()`, `alreadyAdded()` */
