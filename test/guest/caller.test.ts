@@ -207,11 +207,11 @@ describe("a guest", () => {
     const first = await node({ serverAddress: "sip:127.0.0.1:0" });
     for (let i = 0; i < 400; i++) first.add(`sip:127.0.${1 + (i >> 7)}.${1 + (i & 127)}:5060`);
     const startedAt = performance.now();
-    const params = { channel: "lab", except: [first.uri()], timeout_ms: 700 };
+    const params = { channel: "lab", except: [first.uri()], timeout_ms: 2_500 };
     const results = await guest([first.uri()]).call<DeliveryResult[]>("dmq.bcast", params);
     expect(results).toHaveLength(400);
     expect(results.every(({ outcome }) => outcome === "timeout")).toBe(true);
-    expect(performance.now() - startedAt).toBeLessThan(1_500);
+    expect(performance.now() - startedAt).toBeLessThan(5_000);
   });
 
   test("guest: a call ends with its signal, with its time, and with the guest", async () => {
