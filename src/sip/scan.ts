@@ -62,6 +62,9 @@ const KNOWN_NAMES = [
   ...["content-encoding"],
 ].map(octets);
 
+/** A bit for each length that one of them has: most other names are told by it. */
+const KNOWN_LENGTHS = KNOWN_NAMES.reduce((bits, name) => bits | (1 << name.length), 0);
+
 /** True if `text` stands at `at`, letter by letter. */
 function stands(text: Uint8Array, b: Uint8Array, at: number): boolean {
   for (let i = 0; i < text.length; i++) if (b[at + i] !== text[i]) return false;
@@ -70,6 +73,7 @@ function stands(text: Uint8Array, b: Uint8Array, at: number): boolean {
 
 /** True if the name is one of ours in letters of any case: an unusual spelling is for the parser. */
 function isKnownName(b: Uint8Array, at: number, length: number): boolean {
+  if (length > 30 || (KNOWN_LENGTHS & (1 << length)) === 0) return false;
   for (const name of KNOWN_NAMES) {
     if (name.length !== length) continue;
     let i = 0;
