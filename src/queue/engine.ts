@@ -34,6 +34,8 @@ export interface EngineOptions {
   now(): number;
   /** Spreads retries: 0 to 1. */
   random(): number;
+  /** Before each id, so that those of two stores differ. */
+  prefix?: string;
 }
 
 /** Without it a second process makes `BEGIN` throw at once (measured, queue.md B10). */
@@ -47,9 +49,15 @@ const DEDUPE_MS = 3_600_000;
 const HOUSEKEEPING_ROWS = 1_000;
 /** Rows that are looked at for one whose key nobody holds up. */
 const ORDERED_ROWS = 1_000;
-const STDERR_CHARS_MAX = 4_096;
+export const STDERR_CHARS_MAX = 4_096;
 const JITTER = 0.2;
 const PEEK_MAX = 10_000;
+/** Beyond the bound of the store, for those who free space. */
+const RELIEF_PAGES = 1_024;
+const SHRINK_PAGES_MIN = 4_096;
+const SHRINK_PAGES = 512;
+/** How old the time in the file may be. */
+const CLOCK_MS = 1_000;
 
 interface QueueState {
   readonly rowId: number;
@@ -84,23 +92,39 @@ interface ItemRow {
   died: number | null;
 }
 
+/** What makes room, at a full disk. */
+const RELIEVES: ReadonlySet<OperationType> = new Set<OperationType>([
+  ...(["lease", "ack", "release", "extend", "drop", "clear", "drop-dead"] as const),
+]);
+
+/** Losing these with a power cut loses no item: what was leased is ready again, which a crash does anyway. */
+const NEED_NO_FLUSH: ReadonlySet<OperationType> = new Set<OperationType>(["lease", "extend", "release"]);
+
 const WRITES: ReadonlySet<OperationType> = new Set<OperationType>([
   ...(["define", "drop", "add", "lease", "ack", "fail", "extend", "release"] as const),
   ...(["move", "clear", "retry-dead", "drop-dead"] as const),
 ]);
 
 export class Engine {
-  /** Queues in which items became ready, or room was made, since this was emptied. */
-  readonly touched = new Set<string>();
+  /** Queues in which items became ready, or room was made, since they were taken. */
+  private readonly touched = new Set<string>();
   private readonly db: Database;
   private readonly options: EngineOptions;
+  private isRelieved = false;
   private readonly statements = new Map<string, Statement>();
   private readonly byName = new Map<string, QueueState>();
   private readonly byRow = new Map<number, QueueState>();
   private dataVersion = -1;
   private isFull = true;
-  /** Wall time of this group; it never falls, so that a clock that is set back does not turn the order around. */
+  /** Wall time of this group. */
+  private wall = 0;
+  /**
+   * Time of the store in this group: the wall's, and `ahead`. It never falls, and it goes on at the wall's pace after the clock
+   * was set back: order, leases and delays stay as they were meant. All processes have it from the file.
+   */
   private present = 0;
+  private ahead = 0;
+  private presentWritten = 0;
 
   /** @throws QueueError `storage` if the file cannot be opened, is damaged or of a later version */
   constructor(options: EngineOptions) {
@@ -108,7 +132,7 @@ export class Engine {
     this.db = openDatabase(options);
     try {
       migrate(this.db);
-      this.present = (this.db.query("SELECT max(added) AS last FROM items").get() as { last: number | null }).last ?? 0;
+      this.run([{ type: "report" }]).forEach(throwStorage);
     } catch (cause) {
       this.db.close();
       throw storageError(options.path, cause);
@@ -129,10 +153,82 @@ export class Engine {
     try {
       return this.group(operations);
     } catch (cause) {
-      if (operations.length > 1) return operations.flatMap((operation) => this.run([operation]));
+      // Who waited for a lock in vain would wait as long for each one.
+      const isBusy = (cause as { code?: string }).code?.startsWith("SQLITE_BUSY") === true;
+      if (operations.length > 1 && !isBusy) return operations.flatMap((operation) => this.run([operation]));
+      if (isFullError(cause) && operations.every(({ type }) => RELIEVES.has(type)) && this.relieve())
+        return this.run(operations);
       const error = storageError(this.options.path, cause);
-      return [{ ok: false, code: error.code, message: error.message }];
+      return operations.map(() => ({ ok: false, code: error.code, message: error.message }));
     }
+  }
+
+  /**
+   * Taking and settling must go on where adding does not: they are what frees space, and need a few pages to do so.
+   *
+   * @returns false where nothing more can be done
+   */
+  private relieve(): boolean {
+    if (this.isRelieved) return false;
+    this.isRelieved = true;
+    try {
+      // What is in the log already goes to its place, and the log begins again within the space that it has.
+      this.db.run("PRAGMA wal_checkpoint(RESTART)");
+      this.db.run(`PRAGMA max_page_count = ${this.pagesMax + RELIEF_PAGES}`);
+    } catch {
+      return false;
+    }
+    return true;
+  }
+
+  private stopRelief(): void {
+    this.isRelieved = false;
+    this.db.run(`PRAGMA max_page_count = ${this.pagesMax}`);
+  }
+
+  private get pagesMax(): number {
+    return Math.ceil((this.options.bytesMax ?? STORE_BYTES_MAX) / PAGE_BYTES);
+  }
+
+  takeTouched(): string[] {
+    const touched = [...this.touched];
+    this.touched.clear();
+    return touched;
+  }
+
+  /** Notes who has the store, for the message that another daemon gives. */
+  own(owner: string): void {
+    this.db.run("UPDATE clock SET owner = ?", [owner]);
+  }
+
+  /** Looks through the file, but not through all of its indexes. @returns what is wrong, `undefined` for nothing */
+  damage(): string | undefined {
+    const found = this.db.query("PRAGMA quick_check(1)").get() as { quick_check: string } | null;
+    return found === null || found.quick_check === "ok" ? undefined : found.quick_check;
+  }
+
+  /** Is something due that no operation may come for: a lease that ran out, an item that expired? */
+  isDue(): boolean {
+    const now = this.storeTime();
+    const sql = `SELECT EXISTS (SELECT 1 FROM items WHERE holder IS NOT NULL AND until <= ?1)
+      OR EXISTS (SELECT 1 FROM items WHERE expires <= ?1 AND holder IS NULL) AS n`;
+    return this.number(sql, [now]) === 1;
+  }
+
+  /** Gives a part of the unused pages back to the file system, if there are many. */
+  shrink(): void {
+    const free = this.number("SELECT freelist_count AS n FROM pragma_freelist_count()");
+    if (free > SHRINK_PAGES_MIN) this.db.run(`PRAGMA incremental_vacuum(${SHRINK_PAGES})`);
+  }
+
+  /** Is there a queue of this name? As of the last group. */
+  has(queue: string): boolean {
+    return this.byName.has(queue);
+  }
+
+  /** Are all of these leases good? As of now, and nobody else writes: for stores in memory. */
+  holds(ids: readonly string[]): boolean {
+    return ids.every((id) => this.leasedRow(id) !== null);
   }
 
   /** Does a foreign commit await to be looked at? About a microsecond. */
@@ -143,10 +239,11 @@ export class Engine {
   private group(operations: readonly Operation[]): Outcome[] {
     const writes = operations.some(({ type }) => WRITES.has(type));
     if (writes) this.setSync(operations);
+    if (this.isRelieved && writes && operations.every(({ type }) => !RELIEVES.has(type))) this.stopRelief();
     this.statement(writes ? "BEGIN IMMEDIATE" : "BEGIN").run();
     try {
       this.refresh();
-      this.present = Math.max(this.present, Math.floor(this.options.now()));
+      this.tick(writes);
       if (writes) this.housekeep();
       const outcomes = operations.map((operation) => this.guarded(operation));
       if (writes) this.writeStates();
@@ -158,13 +255,66 @@ export class Engine {
     }
   }
 
+  private tick(writes: boolean): void {
+    this.wall = Math.floor(this.options.now());
+    const behind = this.present - (this.wall + this.ahead);
+    if (behind > 0) this.ahead += behind;
+    this.present = this.wall + this.ahead;
+    if (!writes || (behind <= 0 && this.present - this.presentWritten < CLOCK_MS)) return;
+    this.statement("UPDATE clock SET last = ?, ahead = ?").run(this.present, this.ahead);
+    this.presentWritten = this.present;
+  }
+
+  /** Of now, between groups. */
+  private storeTime(): number {
+    return Math.max(this.present, Math.floor(this.options.now()) + this.ahead);
+  }
+
   private abandon(): void {
     if (this.db.inTransaction) this.db.run("ROLLBACK");
     // What the memory says of the counters did not happen.
     this.dataVersion = -1;
   }
 
+  /** All or nothing: what is made of several parts is undone as a whole. */
   private guarded(operation: Operation): Outcome {
+    if (!this.isDivisible(operation)) return this.attempt(operation);
+    this.writeStates();
+    this.statement("SAVEPOINT operation").run();
+    const outcome = this.attempt(operation);
+    if (!outcome.ok) {
+      this.statement("ROLLBACK TO operation").run();
+      this.readStates();
+      if (outcome.code === "queue-full") this.countRejected(operation);
+    }
+    this.statement("RELEASE operation").run();
+    return outcome;
+  }
+
+  private countRejected(operation: Operation): void {
+    const queue = operation.type === "add" ? this.byName.get(operation.queue) : undefined;
+    if (queue !== undefined) this.count(queue, "rejected");
+  }
+
+  private isDivisible(operation: Operation): boolean {
+    switch (operation.type) {
+      case "add": {
+        if (operation.items.length > 1) return true;
+        // Several may have to go, and then what is leased may still be in the way.
+        const queue = this.byName.get(operation.queue);
+        return queue !== undefined && queue.leased > 0 && queue.definition.full === "drop-oldest";
+      }
+      case "ack":
+      case "extend":
+        return operation.ids.length > 1;
+      case "fail":
+        return operation.failures.length > 1;
+      default:
+        return operation.type === "move" || operation.type === "retry-dead" || operation.type === "drop-dead";
+    }
+  }
+
+  private attempt(operation: Operation): Outcome {
     try {
       return { ok: true, answer: this.perform(operation) };
     } catch (error) {
@@ -274,23 +424,9 @@ export class Engine {
 
   // --- adding ------------------------------------------------------------------------------------------------------
 
-  /** All of them or none. */
   private add(queue: QueueState, items: readonly NewItem[]): Added[] {
     for (const item of items) checkItem(queue, item);
-    if (items.length === 1) return [this.addOne(queue, items[0] as NewItem)];
-    this.statement("SAVEPOINT items_added").run();
-    const before = { ...queue, counted: { ...queue.counted } };
-    try {
-      const added = items.map((item) => this.addOne(queue, item));
-      this.statement("RELEASE items_added").run();
-      return added;
-    } catch (error) {
-      if (!(error instanceof QueueError)) throw error;
-      this.statement("ROLLBACK TO items_added").run();
-      this.statement("RELEASE items_added").run();
-      Object.assign(queue, before);
-      throw error;
-    }
+    return items.map((item) => this.addOne(queue, item));
   }
 
   private addOne(queue: QueueState, item: NewItem): Added {
@@ -355,6 +491,17 @@ export class Engine {
     }
   }
 
+  /** Makes it, if need be. A dead letter that does not fit beside those that somebody reads is dropped. */
+  private hasRoom(dead: QueueState, octets: number): boolean {
+    try {
+      this.makeRoom(dead, octets, 1, undefined);
+      return true;
+    } catch (error) {
+      if (error instanceof QueueError) return false;
+      throw error;
+    }
+  }
+
   private oldest(queue: QueueState, spare: number | undefined): { seq: number; octets: number } | undefined {
     const sql = `SELECT seq, length(value) AS octets FROM items
       WHERE queue = ? AND holder IS NULL AND seq <> ? ORDER BY due, seq LIMIT 1`;
@@ -376,7 +523,7 @@ export class Engine {
       item.path === undefined || item.path.length === 0 ? null : JSON.stringify(item.path),
       item.from ?? null,
       item.channel ?? null,
-      this.present,
+      this.wall,
       due,
       ttlMs === 0 ? null : due + ttlMs,
     );
@@ -388,10 +535,15 @@ export class Engine {
 
   /** The newest value in the place of the old one. */
   private replace(queue: QueueState, rival: { seq: number; octets: number }, item: NewItem): void {
-    this.statement("UPDATE items SET value = ?, type = ?, headers = ?, tries = 0 WHERE seq = ?").run(
+    this.statement(
+      `UPDATE items SET value = ?, type = ?, headers = ?, path = ?, origin = ?, channel = ?, tries = 0 WHERE seq = ?`,
+    ).run(
       item.value,
       item.contentType ?? "text/plain",
       item.headers === undefined ? null : JSON.stringify(item.headers),
+      item.path === undefined || item.path.length === 0 ? null : JSON.stringify(item.path),
+      item.from ?? null,
+      item.channel ?? null,
       rival.seq,
     );
     this.grow(queue, 0, item.value.length - rival.octets);
@@ -402,13 +554,14 @@ export class Engine {
 
   private lease(queue: QueueState, { count, leaseMs, holder, orderByKey, key }: Operation & { type: "lease" }): Item[] {
     const filter = key === undefined ? "" : "AND key = ?6";
+    const ready = "queue = ?1 AND holder IS NULL AND due <= ?2 AND (expires IS NULL OR expires > ?2)";
     const pick =
       orderByKey === true
-        ? `SELECT seq FROM (SELECT seq, key FROM items WHERE queue = ?1 AND holder IS NULL AND due <= ?2 ${filter}
+        ? `SELECT seq FROM (SELECT seq, key FROM items WHERE ${ready} ${filter}
              ORDER BY due, seq LIMIT ${ORDERED_ROWS}) AS one
            WHERE NOT EXISTS (SELECT 1 FROM items AS other
              WHERE other.queue = ?1 AND other.key = one.key AND other.seq < one.seq) LIMIT ?3`
-        : `SELECT seq FROM items WHERE queue = ?1 AND holder IS NULL AND due <= ?2 ${filter} ORDER BY due, seq LIMIT ?3`;
+        : `SELECT seq FROM items WHERE ${ready} ${filter} ORDER BY due, seq LIMIT ?3`;
     const rows = this.statement(
       `UPDATE items SET holder = ?4, until = ?5, tries = tries + 1, leases = leases + 1 WHERE seq IN (${pick}) RETURNING *`,
     ).all(queue.rowId, this.present, count, holder, this.present + leaseMs, ...given(key)) as ItemRow[];
@@ -497,16 +650,21 @@ export class Engine {
 
   /** @throws QueueError `no-such-item` for an id whose lease is over */
   private leased(id: string): { row: LeasedRow; queue: QueueState } {
-    const match = /^(\d{1,15})-(\d{1,9})$/.exec(id);
-    const sql =
-      "SELECT seq, queue, tries, due, length(value) AS octets FROM items WHERE seq = ? AND leases = ? AND holder IS NOT NULL";
-    const row =
-      match === null ? null : (this.statement(sql).get(Number(match[1]), Number(match[2])) as LeasedRow | null);
+    const row = this.leasedRow(id);
     if (row !== null) return { row, queue: this.byRow.get(row.queue) as QueueState };
     throw new QueueError(
       "no-such-item",
       `no item is leased as ${JSON.stringify(id)}: it was settled, or its lease ran out`,
     );
+  }
+
+  private leasedRow(id: string): LeasedRow | null {
+    const prefix = this.options.prefix ?? "";
+    const match = id.startsWith(prefix) ? /^(\d{1,15})-(\d{1,9})$/.exec(id.slice(prefix.length)) : null;
+    if (match === null) return null;
+    const sql =
+      "SELECT seq, queue, tries, due, length(value) AS octets FROM items WHERE seq = ? AND leases = ? AND holder IS NOT NULL";
+    return this.statement(sql).get(Number(match[1]), Number(match[2])) as LeasedRow | null;
   }
 
   // --- dead letters ------------------------------------------------------------------------------------------------
@@ -518,14 +676,18 @@ export class Engine {
       return;
     }
     const dead = this.deadOf(queue);
-    this.makeRoom(dead, octets, 1, undefined);
+    if (!this.hasRoom(dead, octets)) {
+      this.count(queue, "died");
+      this.removeRow(queue, seq, octets);
+      return;
+    }
     this.statement(
       `UPDATE items SET queue = ?, holder = NULL, until = NULL, expires = NULL, due = ?, died = ?, reason = ?, exit = ?,
          stderr = ? WHERE seq = ?`,
     ).run(
       dead.rowId,
       this.present,
-      this.present,
+      this.wall,
       why.reason ?? "failed",
       why.exitCode ?? null,
       (why.stderr ?? "").slice(-STDERR_CHARS_MAX),
@@ -606,18 +768,18 @@ export class Engine {
   private sizes(queue: QueueState): Sizes {
     const delayed = this.number("SELECT count(*) AS n FROM items WHERE queue = ? AND holder IS NULL AND due > ?", [
       queue.rowId,
-      this.wallTime(),
+      this.storeTime(),
     ]);
     const oldest = this.statement(
       "SELECT added FROM items WHERE queue = ? AND holder IS NULL AND due <= ? ORDER BY due, seq LIMIT 1",
-    ).get(queue.rowId, this.wallTime()) as { added: number } | null;
+    ).get(queue.rowId, this.storeTime()) as { added: number } | null;
     return {
       ready: queue.items - queue.leased - delayed,
       delayed,
       leased: queue.leased,
       dead: this.byName.get(queue.name + DEAD_SUFFIX)?.items ?? 0,
       bytes: queue.bytes,
-      oldestMs: oldest === null ? null : Math.max(0, this.wallTime() - oldest.added),
+      oldestMs: oldest === null ? null : Math.max(0, Math.floor(this.options.now()) - oldest.added),
     };
   }
 
@@ -640,7 +802,7 @@ export class Engine {
   private nextDue(queue: QueueState): number | null {
     const due = this.statement(
       "SELECT due FROM items WHERE queue = ? AND holder IS NULL AND due > ? ORDER BY due LIMIT 1",
-    ).get(queue.rowId, this.wallTime()) as { due: number } | null;
+    ).get(queue.rowId, this.storeTime()) as { due: number } | null;
     const lease =
       queue.leased === 0
         ? null
@@ -648,7 +810,7 @@ export class Engine {
             due: number | null;
           });
     const times = [due?.due, lease?.due].filter((time): time is number => typeof time === "number");
-    return times.length === 0 ? null : Math.min(...times);
+    return times.length === 0 ? null : Math.min(...times) - this.ahead;
   }
 
   private check(): Answers["check"] {
@@ -715,13 +877,13 @@ export class Engine {
   private housekeep(): void {
     const lost = this.statement(
       "SELECT seq, queue, tries, due, length(value) AS octets FROM items WHERE holder IS NOT NULL AND until <= ? LIMIT ?",
-    ).all(this.wallTime(), HOUSEKEEPING_ROWS) as LeasedRow[];
+    ).all(this.storeTime(), HOUSEKEEPING_ROWS) as LeasedRow[];
     for (const row of lost) this.giveBack(row);
     const expired = this.statement(
       "SELECT seq, queue, length(value) AS octets FROM items WHERE expires <= ? AND holder IS NULL LIMIT ?",
-    ).all(this.wallTime(), HOUSEKEEPING_ROWS) as { seq: number; queue: number; octets: number }[];
+    ).all(this.storeTime(), HOUSEKEEPING_ROWS) as { seq: number; queue: number; octets: number }[];
     for (const row of expired) this.expire(row);
-    this.statement("DELETE FROM seen WHERE until <= ?").run(this.wallTime());
+    this.statement("DELETE FROM seen WHERE until <= ?").run(this.storeTime());
   }
 
   private expire({ seq, queue: rowId, octets }: { seq: number; queue: number; octets: number }): void {
@@ -729,10 +891,6 @@ export class Engine {
     this.count(queue, "expired");
     if (queue.definition.expired === "dead") this.bury(queue, seq, octets, { reason: "expired" });
     else this.removeRow(queue, seq, octets);
-  }
-
-  private wallTime(): number {
-    return Math.max(this.present, Math.floor(this.options.now()));
   }
 
   // --- rows and counters -------------------------------------------------------------------------------------------
@@ -777,6 +935,14 @@ export class Engine {
   private refresh(): void {
     const version = this.readDataVersion();
     if (version === this.dataVersion) return;
+    this.readStates();
+    const { last, ahead } = this.statement("SELECT last, ahead FROM clock").get() as { last: number; ahead: number };
+    this.ahead = ahead;
+    this.present = Math.max(this.present, last);
+    this.dataVersion = version;
+  }
+
+  private readStates(): void {
     this.byName.clear();
     this.byRow.clear();
     for (const row of this.statement("SELECT * FROM queues").all() as QueueRow[]) {
@@ -788,7 +954,6 @@ export class Engine {
       this.byName.set(name, state);
       this.byRow.set(rowId, state);
     }
-    this.dataVersion = version;
   }
 
   private readDataVersion(): number {
@@ -804,14 +969,14 @@ export class Engine {
   }
 
   private wantsFull(operation: Operation): boolean {
-    if (operation.type !== "add") return WRITES.has(operation.type);
+    if (operation.type !== "add") return WRITES.has(operation.type) && !NEED_NO_FLUSH.has(operation.type);
     return this.byName.get(operation.queue)?.definition.sync !== "normal";
   }
 
   private itemOf(row: ItemRow): Item {
     return {
       seq: row.seq,
-      id: `${row.seq}-${row.holder === null ? 0 : row.leases}`,
+      id: `${this.options.prefix ?? ""}${row.seq}-${row.holder === null ? 0 : row.leases}`,
       queue: (this.byRow.get(row.queue) as QueueState).name,
       key: row.key,
       value: row.value,
@@ -821,7 +986,7 @@ export class Engine {
       from: row.origin,
       channel: row.channel,
       addedAt: row.added,
-      dueAt: row.due,
+      dueAt: row.due - this.ahead,
       tries: row.tries,
     };
   }
@@ -838,6 +1003,14 @@ export class Engine {
     }
     return found;
   }
+}
+
+function throwStorage(outcome: Outcome): void {
+  if (!outcome.ok) throw new QueueError("storage", outcome.message);
+}
+
+function isFullError(cause: unknown): boolean {
+  return (cause as { code?: string }).code?.startsWith("SQLITE_FULL") === true;
 }
 
 /** SQLite wants as many values as the statement names. */

@@ -10,6 +10,7 @@ export const SCHEMA_VERSION = 1;
 /**
  * `seq` is never used again (AUTOINCREMENT), which makes it the order and the id. `due` of an item that need not wait is the
  * moment it was added: delayed ones fall into their place among the others. The partial indexes hold only what can be fetched.
+ * `due`, `expires` and `until` are in the time of the store, which is `clock.ahead` ahead of the wall (engine.ts).
  */
 const TABLES = `
 CREATE TABLE queues (
@@ -55,6 +56,13 @@ CREATE TABLE seen (
   PRIMARY KEY (queue, dedupe)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX seen_until ON seen (until);
+CREATE TABLE clock (
+  id INTEGER PRIMARY KEY CHECK (id = 0),
+  last INTEGER NOT NULL,
+  ahead INTEGER NOT NULL,
+  owner TEXT
+) STRICT;
+INSERT INTO clock VALUES (0, 0, 0, NULL);
 `;
 
 /** Brings a file to the present version. @throws QueueError `storage` for one of a later version */

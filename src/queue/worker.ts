@@ -2,10 +2,10 @@
  * The thread that the daemon's store runs on. Whatever has arrived while the last group was being flushed is the next group:
  * one writer waits for one flush, a thousand writers wait for one, too (group commit, queue.md B10).
  */
-import type { Engine } from "./engine.ts";
 import { QueueError } from "./error.ts";
-import { openStore } from "./open.ts";
+import { type OpenedStore, openStore } from "./open.ts";
 import type { Operation, Outcome } from "./operation.ts";
+import { Pair } from "./pair.ts";
 import { LOOK_MS } from "./store.ts";
 import type { FromWorker, ToWorker } from "./thread.ts";
 
@@ -14,12 +14,15 @@ declare const self: {
   postMessage(message: FromWorker): void;
 };
 
+const TIDY_MS = 1_000;
+
 interface Waiting {
   readonly first: number;
   readonly operations: readonly Operation[];
 }
 
-let engine: Engine | undefined;
+let store: OpenedStore | undefined;
+let pair: Pair | undefined;
 let waiting: Waiting[] = [];
 let scheduled = false;
 
@@ -34,7 +37,8 @@ self.onmessage = ({ data }) => {
       return;
     case "close":
       flush();
-      engine?.close();
+      pair?.close();
+      store?.close();
       self.postMessage({ type: "closed" });
       process.exit(0);
   }
@@ -42,10 +46,11 @@ self.onmessage = ({ data }) => {
 
 function open(options: ToWorker & { type: "open" }): void {
   try {
-    const opened = openStore(options);
-    engine = opened.engine;
-    self.postMessage({ type: "opened", warnings: opened.warnings });
+    store = openStore({ ...options, daemon: true });
+    pair = new Pair(store.engine, { bytesMax: options.bytesMax, now: Date.now, random: Math.random });
+    self.postMessage({ type: "opened", warnings: store.warnings });
     setInterval(look, LOOK_MS);
+    setInterval(tidy, TIDY_MS);
   } catch (cause) {
     const message = cause instanceof Error ? cause.message : String(cause);
     self.postMessage({ type: "refused", message, isHeld: cause instanceof QueueError && cause.isHeld });
@@ -61,30 +66,37 @@ function schedule(): void {
 
 function flush(): void {
   scheduled = false;
-  if (engine === undefined || waiting.length === 0) return;
+  if (pair === undefined || waiting.length === 0) return;
   const groups = waiting;
   waiting = [];
-  const outcomes = engine.run(groups.flatMap(({ operations }) => operations));
+  const outcomes = pair.run(groups.flatMap(({ operations }) => operations));
   let from = 0;
   const answers = groups.map(({ first, operations }): { first: number; outcomes: Outcome[] } => {
     const answer = { first, outcomes: outcomes.slice(from, from + operations.length) };
     from += operations.length;
     return answer;
   });
-  self.postMessage({ type: "answers", answers, touched: takeTouched(engine) });
-}
-
-function takeTouched(from: Engine): string[] {
-  const touched = [...from.touched];
-  from.touched.clear();
-  return touched;
+  self.postMessage({ type: "answers", answers, touched: pair.takeTouched() });
 }
 
 /** Somebody else wrote to the file: what became ready there is not known by name, so all queues are. */
 function look(): void {
-  if (engine === undefined || scheduled || !engine.isStale()) return;
-  const [outcome] = engine.run([{ type: "report" }]);
+  if (scheduled || store?.engine.isStale() !== true) return;
+  const [outcome] = store.engine.run([{ type: "report" }]);
   if (outcome?.ok !== true) return;
   const names = (outcome.answer as { name: string }[]).map(({ name }) => name);
   self.postMessage({ type: "answers", answers: [], touched: names });
+}
+
+/** What time did to items that nobody asks for. A store that cannot be written says so to whoever asks next. */
+function tidy(): void {
+  if (pair === undefined || scheduled) return;
+  try {
+    if (pair.isDue()) pair.run([{ type: "release", holders: [] }]);
+    pair.disk.shrink();
+  } catch {
+    return;
+  }
+  const touched = pair.takeTouched();
+  if (touched.length > 0) self.postMessage({ type: "answers", answers: [], touched });
 }
