@@ -1,6 +1,8 @@
 /**
- * From a message to its answer: finds the channel, runs the handler on one of `num_workers` workers, and answers in time
+ * From a message to its answer: finds the channel, runs the handler on one of its `num_workers` workers, and answers in time
  * whatever the handler does (design.md 4: a Kamailio script whose message runs into 408 drops us).
+ *
+ * Each channel has workers of its own: a handler that hangs keeps those of its channel, and no other waits for them.
  *
  * Messages of one sender to one channel are handled in the order of arrival: each such pair has a line, a line has one
  * worker at a time, and lines take turns.
@@ -12,7 +14,7 @@ import type { Answer, ChannelMessage, HandlerMode } from "../node/io.ts";
 import { answerOf, type Handler, type HandlerContext, type HandlerResult } from "./channel.ts";
 
 export interface DispatcherOptions {
-  /** Handler runs at a time, default 2. */
+  /** Handler runs of one channel at a time, default 2. */
   numWorkers?: number;
   /**
    * 0: workers are woken. Above (Kamailio's `worker_usleep`, in ms): a worker with nothing to do looks at the lines at
@@ -37,10 +39,19 @@ interface Registered {
   declared: boolean;
   handler: Handler | undefined;
   mode: HandlerMode;
+  /** Runs under way on its workers. */
+  busy: number;
+  /** Its lines that are not empty, or have a worker. */
+  lines: number;
+  /** Those with something to do and no worker, in turn. */
+  readonly ready: Line[];
+  /** Its workers are being given work: a handler that ends at once comes back here. */
+  working: boolean;
 }
 
 interface Line {
   readonly key: string;
+  readonly channel: Registered;
   readonly waiting: ChannelMessage[];
   running: boolean;
 }
@@ -72,8 +83,6 @@ class RunContext implements HandlerContext {
 export class Dispatcher {
   private readonly channels = new Map<string, Registered>();
   private readonly lines = new Map<string, Line>();
-  /** Lines with something to do and no worker, in turn. */
-  private readonly ready: Line[] = [];
   /** The line that a message waits in, until it is run or answered for. */
   private readonly waitingIn = new Map<number, Line>();
   private readonly late = new DeadlineQueue<number>();
@@ -88,8 +97,9 @@ export class Dispatcher {
   /** Looks are at this instant and whole intervals after it. */
   private readonly firstLook: Instant;
   private nextLook: Instant | undefined;
+  /** With `workerSleepMs`: channels with lines that wait for a look. */
+  private readonly loaded = new Set<Registered>();
   private busy = 0;
-  private working = false;
 
   constructor(host: DispatcherHost, options: DispatcherOptions = {}) {
     this.host = host;
@@ -151,20 +161,20 @@ export class Dispatcher {
       return;
     }
     const isQueued = (mode ?? channel.mode) === "queued";
-    if (isQueued && !this.isIdle()) {
+    if (isQueued && !this.isIdle(channel)) {
       this.late.set(message.id, this.host.now() + this.handlerTimeoutMs);
-      this.enqueue(message);
-    } else this.runFresh(message, channel.handler, isQueued);
+      this.enqueue(message, channel);
+    } else this.runFresh(message, channel.handler, isQueued ? channel : undefined);
     this.host.changed();
   }
 
   /** A worker is free, and nobody's order would be broken by a message that goes first. */
-  private isIdle(): boolean {
-    return this.workerSleepMs === 0 && this.busy < this.numWorkers && this.lines.size === 0 && !this.working;
+  private isIdle({ busy, lines, working }: Registered): boolean {
+    return this.workerSleepMs === 0 && busy < this.numWorkers && lines === 0 && !working;
   }
 
   /** A message that need not wait. Most handlers end at once: then nothing is kept of it. */
-  private runFresh(message: ChannelMessage, handler: Handler, isQueued: boolean): void {
+  private runFresh(message: ChannelMessage, handler: Handler, workers: Registered | undefined): void {
     const context = this.spare;
     let result: HandlerResult | Promise<HandlerResult>;
     try {
@@ -181,15 +191,32 @@ export class Dispatcher {
     // It belongs to this run from now on; the next one gets another.
     this.spare = new RunContext();
     this.late.set(message.id, this.host.now() + this.handlerTimeoutMs);
-    this.follow(message, isQueued ? this.occupy(message) : undefined, context, result);
+    this.follow(message, workers && this.occupy(message, workers), context, result);
   }
 
   /** The worker that a message is on, and the line that keeps others of its sender behind it. */
-  private occupy({ channel, from }: ChannelMessage): Line {
-    const line: Line = { key: `${channel} ${from}`, waiting: [], running: true };
-    this.lines.set(line.key, line);
-    this.busy++;
+  private occupy({ channel, from }: ChannelMessage, workers: Registered): Line {
+    const line = this.open(`${channel} ${from}`, workers);
+    this.begin(line);
     return line;
+  }
+
+  private open(key: string, channel: Registered): Line {
+    const line: Line = { key, channel, waiting: [], running: false };
+    this.lines.set(key, line);
+    channel.lines++;
+    return line;
+  }
+
+  private close({ key, channel }: Line): void {
+    this.lines.delete(key);
+    channel.lines--;
+  }
+
+  private begin(line: Line): void {
+    line.running = true;
+    line.channel.busy++;
+    this.busy++;
   }
 
   handleTimeout(now: Instant): void {
@@ -200,9 +227,20 @@ export class Dispatcher {
     }
     if (this.nextLook !== undefined && now >= this.nextLook) {
       this.nextLook = undefined;
-      this.work();
+      for (const channel of this.sleeping()) this.work(channel);
       this.planLook(now);
     }
+  }
+
+  /** Channels that a look would find something to do for. */
+  private sleeping(): Registered[] {
+    for (const channel of this.loaded) if (channel.ready.length === 0) this.loaded.delete(channel);
+    return [...this.loaded].filter(({ busy }) => busy < this.numWorkers);
+  }
+
+  private makeReady(line: Line): void {
+    line.channel.ready.push(line);
+    if (this.workerSleepMs > 0) this.loaded.add(line.channel);
   }
 
   nextTimeout(): Instant | undefined {
@@ -230,23 +268,19 @@ export class Dispatcher {
   private channel(name: string): Registered {
     let channel = this.channels.get(name);
     if (channel === undefined) {
-      channel = { declared: false, handler: undefined, mode: "queued" };
+      channel = { declared: false, handler: undefined, mode: "queued", busy: 0, lines: 0, ready: [], working: false };
       this.channels.set(name, channel);
     }
     return channel;
   }
 
-  private enqueue(message: ChannelMessage): void {
+  private enqueue(message: ChannelMessage, channel: Registered): void {
     const key = `${message.channel} ${message.from}`;
-    let line = this.lines.get(key);
-    if (line === undefined) {
-      line = { key, waiting: [], running: false };
-      this.lines.set(key, line);
-    }
+    const line = this.lines.get(key) ?? this.open(key, channel);
     line.waiting.push(message);
     this.waitingIn.set(message.id, line);
-    if (line.waiting.length === 1 && !line.running) this.ready.push(line);
-    if (this.workerSleepMs === 0) this.work();
+    if (line.waiting.length === 1 && !line.running) this.makeReady(line);
+    if (this.workerSleepMs === 0) this.work(line.channel);
     else this.planLook(this.host.now());
   }
 
@@ -260,41 +294,39 @@ export class Dispatcher {
       1,
     );
     if (line.waiting.length > 0 || line.running) return;
-    this.lines.delete(line.key);
-    this.ready.splice(this.ready.indexOf(line), 1);
+    this.close(line);
+    const { ready } = line.channel;
+    ready.splice(ready.indexOf(line), 1);
   }
 
   private planLook(now: Instant): void {
     // Where every worker is busy nobody sleeps: the one that ends looks at once.
-    if (this.ready.length === 0 || this.nextLook !== undefined || this.busy === this.numWorkers) return;
+    if (this.nextLook !== undefined || this.sleeping().length === 0) return;
     const looks = Math.floor((now - this.firstLook) / this.workerSleepMs);
     this.nextLook = this.firstLook + (looks + 1) * this.workerSleepMs;
   }
 
   /** @param workers  so many of those that are free begin a run each; one whose run ends at once begins the next */
-  private work(workers = this.numWorkers): void {
+  private work(channel: Registered, workers = this.numWorkers): void {
     // A handler that ends at once comes back here: the loop that is running goes on, however long the backlog is.
-    if (this.working) return;
-    this.working = true;
-    const busyMax = Math.min(this.busy + workers, this.numWorkers);
+    if (channel.working) return;
+    channel.working = true;
+    const busyMax = Math.min(channel.busy + workers, this.numWorkers);
     try {
-      while (this.busy < busyMax) {
-        const line = this.ready.shift();
+      while (channel.busy < busyMax) {
+        const line = channel.ready.shift();
         if (line === undefined) break;
         const message = line.waiting.shift();
         if (message !== undefined) this.run(message, line);
       }
     } finally {
-      this.working = false;
+      channel.working = false;
     }
   }
 
-  private run(message: ChannelMessage, line: Line | undefined): void {
+  private run(message: ChannelMessage, line: Line): void {
     const handler = this.channels.get(message.channel)?.handler;
-    if (line !== undefined) {
-      line.running = true;
-      this.busy++;
-    }
+    this.begin(line);
     this.waitingIn.delete(message.id);
     const context = new RunContext();
     let result: HandlerResult | Promise<HandlerResult>;
@@ -338,14 +370,16 @@ export class Dispatcher {
   private finish(message: ChannelMessage, line: Line | undefined): void {
     this.contexts.delete(message.id);
     if (line === undefined) return;
+    const { channel } = line;
     this.busy--;
+    channel.busy--;
     line.running = false;
-    if (line.waiting.length > 0) this.ready.push(line);
-    else this.lines.delete(line.key);
+    if (line.waiting.length > 0) this.makeReady(line);
+    else this.close(line);
     if (this.workerSleepMs === 0) {
-      this.work();
+      this.work(channel);
     } else {
-      this.work(1);
+      this.work(channel, 1);
       this.planLook(this.host.now());
     }
     this.host.changed();

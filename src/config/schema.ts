@@ -190,7 +190,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     property: "numWorkers",
     default: "2",
     bounds: [1, 1_024],
-    help: "handlers that may run at a time",
+    help: "handlers of one channel that may run at a time",
   }),
   integer({
     name: "worker_usleep",

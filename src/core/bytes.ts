@@ -1,6 +1,7 @@
 /** Octets: text in and out, and put together. */
 const ENCODER = new TextEncoder();
-const DECODER = new TextDecoder();
+/** U+FEFF in front is content: a Content-Length that begins with it is no number to any other reader. */
+const DECODER = new TextDecoder("utf-8", { ignoreBOM: true });
 
 export const EMPTY: Uint8Array = new Uint8Array(0);
 

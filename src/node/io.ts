@@ -10,6 +10,7 @@ import type { Duration } from "../core/time.ts";
 import type { PeerSource } from "../membership/peer.ts";
 import type { Status } from "../membership/status.ts";
 import type { SipRequest } from "../sip/message.ts";
+import type { Share } from "./shares.ts";
 
 export type { Status };
 
@@ -129,6 +130,8 @@ export interface Pending {
   readonly flow: Flow;
   /** Number of its server transaction, and the handle for its answer. */
   readonly transaction: number;
+  /** What it counts in while it waits for a handler or a route. */
+  share?: Share | undefined;
 }
 
 /** What answers a request. On KDMQ a body is dropped unless the request accepts one. */
@@ -183,6 +186,7 @@ export type WarningCode =
   | "leave-unannounced"
   | "handler-failed"
   | "tls-refused"
+  | "slow-stream"
   | "not-allowed";
 
 export type NodeEvent =

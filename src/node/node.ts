@@ -11,7 +11,6 @@ import { type Random, token } from "../core/random.ts";
 import type { Duration, Instant } from "../core/time.ts";
 import { addressUri, isUnspecified, type Peer, type PeerAddress, parseAddress } from "../membership/peer.ts";
 import type { Status } from "../membership/status.ts";
-import { Framer } from "../sip/framer.ts";
 import type { SipMessage, SipRequest, SipResponse } from "../sip/message.ts";
 import { parseNameAddr } from "../sip/name-addr.ts";
 import { checkRequest, checkResponse, cseqOf, type Malformed, parseMessage } from "../sip/parse.ts";
@@ -19,6 +18,7 @@ import { parseUri } from "../sip/uri.ts";
 import { topVia, viaCount } from "../sip/via.ts";
 import { branchKey, branchKeyAt } from "../transaction/key.ts";
 import type { Admission } from "./admission.ts";
+import { Flows, type Lost } from "./flows.ts";
 import type {
   Answer,
   ChannelMessage,
@@ -93,7 +93,7 @@ export class DmqNode {
   private readonly members: Members;
   private readonly serving: Serving;
   private readonly admission: Admission;
-  private readonly framers = new Map<Flow, Framer>();
+  private readonly flows = new Flows();
   private routing: Routing = "none";
   /** Of the last message that was sent. */
   private template: KdmqTemplate | undefined;
@@ -143,7 +143,7 @@ export class DmqNode {
         else this.onChunk(input.bytes, input.from, input.flow, now);
         break;
       case "closed":
-        this.framers.delete(input.flow);
+        this.flows.forget(input.flow);
         break;
       case "unsent":
         this.requests.unsent(input.to, input.cause, now);
@@ -159,6 +159,8 @@ export class DmqNode {
     this.requests.handleTimeout(now);
     this.serving.handleTimeout(now);
     this.members.handleTimeout(now);
+    for (let lost = this.flows.takeLate(now); lost !== undefined; lost = this.flows.takeLate(now))
+      this.dropFlow(lost, now);
     this.settle(now);
   }
 
@@ -168,7 +170,8 @@ export class DmqNode {
 
   nextTimeout(): Instant | undefined {
     let next = this.gone ? undefined : this.leaveDeadline;
-    for (const at of [this.requests.nextTimeout(), this.serving.nextTimeout(), this.members.nextTimeout()])
+    const { requests, serving, members, flows } = this;
+    for (const at of [requests.nextTimeout(), serving.nextTimeout(), members.nextTimeout(), flows.nextTimeout()])
       if (at !== undefined && (next === undefined || at < next)) next = at;
     return next;
   }
@@ -486,7 +489,7 @@ export class DmqNode {
     const pending = this.serving.take(id);
     if (pending === undefined) return false;
     if (pending.request.method !== "KDMQ") {
-      this.serving.hold(pending);
+      this.serving.hold(pending, pending.request.method);
       throw new UsageError(`a ${pending.request.method} request has no channel: expected KDMQ`);
     }
     this.onKdmq(pending, now, mode);
@@ -574,28 +577,30 @@ export class DmqNode {
   }
 
   private onChunk(bytes: Uint8Array, from: Endpoint, flow: Flow, now: Instant): void {
-    const framer = this.framer(flow);
+    const framer = this.flows.framer(flow, from);
     if (framer.dead()) return;
     const isPlain = framer.buffered() === 0 && this.admission.speaks(from);
-    framer.push(isPlain ? this.takeOrdinaries(bytes, from, flow, now) : bytes);
+    const rest = isPlain ? this.takeOrdinaries(bytes, from, flow, now) : bytes;
+    let progressed = rest.length < bytes.length;
+    framer.push(rest);
     for (let item = framer.next(); item !== undefined; item = framer.next()) {
       if (item.type === "keepalive") {
         if (item.pong) this.outbox.push({ type: "transmit", to: from, flow, bytes: PONG });
         continue;
       }
       this.counters.received++;
+      progressed = true;
       this.onMessage(item, from, flow, now);
     }
     if (framer.dead()) this.outbox.push({ type: "close", flow });
+    const lost = this.flows.settle(flow, progressed, now);
+    if (lost !== undefined) this.dropFlow(lost, now);
   }
 
-  private framer(flow: Flow): Framer {
-    let framer = this.framers.get(flow);
-    if (framer === undefined) {
-      framer = new Framer();
-      this.framers.set(flow, framer);
-    }
-    return framer;
+  private dropFlow({ flow, source, why }: Lost, now: Instant): void {
+    this.counters.guardsHit++;
+    this.warnings.warn("slow-stream", `connection from ${source.ip}:${source.port} closed: ${why}`, now);
+    this.outbox.push({ type: "close", flow });
   }
 
   private onMessage(message: SipMessage | Malformed, from: Endpoint, flow: Flow, now: Instant): void {
@@ -718,12 +723,13 @@ export class DmqNode {
 
   /** Keeps a request for its handler or route, or answers 503 where there is no room for it. */
   private isOverloaded(pending: Pending, what: string, now: Instant): boolean {
+    if (this.leaveDeadline === undefined && this.serving.hold(pending, what)) return false;
     const { waiting } = this.serving;
-    if (this.leaveDeadline === undefined && waiting < this.options.pendingMessages) {
-      this.serving.hold(pending);
-      return false;
-    }
-    this.warnings.warn("overload", `request refused (${what}): leaving, or ${waiting} wait for a handler`, now);
+    const why =
+      this.leaveDeadline === undefined
+        ? `${this.serving.waitingFor(what)} of these wait for a handler, ${waiting} of all`
+        : "leaving";
+    this.warnings.warn("overload", `request refused (${what}): ${why}`, now);
     this.serving.respond(pending, { status: 503, retryAfterSeconds: 2 }, now);
     return true;
   }

@@ -36,7 +36,10 @@ export interface NodeOptions extends Partial<FailureRules> {
   queueMessages?: number;
   /** Octets that wait for one peer, default 64 MiB; beyond: `overloaded` at once. */
   queueBytes?: number;
-  /** Messages that wait for a handler's answer, default 10,000; beyond: 503 with Retry-After. */
+  /**
+   * Messages on one channel that wait for a handler's answer, default 10,000, and 32 MiB; on all channels together four times as
+   * many; beyond: 503 with Retry-After.
+   */
   pendingMessages?: number;
   /** Methods that the route takes, for the Allow header beside KDMQ and OPTIONS. */
   methods?: readonly string[];

@@ -9,6 +9,7 @@ import { OrdinaryRequest } from "../sip/ordinary.ts";
 import type { MessageScan } from "../sip/scan.ts";
 import type { ChannelMessage, Flow, Pending } from "./io.ts";
 import { MESSAGE_ID_HEADER, messageIdIn } from "./kdmq.ts";
+import type { Share } from "./shares.ts";
 
 /** URI of the peer that a From URI names, if it is one. */
 export type PeerLookup = (from: string, source: Endpoint) => string | undefined;
@@ -30,6 +31,7 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
   readonly channel: string;
   readonly maxForwards: number | undefined;
   readonly acceptsBody: boolean;
+  share: Share | undefined;
   private readonly peers: PeerLookup;
   private readonly fromUri: number;
   private readonly fromUriEnd: number;
@@ -61,7 +63,13 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
     this.fromUriEnd = scan.fromUriEnd;
     this.bodyStart = scan.bodyStart;
     this.bodyEnd = scan.bodyEnd;
+    this.share = undefined;
     this.parsed = undefined;
+  }
+
+  /** Octets of the whole message. */
+  get size(): number {
+    return this.bodyEnd - this.start;
   }
 
   get id(): number {

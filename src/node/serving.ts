@@ -24,6 +24,7 @@ import type { Answer, Flow, NodeCounters, Pending } from "./io.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { OrdinaryMessage, type PeerLookup } from "./ordinary-message.ts";
 import type { Outbox } from "./outbox.ts";
+import { Shares } from "./shares.ts";
 import type { Warnings } from "./warnings.ts";
 
 /** Server transactions that are remembered; beyond, the oldest completed one is forgotten. */
@@ -63,6 +64,7 @@ export class Serving {
   private readonly answers = new OctetStore();
   private readonly servers = new ServerTransactions<Pending>(SERVER_TRANSACTIONS_MAX, this.answers);
   private readonly fingerprints: Fingerprinter;
+  private readonly shares = new Shares();
   private readonly writer = new ResponseWriter();
   private readonly scan = new MessageScan();
   /** The request that `scan` speaks of. */
@@ -81,6 +83,7 @@ export class Serving {
   private readonly tail: Uint8Array;
   constructor(context: ServingContext) {
     this.context = context;
+    this.servers.onLost = (pending) => this.release(pending);
     this.toTag = token(context.random, 2);
     this.tag = encodeUtf8(`;tag=${this.toTag}`);
     this.tail = encodeUtf8(`Server: ${context.options.userAgent}\r\nContent-Length: 0\r\n\r\n`);
@@ -173,14 +176,34 @@ export class Serving {
     return this.servers.noted;
   }
 
-  /** Keeps a request until its answer comes, for as long as copies of it may come (37 s). */
-  hold(pending: Pending): void {
+  /** Requests that wait for this channel, or to be routed. */
+  waitingFor(what: string): number {
+    return this.shares.waitingFor(what);
+  }
+
+  /**
+   * Keeps a request until its answer comes, for as long as copies of it may come (37 s).
+   *
+   * @param what  its channel, or what waits for the route
+   * @returns     false where so much waits already that it is to be answered at once
+   */
+  hold(pending: Pending, what: string): boolean {
+    pending.share = this.shares.enter(what, sizeOf(pending), this.context.options.pendingMessages);
+    if (pending.share === undefined) return false;
     this.servers.note(pending.transaction, pending);
+    return true;
   }
 
   /** Takes a request that waits; `undefined` if it has been answered, or waited too long. */
   take(id: number): Pending | undefined {
-    return this.servers.takeNote(id);
+    const pending = this.servers.takeNote(id);
+    if (pending !== undefined) this.release(pending);
+    return pending;
+  }
+
+  private release(pending: Pending): void {
+    if (pending.share !== undefined) this.shares.leave(pending.share, sizeOf(pending));
+    pending.share = undefined;
   }
 
   handleTimeout(now: Instant): void {
@@ -319,6 +342,10 @@ const BRANCH_PARAMETER_BYTES = 8;
 /** An answer of a status line and the headers that every answer has. */
 function isBare({ headers, body, retryAfterSeconds }: Answer): boolean {
   return headers === undefined && retryAfterSeconds === undefined && (body === undefined || body.length === 0);
+}
+
+function sizeOf(pending: Pending): number {
+  return pending instanceof OrdinaryMessage ? pending.size : pending.request.bytes.length;
 }
 
 function withoutBody({ body, ...rest }: Answer): Answer {

@@ -78,6 +78,18 @@ export class Framer {
     return this.start !== this.end && this.length === MORE && this.buffer[this.start] !== CR;
   }
 
+  /** True while the headers of a message are there and its body is not. */
+  bodyPending(): boolean {
+    return this.length !== MORE;
+  }
+
+  /** Gives the stream up: nothing more will come out, and nothing is kept. */
+  abandon(): void {
+    this.gone = true;
+    this.length = MORE;
+    this.replace(EMPTY, 0, 0, false);
+  }
+
   /** The end of a message was lost; nothing more will come out. */
   dead(): boolean {
     return this.gone;
@@ -158,8 +170,7 @@ export class Framer {
   }
 
   private die(fault: Malformed): Malformed {
-    this.gone = true;
-    this.replace(EMPTY, 0, 0, false);
+    this.abandon();
     return fault;
   }
 }

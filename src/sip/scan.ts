@@ -14,6 +14,8 @@
 const HEAD_BYTES_MAX = 4_096;
 const HEADERS_MAX = 32;
 const CONTENT_LENGTH_MAX = 999_999;
+/** As the parser has it: what is longer is refused, zeros or not. */
+const CONTENT_LENGTH_DIGITS_MAX = 9;
 
 const TOKEN = 1;
 const ALPHA = 2;
@@ -348,9 +350,10 @@ export class MessageScan {
   }
 
   private readContentLength(b: Uint8Array, line: number): number {
-    const end = this.contentLength === -1 ? this.readNumber(b, line + CONTENT_LENGTH.length, CONTENT_LENGTH_MAX) : -1;
+    const start = line + CONTENT_LENGTH.length;
+    const end = this.contentLength === -1 ? this.readNumber(b, start, CONTENT_LENGTH_MAX) : -1;
     this.contentLength = this.number;
-    return end;
+    return end - start > CONTENT_LENGTH_DIGITS_MAX ? -1 : end;
   }
 
   /** At the empty line: all that a request must have is there, and its body is as long as it says (§18.3). */

@@ -113,6 +113,8 @@ class Notes<T> {
 export class ServerTransactions<T> {
   /** Of the retransmission that `receive` found last: what it was answered, if it was. */
   repeated: StoredAnswer | undefined;
+  /** Called with a note that nobody took before its transaction was forgotten. */
+  onLost: ((note: T) => void) | undefined;
   private readonly limit: number;
   private readonly answerBytesMax: number;
   private readonly settings: TimerSettings;
@@ -323,7 +325,7 @@ export class ServerTransactions<T> {
    * the client 31.5 s after the first (Timer E) and may be under way for T4, and it must not run a handler again.
    */
   private finish(row: number, now: Instant): void {
-    this.notes.delete(row);
+    this.loseNote(row);
     if (isReliable(this.transportOf(row))) {
       this.forget(this.waiting, row);
       return;
@@ -333,6 +335,13 @@ export class ServerTransactions<T> {
     this.append(this.completed, row);
     while (this.answerBytes > this.answerBytesMax && this.completed.first !== NO_ROW)
       this.forget(this.completed, this.completed.first);
+  }
+
+  private loseNote(row: number): void {
+    const note = this.notes.get(row);
+    if (note === undefined) return;
+    this.notes.delete(row);
+    this.onLost?.(note);
   }
 
   private evict(): void {
@@ -345,7 +354,7 @@ export class ServerTransactions<T> {
     this.unlink(list, row);
     this.unchain(row);
     this.drop(row);
-    this.notes.delete(row);
+    this.loseNote(row);
     this.states[row] = 0;
     this.newer[row] = this.free;
     this.free = row;

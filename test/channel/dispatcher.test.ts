@@ -138,6 +138,37 @@ describe("dispatcher", () => {
     expect(work.started).toEqual([1, 2, 3]);
   });
 
+  for (const workerSleepMs of [0, 10])
+    test(`dispatcher: handlers that never end keep the workers of their channel alone (worker_usleep ${workerSleepMs} ms)`, async () => {
+      const bench = new Bench({ numWorkers: 2, workerSleepMs });
+      const hung = held();
+      const seen: number[] = [];
+      for (const channel of ["slow1", "slow2"]) bench.dispatcher.register(channel, hung.handler);
+      bench.dispatcher.register("lab", async ({ id }) => {
+        seen.push(id);
+      });
+      for (let id = 1; id <= 20; id++) bench.send(id, id % 2 === 0 ? "slow1" : "slow2", `sip:lab@127.0.0.${id}:5060`);
+      bench.advance(10);
+      expect(hung.started.length).toBe(4);
+      for (let id = 101; id <= 104; id++) {
+        bench.send(id, "lab", `sip:lab@127.0.0.${id}:5060`);
+        bench.advance(10);
+        await Promise.resolve();
+      }
+      expect(seen).toEqual([101, 102, 103, 104]);
+      bench.advance(1_500);
+      await Promise.resolve();
+      expect(
+        bench.answers
+          .filter(([, status]) => status === 503)
+          .map(([id]) => id)
+          .sort((a, b) => a - b),
+      ).toEqual(Array.from({ length: 20 }, (_, i) => i + 1));
+      bench.send(105, "lab");
+      bench.advance(10);
+      expect([seen.at(-1), bench.dispatcher.waiting(), bench.dispatcher.running() >= 4]).toEqual([105, 0, true]);
+    });
+
   test("dispatcher: inline handlers wait for no worker", () => {
     const bench = new Bench({ numWorkers: 1 });
     const work = held();

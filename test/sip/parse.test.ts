@@ -65,6 +65,7 @@ describe("parse: a fault of a request that can be answered names the status", ()
     ["a negative length", { length: "Content-Length: -1" }, 400],
     ["a length in hexadecimal", { length: "Content-Length: 0x5" }, 400],
     ["a signed length", { length: "Content-Length: +5" }, 400],
+    ["a length behind a byte order mark", { length: "Content-Length: \ufeff5" }, 400],
     ["an empty length", { length: "Content-Length:" }, 400],
     ["a length of ten digits", { length: "Content-Length: 0000000005" }, 400],
     ["two lengths, though equal", { length: "Content-Length: 5\r\nl: 5" }, 400],

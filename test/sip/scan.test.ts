@@ -84,6 +84,7 @@ describe("scan: leaves to the parser", () => {
     ["no Call-ID", kdmq({ callId: "" })],
     ["an empty Call-ID", kdmq({ callId: "Call-ID: " })],
     ["a body that is shorter than it says", kdmq({ length: "Content-Length: 6" })],
+    ["a Content-Length of ten digits", kdmq({ length: "Content-Length: 0000000005" })],
     ["Max-Forwards 256", kdmq({ maxForwards: "Max-Forwards: 256" })],
   ];
   for (const [name, octets] of leaves) test(`scan: leaves ${name}`, () => expect(scan.read(octets, false)).toBe(false));
