@@ -8,8 +8,10 @@
 import type { Duration, Instant } from "../core/time.ts";
 import { addressKey, type PeerAddress, type PeerSource } from "./peer.ts";
 
-/** Unverified names that may be under way at a time. */
-export const PROBES_MAX = 16;
+/** Unverified names that may be under way at a time, mentioned ones and those that announced themselves. */
+export const UNVERIFIED_MAX = 16;
+/** So many of them may be mentioned ones: however long the lists of others are, who announces itself finds a place. */
+export const PROBES_MAX = 12;
 /** Names that may wait for their turn; what comes beyond is dropped and will be listed again. */
 export const WAITING_MAX = 256;
 
@@ -50,7 +52,7 @@ export class Hints {
 
   /** The next name to probe, if there is one and `busy` others leave room for it. */
   take(busy: number): Hint | undefined {
-    if (this.probing.size + busy >= PROBES_MAX) return undefined;
+    if (this.probing.size >= PROBES_MAX || this.probing.size + busy >= UNVERIFIED_MAX) return undefined;
     const first = this.waiting.values().next();
     if (first.done) return undefined;
     this.waiting.delete(first.value.key);
@@ -61,6 +63,11 @@ export class Hints {
   /** Names that wait or are being probed. */
   get size(): number {
     return this.probing.size + this.waiting.size;
+  }
+
+  /** Names that are being probed. */
+  get probingNow(): number {
+    return this.probing.size;
   }
 
   probed(key: string): Hint | undefined {

@@ -37,6 +37,8 @@ export interface Peer {
   status: Status;
   /** It answered a notification of ours with 2xx since we know it. */
   verified: boolean;
+  /** The IP address that it answered from last; its name may lead elsewhere by now. */
+  provenIp: string | undefined;
   /** It announced itself from its own address and has not failed us since. */
   announced: boolean;
   failCount: number;
@@ -66,6 +68,7 @@ export function createPeer(address: PeerAddress, source: PeerSource, status: Sta
     source,
     status,
     verified: false,
+    provenIp: undefined,
     announced: false,
     failCount: 0,
     endpoint: literal === undefined ? undefined : endpointOf(address, literal),

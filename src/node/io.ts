@@ -206,6 +206,18 @@ export type NodeEvent =
   /** `leave()` is through: nothing in flight any more, the driver may close the sockets. */
   | { type: "left" };
 
+/** How full a node's bounded tables are (ARCHITECTURE.md, limits). */
+export interface NodeUsage {
+  /** In the registry. */
+  peers: number;
+  /** Names under way that have not answered yet: probes, and nodes that announced themselves. */
+  unverified: number;
+  /** Requests of ours without an outcome, notifications included. */
+  requests: number;
+  /** Messages and routed requests that wait for an answer. */
+  messages: number;
+}
+
 /** Counters of a node since its start. All of them only grow. */
 export interface NodeCounters {
   received: number;

@@ -8,7 +8,7 @@ import { canonicalIp, type Endpoint, endpointKey, isIpv6, sameEndpoint } from ".
 import { ProtocolError } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
 import type { Duration, Instant } from "../core/time.ts";
-import { type Hint, Hints } from "../membership/hints.ts";
+import { type Hint, Hints, UNVERIFIED_MAX } from "../membership/hints.ts";
 import { type NodeLine, type NodeList, parseNodeList, writeNodeList } from "../membership/notification.ts";
 import {
   addressKey,
@@ -37,8 +37,6 @@ import type { OutgoingRequest, RequestEnd, RequestKind, Requests } from "./reque
 import { CONTACTS_MAX, type HostAnswer, Seeds } from "./seeds.ts";
 import type { Warnings } from "./warnings.ts";
 
-/** Nodes that announced themselves and have not answered us yet; more wait as hints. */
-const ANNOUNCED_MAX = 16;
 /** Peers that were removed as dead and are asked again when nobody is left. */
 const LOST_MAX = 64;
 /** The pinger's key for what is done once an interval, whoever is known; no peer can have it. */
@@ -244,7 +242,8 @@ export class Members {
   }
 
   private welcome(address: PeerAddress, facts: NotificationFacts, now: Instant): boolean {
-    if (this.countUnproven() >= ANNOUNCED_MAX) {
+    const own = this.hints.probed(addressKey(address)) === undefined ? 0 : 1;
+    if (this.unverified - own >= UNVERIFIED_MAX) {
       this.hints.add(address, "announced", now);
       return false;
     }
@@ -306,6 +305,11 @@ export class Members {
     return false;
   }
 
+  /** Names under way that have not answered yet. */
+  get unverified(): number {
+    return this.hints.probingNow + this.countUnproven();
+  }
+
   private countUnproven(): number {
     let count = 0;
     for (const peer of this.registry.all()) if (peer.source === "announced" && !peer.verified) count++;
@@ -322,7 +326,10 @@ export class Members {
     const peers: { address: PeerAddress; ip: string }[] = [];
     for (const peer of this.registry.all()) {
       if (peer.endpoint === undefined || peer === receiver) continue;
-      if (peer.status === "active" || peer.announced) peers.push({ address: peer.address, ip: peer.endpoint.ip });
+      const { ip } = peer.endpoint;
+      // A name that leads elsewhere of late has to answer from there first: DNS is no proof.
+      if ((peer.status === "active" && peer.provenIp === ip) || peer.announced)
+        peers.push({ address: peer.address, ip });
     }
     const roomy = userAgent?.startsWith("dmq") === true;
     const list = writeNodeList(
@@ -429,7 +436,7 @@ export class Members {
       return;
     }
     const accepted = response.status >= 200 && response.status < 300;
-    const peer = accepted ? this.prove(request, now) : this.registry.get(request.peerKey);
+    const peer = accepted ? this.prove(request, response, now) : this.registry.get(request.peerKey);
     if (!accepted) this.refused(request, peer, now);
     if (peer === undefined) return;
     peer.lastSeen = now;
@@ -449,13 +456,25 @@ export class Members {
   }
 
   /** The peer that an answered request went to; a hint becomes one by its answer. */
-  private prove(request: OutgoingRequest, now: Instant): Peer | undefined {
+  private prove(
+    request: OutgoingRequest,
+    response: { body: Uint8Array; from: Endpoint },
+    now: Instant,
+  ): Peer | undefined {
     const hint = this.hints.probed(request.peerKey);
-    if (hint === undefined) return this.registry.get(request.peerKey);
+    const known = hint === undefined ? this.registry.get(request.peerKey) : undefined;
+    const address = hint?.address ?? (isProvenAt(known, request.to.ip) ? undefined : known?.address);
+    if (address !== undefined && isElsewhere(address, request.to, parseNodeList(response.body, response.from.ip))) {
+      this.hints.fail(request.peerKey, now);
+      if (known !== undefined) this.drop(known, "it answers as a node of another transport");
+      this.pump(now);
+      return undefined;
+    }
+    if (hint === undefined) return known;
     this.hints.settle(hint.key);
     // By the address that answered, too: a node that is listed by name and by IP is one peer.
-    const known = this.registry.find(hint.address) ?? this.registry.at(request.to);
-    if (known !== undefined) return known;
+    const alias = this.registry.find(hint.address) ?? this.registry.at(request.to);
+    if (alias !== undefined) return alias;
     const peer = this.addPeer(hint.address, hint.source, "not_active", now);
     if (peer !== undefined) this.registry.resolve(peer, request.to.ip);
     return peer;
@@ -476,12 +495,13 @@ export class Members {
       else this.mention(line, "mentioned", now);
     }
     if (leaving) this.takeLeave(peer, now);
-    else if (peer.leftAt === undefined || peer.leftAt < request.startedAt) this.revive(peer, now);
+    else if (peer.leftAt === undefined || peer.leftAt < request.startedAt) this.revive(peer, request.to.ip, now);
     this.pump(now);
   }
 
-  private revive(peer: Peer, now: Instant): void {
+  private revive(peer: Peer, ip: string, now: Instant): void {
     this.registry.verify(peer, true);
+    peer.provenIp = ip;
     peer.announced = false;
     peer.failCount = 0;
     peer.answeredAt = now;
@@ -632,6 +652,7 @@ export class Members {
     this.drop(alias, `it is ${peer.uri}`);
     this.lost.delete(alias.key);
     this.registry.verify(peer, alias.verified);
+    peer.provenIp = alias.provenIp;
     peer.announced = alias.announced;
     peer.failCount = alias.failCount;
     peer.lastSeen = alias.lastSeen;
@@ -756,6 +777,20 @@ function reasonOf(end: RequestEnd): string {
 
 function isActive({ status }: Peer): boolean {
   return status === "active";
+}
+
+/** It has answered from there before, or an operator says that it is there. */
+function isProvenAt(peer: Peer | undefined, ip: string): boolean {
+  return peer === undefined || peer.provenIp === ip || ["notification_address", "added"].includes(peer.source);
+}
+
+/**
+ * The answer's list has this place on another transport, and not on the one that was asked: whoever listens on both is one
+ * node all the same, the one that it calls itself, and would get every message twice.
+ */
+function isElsewhere({ transport, host, port }: PeerAddress, { ip }: Endpoint, { lines }: NodeList): boolean {
+  const here = lines.filter(({ address }) => (address.host === ip || address.host === host) && address.port === port);
+  return here.length > 0 && here.every(({ address }) => address.transport !== transport);
 }
 
 function rotated<T>(items: readonly T[], turn: number): T[] {

@@ -27,6 +27,7 @@ import type {
   IncomingRequest,
   Input,
   NodeCounters,
+  NodeUsage,
   Outcome,
   Output,
   PeerInfo,
@@ -406,6 +407,15 @@ export class DmqNode {
   /** The peers, newest first, as Kamailio lists them. */
   nodes(): PeerInfo[] {
     return [...this.members.registry.all()].map((peer) => peerInfo(peer, this.requests)).reverse();
+  }
+
+  usage(): NodeUsage {
+    return {
+      peers: this.members.registry.size,
+      unverified: this.members.unverified,
+      requests: this.requests.size,
+      messages: this.serving.waiting,
+    };
   }
 
   /** True if any peer, of whatever status, has this IP address (Kamailio's `dmq_is_from_node`, dmq.md section 10). */

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { Hints, PROBES_MAX, WAITING_MAX } from "../../src/membership/hints.ts";
+import { Hints, PROBES_MAX, UNVERIFIED_MAX, WAITING_MAX } from "../../src/membership/hints.ts";
 import type { PeerAddress } from "../../src/membership/peer.ts";
 
 const at = (port: number): PeerAddress => ({ transport: "udp", host: "127.0.0.9", port });
@@ -17,7 +17,7 @@ test("hints: only so many names are probed at a time", () => {
 test("hints: other unproven nodes take part of the room", () => {
   const hints = new Hints(60_000);
   hints.add(at(1), "mentioned", 0);
-  expect(hints.take(PROBES_MAX)).toBeUndefined();
+  expect(hints.take(UNVERIFIED_MAX)).toBeUndefined();
   expect(hints.take(PROBES_MAX - 1)).toBeDefined();
 });
 

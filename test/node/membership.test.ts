@@ -169,11 +169,11 @@ describe("mentions", () => {
     expect(statuses(harness)).toEqual(["sip:127.0.0.7:5060 active", "sip:127.0.0.2:5060 active"]);
   });
 
-  test("mention: a made-up list costs sixteen small probes at most", () => {
+  test("mention: a made-up list costs twelve small probes at most", () => {
     const harness = joined();
     const body = Array.from({ length: 200 }, (_, i) => line(`10.9.0.${i}:5060`)).join("");
     harness.receive(kdmq({ body }), udp("127.0.0.2"));
-    expect(harness.take().filter(isRequest).length).toBe(16);
+    expect(harness.take().filter(isRequest).length).toBe(12);
     expect(harness.node.nodes().length).toBe(1);
   });
 
@@ -294,5 +294,54 @@ describe("leaving and losing", () => {
     harness.receive(response(ping, "200 OK", line("127.0.0.2:5060")), udp("127.0.0.2"));
     harness.runUntil(60_000);
     expect(harness.events.map(({ type }) => type)).toEqual(["peer-up", "joined", "peer-disabled", "peer-removed"]);
+  });
+});
+
+describe("what the simulator found", () => {
+  const nobodies = (count: number): string =>
+    Array.from({ length: count }, (_, i) => line(`127.0.9.${i + 1}:5060`)).join("");
+
+  test("mentioned and announced names together are 16 at most, and who announces itself finds a place", () => {
+    const harness = new Harness();
+    harness.receive(kdmq({ body: nobodies(40) }), udp("127.0.0.9"));
+    for (let i = 0; i < 40; i++) {
+      const from = `127.0.8.${i + 1}`;
+      harness.receive(kdmq({ from: `${from}:5060`, body: line(`${from}:5060`) }), udp(from));
+      expect(harness.node.usage().unverified).toBeLessThanOrEqual(16);
+    }
+    expect(harness.node.usage()).toMatchObject({ peers: 4, unverified: 16 });
+  });
+
+  test("a node that answers on another transport as well stays one node", () => {
+    const harness = joined();
+    harness.receive(kdmq({ body: line("127.0.0.2:5060") + line("127.0.0.3:5060") }), udp("127.0.0.2"));
+    const probe = harness.take().find((one) => isRequest(one) && one.to === "127.0.0.3:5060") as Sent;
+    harness.receive(response(probe, "200 OK", line("127.0.0.3:5060;transport=tcp")), udp("127.0.0.3"));
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 active"]);
+    const own = kdmq({ from: "127.0.0.4:5060", body: line("127.0.0.4:5060") });
+    harness.receive(own, udp("127.0.0.4"));
+    const ping = harness.take().find((one) => isRequest(one) && one.to === "127.0.0.4:5060") as Sent;
+    harness.receive(response(ping, "200 OK", line("127.0.0.4:5060;transport=tcp")), udp("127.0.0.4"));
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 active"]);
+  });
+
+  test("a name that leads elsewhere of late is not listed before it has answered from there", () => {
+    const harness = new Harness({ notificationAddresses: ["sip:bus.example:5060"] });
+    harness.start();
+    const pinged = (ip: string): Sent => harness.take().findLast(({ to }) => to === `${ip}:5060`) as Sent;
+    const listed = (): string => {
+      harness.receive(kdmq({ from: "127.0.0.7:5060" }), udp("127.0.0.7"));
+      return bodyOf(harness.take().at(-1));
+    };
+    harness.resolve("bus.example", ["127.0.0.2"]);
+    harness.receive(response(pinged("127.0.0.2"), "200 OK", line("127.0.0.2:5060")), udp("127.0.0.2"));
+    expect(listed()).toBe(OWN + line("127.0.0.2:5060"));
+    harness.runUntil(60_000);
+    harness.take();
+    harness.resolve("bus.example", ["127.0.0.5"]);
+    const ping = pinged("127.0.0.5");
+    expect(listed()).toBe(OWN);
+    harness.receive(response(ping, "200 OK", line("127.0.0.5:5060")), udp("127.0.0.5"));
+    expect(listed()).toBe(OWN + line("127.0.0.5:5060"));
   });
 });
