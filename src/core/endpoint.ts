@@ -60,7 +60,7 @@ export function canonicalIp(text: string): string | undefined {
     const groups = parseIpv6(bare);
     return groups === undefined ? undefined : formatIpv6(groups);
   }
-  return parseIpv4(bare)?.join(".");
+  return isIpv4(bare) ? bare : undefined;
 }
 
 /** @returns the eight groups of an IP literal without brackets, IPv4 as mapped; `undefined` if it is none, or has a scope */
@@ -68,23 +68,31 @@ export function ipGroups(ip: string): number[] | undefined {
   return parseIpv6(isIpv6(ip) ? ip : `::ffff:${ip}`);
 }
 
-function parseIpv4(text: string): number[] | undefined {
-  const parts = text.split(".");
-  if (parts.length !== 4) return undefined;
-  const octets: number[] = [];
-  for (const part of parts) {
-    if (part.length < 1 || part.length > 3) return undefined;
-    for (let i = 0; i < part.length; i++) {
-      const digit = part.charCodeAt(i);
-      if (digit < 0x30 || digit > 0x39) return undefined;
+/** Four octets in decimal. A leading zero is octal to some readers and decimal to others: no address may mean two things. */
+function isIpv4(text: string): boolean {
+  let dots = 0;
+  let digits = 0;
+  let octet = 0;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code === DOT) {
+      if (digits === 0 || ++dots > 3) return false;
+      digits = 0;
+      octet = 0;
+      continue;
     }
-    // A leading zero is octal to some readers and decimal to others: no address may mean two things.
-    if (part.length > 1 && part.charCodeAt(0) === 0x30) return undefined;
-    const octet = Number(part);
-    if (octet > 255) return undefined;
-    octets.push(octet);
+    if (code < ZERO || code > ZERO + 9 || (digits > 0 && octet === 0)) return false;
+    octet = octet * 10 + code - ZERO;
+    if (++digits > 3 || octet > 255) return false;
   }
-  return octets;
+  return dots === 3 && digits > 0;
+}
+
+const DOT = 0x2e;
+const ZERO = 0x30;
+
+function parseIpv4(text: string): number[] | undefined {
+  return isIpv4(text) ? text.split(".").map(Number) : undefined;
 }
 
 function parseGroups(text: string): number[] | undefined {

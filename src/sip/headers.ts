@@ -58,18 +58,21 @@ function equalsText(bytes: Uint8Array, start: number, end: number, text: string)
 
 interface Spelling {
   text: string;
+  lower: string;
   id: number;
 }
 
 /** By hash of the lower-case name, long or compact; the names of the table have no collision (test/sip/headers.test.ts). */
 const SPELLINGS = new Map<number, Spelling>();
 WELL_KNOWN.forEach((names, id) => {
-  for (const text of names) if (text !== undefined) SPELLINGS.set(hashText(text), { text, id });
+  for (const text of names)
+    if (text !== undefined) SPELLINGS.set(hashText(text), { text, lower: text.toLowerCase(), id });
 });
 
 function idOfText(name: string, hash: number): number {
   const spelling = SPELLINGS.get(hash);
-  return spelling !== undefined && spelling.text.toLowerCase() === name.toLowerCase() ? spelling.id : UNKNOWN;
+  if (spelling === undefined) return UNKNOWN;
+  return spelling.text === name || spelling.lower === name.toLowerCase() ? spelling.id : UNKNOWN;
 }
 
 /** RFC 3261 §7.3.1: a line end followed by white space is as good as one space. */
