@@ -12,6 +12,7 @@ import type { Answer, ChannelMessage, Input, NodeEvent, OutcomeReport, Output, P
 import { DmqNode, type NodeOptions } from "../node/node.ts";
 import { Agenda } from "./agenda.ts";
 import { type Death, type LinkOptions, type NameRecords, Network } from "./network.ts";
+import type { Plant } from "./plant.ts";
 import { Trace } from "./trace.ts";
 
 /** What a simulated handler does with a message: answers `afterMs` later, or never where it gives `undefined`. */
@@ -37,6 +38,25 @@ export interface BusOptions {
   maxStepsPerSecond?: number;
   /** Sees every event of every node as it comes out. */
   onEvent?: (node: SimNode, event: NodeEvent) => void;
+  /** Sees all octets that a node wants sent; they belong to the node. */
+  onTransmit?: (node: SimNode, output: Transmit) => void;
+  /** Sees what the network hands a node, before the node does. */
+  onArrival?: (node: SimNode, input: Input) => void;
+  /** Called after every call into a core, when all that came out of it has been taken. */
+  afterStep?: (node: SimNode) => void;
+  /** Default true: `SimNode.events` keeps them all. */
+  keepEvents?: boolean;
+  /** A mistake that the simulator makes on purpose, to see that somebody notices. */
+  plant?: Plant | undefined;
+}
+
+export type Transmit = Extract<Output, { type: "transmit" }>;
+
+/** Something at an address that is no node of ours: what arrives there goes to its owner. */
+export interface Stranger {
+  readonly name: string;
+  readonly ip: string;
+  readonly port: number;
 }
 
 /** One node of the bus over all its lives; `core` is the present one. */
@@ -57,6 +77,12 @@ export class SimNode {
   readonly events: NodeEvent[] = [];
   /** What the node knew when its last life ended, as a daemon would find it in its state directory. */
   snapshot: string[] = [];
+  /** What its clock shows beside the bus's: a clock has an origin of its own, and may be wrong. */
+  skewMs: Duration = 0;
+  /** The last instant that its core was given: what it is given never falls, whatever the clock shows (node/io.ts). */
+  lastNow: Instant = Number.NEGATIVE_INFINITY;
+  /** Frozen, as by SIGSTOP: what is to happen to it waits here. */
+  frozen: (() => void)[] | undefined;
 
   constructor(name: string, ip: string, options: SimNodeOptions) {
     this.name = name;
@@ -81,6 +107,12 @@ export class SimNode {
   }
 }
 
+export interface StartOptions {
+  ip?: string;
+  snapshot?: boolean | readonly string[];
+  skewMs?: Duration;
+}
+
 const OK: Answer = { status: 200 };
 const MAX_STEPS_PER_SECOND = 500_000;
 
@@ -93,7 +125,8 @@ export class Bus {
   private readonly random: Random;
   private readonly plans = new Agenda<() => void>();
   private readonly deadlines = new Map<SimNode, Instant>();
-  private readonly onEvent: ((node: SimNode, event: NodeEvent) => void) | undefined;
+  private readonly strangers = new Map<string, (input: Input) => void>();
+  private readonly options: BusOptions;
   private readonly maxSteps: number;
   private second = -1;
   private steps = 0;
@@ -102,7 +135,7 @@ export class Bus {
     this.trace = new Trace(options.seed, options.traceLines);
     this.random = seededRandom(options.seed);
     this.network = new Network(seededRandom(this.random.u32()), this.trace, options.link);
-    this.onEvent = options.onEvent;
+    this.options = options;
     this.maxSteps = options.maxStepsPerSecond ?? MAX_STEPS_PER_SECOND;
   }
 
@@ -126,23 +159,30 @@ export class Bus {
   /**
    * Starts a node that is down, with fresh memory.
    *
-   * @param again  `ip`: at another address from now on; `snapshot`: with what its last life knew
+   * @param again  `ip`: at another address from now on; `snapshot`: with what its last life knew, or with these lines;
+   *               `skewMs`: its clock shows that much more than the bus's
    */
-  start(node: SimNode, again: { ip?: string; snapshot?: boolean } = {}): void {
+  start(node: SimNode, again: StartOptions = {}): void {
     if (node.core !== undefined) throw new Error(`${node.name} is running`);
     node.ip = again.ip ?? node.ip;
     node.life++;
     node.leaving = false;
     node.left = false;
+    node.frozen = undefined;
+    node.skewMs = again.skewMs ?? 0;
+    node.lastNow = Number.NEGATIVE_INFINITY;
     const { name: _name, ip: _ip, port: _port, transport: _transport, handler: _handler, ...rest } = node.options;
     const address = { transport: node.transport, host: node.ip, port: node.port };
-    const options: NodeOptions = { ...rest, address };
+    // Whoever listens for datagrams listens for streams as well (network.ts): both are this node.
+    const listening = (["udp", "tcp"] as const).map((transport) => ({ ...address, transport }));
+    const options: NodeOptions = { listening, ...rest, address, ...this.options.plant?.options };
     if (again.snapshot === true) options.snapshot = node.snapshot;
+    else if (again.snapshot !== undefined && again.snapshot !== false) options.snapshot = again.snapshot;
     const core = new DmqNode(options, seededRandom(this.random.u32()));
     node.core = core;
     this.network.attach(node.name, node.ip, node.port);
     this.trace.note(this.now, node.name, `starts life ${node.life} at ${core.uri()}`);
-    this.call(node, () => core.start(this.now));
+    this.call(node, (now) => core.start(now));
   }
 
   /** Makes a node and starts it. */
@@ -162,7 +202,7 @@ export class Bus {
   }
 
   /** Kills and starts in the same instant. */
-  restart(node: SimNode, again: { ip?: string; snapshot?: boolean } = {}): void {
+  restart(node: SimNode, again: StartOptions = {}): void {
     if (node.core !== undefined) this.kill(node);
     this.start(node, again);
   }
@@ -171,26 +211,75 @@ export class Bus {
   leave(node: SimNode, announce = true): void {
     this.trace.note(this.now, node.name, `leaves${announce ? "" : " without a word"}`);
     node.leaving = true;
-    this.call(node, () => node.running.leave({ announce }, this.now));
+    this.call(node, (now) => node.running.leave({ announce }, now));
   }
 
   /**
    * Calls into a node's core and drains what comes out of it, as the contract asks (node/io.ts).
    *
-   * @returns what `action` returned
+   * @param action  is given the present as the node's clock has it
+   * @returns       what `action` returned
    */
-  call<T>(node: SimNode, action: () => T): T {
-    const result = action();
+  call<T>(node: SimNode, action: (now: Instant) => T): T {
+    const result = action(this.clock(node));
     this.drain(node);
+    this.options.afterStep?.(node);
     return result;
   }
 
+  /** The present of a node: its own clock, which stands still rather than run back. */
+  clock(node: SimNode): Instant {
+    node.lastNow = Math.max(node.lastNow, this.now + node.skewMs);
+    return node.lastNow;
+  }
+
+  /** Sets a node's clock by that much, back if it is negative. */
+  setClock(node: SimNode, byMs: Duration): void {
+    this.trace.note(this.now, node.name, `its clock is set by ${byMs} ms`);
+    node.skewMs += byMs;
+    this.planTimeout(node);
+  }
+
+  /** Stops a node where it stands, for that long; what arrives meanwhile waits. */
+  freeze(node: SimNode, forMs: Duration): void {
+    if (node.core === undefined || node.frozen !== undefined) return;
+    this.trace.note(this.now, node.name, `freezes for ${forMs} ms`);
+    const held: (() => void)[] = [];
+    node.frozen = held;
+    this.deadlines.delete(node);
+    this.schedule(forMs, () => {
+      if (node.frozen === held) this.thaw(node);
+    });
+  }
+
+  /** Lets a frozen node go on: it finds all at once what has arrived, and what it should have done. */
+  thaw(node: SimNode): void {
+    const held = node.frozen ?? [];
+    node.frozen = undefined;
+    this.trace.note(this.now, node.name, `goes on, ${held.length} things have waited`);
+    for (const action of held) if (node.core !== undefined) action();
+    if (node.core !== undefined) this.planTimeout(node);
+  }
+
+  /** Opens an address that is no node: what arrives there goes to `onInput`. */
+  addStranger(stranger: Stranger, onInput: (input: Input) => void): void {
+    this.strangers.set(stranger.name, onInput);
+    this.network.attach(stranger.name, stranger.ip, stranger.port);
+    this.trace.note(this.now, stranger.name, `is at ${stranger.ip}:${stranger.port}`);
+  }
+
+  removeStranger(stranger: Stranger): void {
+    this.strangers.delete(stranger.name);
+    this.network.detach(stranger.ip, stranger.port, "host", this.now);
+    this.trace.note(this.now, stranger.name, "is gone");
+  }
+
   send(from: SimNode, channel: string, to: string, body: Uint8Array): number {
-    return this.call(from, () => from.running.send(channel, to, body, {}, this.now));
+    return this.call(from, (now) => from.running.send(channel, to, body, {}, now));
   }
 
   broadcast(from: SimNode, channel: string, body: Uint8Array): { request: number; peer: string }[] {
-    return this.call(from, () => from.running.broadcast(channel, body, {}, this.now));
+    return this.call(from, (now) => from.running.broadcast(channel, body, {}, now));
   }
 
   /** Does `action` `afterMs` from now. */
@@ -297,7 +386,7 @@ export class Bus {
     this.countStep();
     if (plan === next) this.plans.take(this.now)?.();
     else if (delivery === next) this.deliver();
-    else if (node !== undefined) this.call(node, () => node.running.handleTimeout(this.now));
+    else if (node !== undefined) this.call(node, (now) => node.running.handleTimeout(now));
     return true;
   }
 
@@ -315,9 +404,25 @@ export class Bus {
   private deliver(): void {
     const arrival = this.network.take(this.now);
     if (arrival === undefined) return;
+    const stranger = this.strangers.get(arrival.host);
+    if (stranger !== undefined) {
+      stranger(arrival.input);
+      return;
+    }
     const node = this.node(arrival.host);
-    this.noteInput(node, arrival.input);
-    this.call(node, () => node.running.handle(arrival.input, this.now));
+    this.whenAwake(node, () => this.hand(node, arrival.input));
+  }
+
+  private whenAwake(node: SimNode, action: () => void): void {
+    if (node.frozen === undefined) action();
+    else node.frozen.push(action);
+  }
+
+  private hand(node: SimNode, input: Input): void {
+    this.noteInput(node, input);
+    this.options.onArrival?.(node, input);
+    this.call(node, (now) => node.running.handle(input, now));
+    this.options.plant?.handed?.(node, input, this);
   }
 
   private noteInput(node: SimNode, input: Input): void {
@@ -334,28 +439,44 @@ export class Bus {
   private drain(node: SimNode): void {
     const core = node.core;
     if (core === undefined) return;
+    const { plant } = this.options;
     for (let output = core.poll(); output !== undefined; output = core.poll()) {
       this.countStep();
-      this.take(node, output);
+      if (plant?.polled === undefined) this.take(node, output);
+      else for (const one of plant.polled(node, output)) this.take(node, one);
     }
-    const next = core.nextTimeout();
-    if (next === undefined) this.deadlines.delete(node);
-    else this.deadlines.set(node, next);
     if (node.left) this.kill(node, "exit");
+    else this.planTimeout(node);
+  }
+
+  private planTimeout(node: SimNode): void {
+    const next = node.frozen === undefined ? node.core?.nextTimeout() : undefined;
+    if (next === undefined) this.deadlines.delete(node);
+    else this.deadlines.set(node, next - node.skewMs);
+  }
+
+  private transmit(node: SimNode, output: Transmit): void {
+    this.options.onTransmit?.(node, output);
+    this.network.transmit(node.ip, node.port, output, this.now);
   }
 
   private take(node: SimNode, output: Output): void {
-    if (output.type === "transmit") this.network.transmit(node.ip, node.port, output, this.now);
+    if (output.type === "transmit") this.transmit(node, output);
     else if (output.type === "close") this.network.close(node.ip, node.port, output.flow, this.now);
     else if (output.type === "resolve")
       this.network.resolve(node.ip, node.port, output.host, output.services, this.now);
     else this.takeEvent(node, output.event);
   }
 
+  /** As if `node` had said it. */
+  emit(node: SimNode, event: NodeEvent): void {
+    this.takeEvent(node, event);
+  }
+
   private takeEvent(node: SimNode, event: NodeEvent): void {
-    node.events.push(event);
+    if (this.options.keepEvents !== false) node.events.push(event);
     this.trace.note(this.now, node.name, describeEvent(event));
-    this.onEvent?.(node, event);
+    this.options.onEvent?.(node, event);
     if (event.type === "left") node.left = true;
     if (event.type === "message") this.handleMessage(node, event.message);
   }
@@ -368,7 +489,7 @@ export class Bus {
     this.schedule(reply.afterMs, () => {
       if (node.core === undefined || node.life !== life) return;
       const core = node.core;
-      this.call(node, () => core.answer(message.id, reply.answer, this.now));
+      this.whenAwake(node, () => this.call(node, (now) => core.answer(message.id, reply.answer, now)));
     });
   }
 

@@ -57,6 +57,8 @@ export interface NameRecords {
   /** One for each address of each SRV target. */
   services: readonly { ip: string; port: number }[];
   ttlMs: Duration;
+  /** Why the question has no answer, e.g. SERVFAIL: nothing is known then, and what was known may hold. */
+  failure?: string;
 }
 
 /** An input for the host of that name. */
@@ -189,6 +191,18 @@ export class Network {
     else this.sendStream(host, output, bytes, now);
   }
 
+  /**
+   * Sends a datagram with a source address that is not the sender's, as anybody can where nobody filters.
+   *
+   * @param name  who does it, for the ladder and for cuts
+   */
+  forge(name: string, from: Endpoint, to: Endpoint, bytes: Uint8Array, now: Instant): void {
+    const { ip, port } = from;
+    // Nothing comes back to it: what answers such a datagram goes to the address in it.
+    const liar: Host = { name, ip, port, state: "silent", streams: new Map(), dialled: new Map(), nextFlow: 1 };
+    this.sendDatagram(liar, to, bytes.slice(), now);
+  }
+
   close(ip: string, port: number, flow: Flow, now: Instant): void {
     const end = this.host(ip, port).streams.get(flow);
     if (end !== undefined) this.finish(end, now);
@@ -240,6 +254,11 @@ export class Network {
     const known = this.dnsIsDead ? undefined : this.names.get(host.toLowerCase());
     const addresses = literal === undefined ? [...(known?.addresses ?? [])] : [literal];
     const asked = services === undefined ? {} : { services: [...(known?.services ?? [])] };
+    if (known?.failure !== undefined) {
+      const nothing: ResolvedName = { type: "resolved", host, addresses: [], complete: false, ttlMs: 0 };
+      if (services !== undefined) nothing.services = [];
+      return { ...nothing, cause: new Error(known.failure) };
+    }
     const complete = literal !== undefined || !this.dnsIsDead;
     const ttlMs = known?.ttlMs ?? NAME_TTL_MS;
     const answer: ResolvedName = { type: "resolved", host, addresses, ...asked, complete, ttlMs };

@@ -1,109 +1,164 @@
 /**
- * One seed, one life of a bus: how many nodes and of which kind, what breaks when, who says what to whom. After the last
- * fault the network is clean, every notification address is up again, and the bus has to find itself.
+ * One seed, one hour of a bus: how many nodes and of which kind, what breaks when, who says what to whom. Faults come in one or
+ * two storms of minutes; after each the network is clean, every notification address is up again, and the bus has to find
+ * itself. Between them is quiet: pings, now and then a message.
+ *
+ * The faults are drawn up before the first step, each with dice of its own, so that a story can be told again with some of them
+ * left out (shrink.ts).
  */
 import type { Transport } from "../../src/core/endpoint.ts";
 import { below, type Random, seededRandom } from "../../src/core/random.ts";
 import type { Answer, ChannelMessage } from "../../src/node/io.ts";
 import { Bus, type SimNode, type SimNodeOptions } from "../../src/sim/bus.ts";
-import { CLEAN_LINK, type Death } from "../../src/sim/network.ts";
-import { Witness } from "./witness.ts";
+import { type PlantName, plant } from "../../src/sim/plant.ts";
+import { type FaultKind, Faults, seedName } from "./faults.ts";
+import { Hostile } from "./hostile.ts";
+import { Invariants } from "./invariants.ts";
+import { Violation, Witness } from "./witness.ts";
 
-export const PING_MS = 60_000;
+export const CHANNEL = "explore";
+/** In a storm; agreement is measured in these. */
+const PING_MS = [30_000, 60_000, 60_000, 60_000, 120_000] as const;
+/** Where nothing happens: nodes are told so as by a reload of their configuration. One bus in twenty goes on as it was. */
+const QUIET_PING_MS = 600_000;
 const REQUEST_TIMEOUT_MS = 32_000;
 /** Must hold: three ping intervals after the last fault every node knows every other. */
 const CONVERGENCE_PINGS = 3;
-const CHANNEL = "explore";
 const STARTING_MS = 20_000;
-const NODES_MIN = 3;
+const HOUR_MS = 3_600_000;
 const NODES_MAX = 50;
-/**
- * How much later than another a datagram may be. The last transmission of a request leaves 31.5 s after the first (Timer E),
- * and our server forgets it 37 s after its answer (Timer J and T4): only what is later than that runs a handler again.
- */
-const LATENESS_MS = 3_500;
+/** Time to be over for everything that the last storm has left: handlers, requests, transactions. */
+const CALM_DOWN_MS = 2 * REQUEST_TIMEOUT_MS;
+
+export interface Telling {
+  /** Minutes of the first storm, instead of what the seed says. */
+  minutes?: number | undefined;
+  /** How long it lasts, 1 without it. */
+  hours?: number | undefined;
+  /** Only these of its faults happen; all without it. */
+  keep?: ReadonlySet<number> | undefined;
+  plant?: PlantName | undefined;
+  /** Ladder lines that are kept. */
+  lines?: number;
+}
 
 export interface Exploration {
   readonly seed: number;
   readonly nodes: number;
-  readonly violations: readonly string[];
+  /** What did not hold, and ended the story; `undefined` where all did. */
+  readonly violation: string | undefined;
   readonly hash: string;
   readonly virtualMs: number;
-  /** From the last fault until all agreed for the first time. */
-  readonly convergedMs: number;
+  /** Longest time from the last fault of a storm until all agreed, in ping intervals. */
+  readonly agreedPings: number;
   readonly requests: number;
   readonly outcomes: ReadonlyMap<string, number>;
   readonly doubtful: number;
+  /** Numbers of the faults that happened. */
+  readonly faults: readonly number[];
   /** The last lines of the ladder. */
   ladder(lines: number): string;
 }
 
 /** Plays one seed. It never throws: a crash of the core is a violation like any other. */
-export function explore(seed: number, faultMinutes?: number): Exploration {
-  const story = new Story(seed, faultMinutes);
+export function explore(seed: number, telling: Telling = {}): Exploration {
+  const story = new Story(seed, telling);
+  let violation: string | undefined;
   try {
     story.play();
   } catch (error) {
-    story.witness.violations.push(error instanceof Error ? (error.stack ?? error.message) : String(error));
+    violation = error instanceof Violation ? error.message : String((error as Error).stack ?? error);
   }
   const { bus, witness } = story;
   return {
     seed,
     nodes: bus.nodes.length,
-    violations: witness.violations,
+    violation,
     hash: bus.trace.hash(),
     virtualMs: bus.now,
-    convergedMs: story.convergedMs,
+    agreedPings: story.agreedPings,
     requests: witness.requests,
     outcomes: witness.outcomes,
     doubtful: witness.doubtful,
+    faults: story.happened,
     ladder: (lines) => bus.trace.text(lines),
   };
+}
+
+/** One fault of a storm: when, which, and the dice for its details. */
+interface Planned {
+  readonly number: number;
+  readonly at: number;
+  readonly kind: FaultKind;
+  readonly dice: number;
 }
 
 class Story {
   readonly bus: Bus;
   readonly witness = new Witness();
-  convergedMs = Number.POSITIVE_INFINITY;
+  readonly happened: number[] = [];
+  agreedPings = 0;
   private readonly random: Random;
-  private readonly faultsMs: number;
+  private readonly telling: Telling;
+  private readonly invariants: Invariants;
+  private readonly hostile: Hostile;
+  private readonly faults: Faults;
   private readonly seeds: SimNode[] = [];
   private readonly named: boolean;
+  private readonly pingMs: number;
+  private readonly lazy: boolean;
   private calm = false;
-  private moves = 0;
+  private planned = 0;
+  private steps = 0;
 
-  constructor(seed: number, faultMinutes: number | undefined) {
+  constructor(seed: number, telling: Telling) {
+    this.telling = telling;
     this.random = seededRandom(seed ^ 0x5eed);
+    const { witness } = this;
     this.bus = new Bus({
       seed,
-      traceLines: 4_000,
-      onEvent: (node, event) => this.witness.event(node, event),
+      traceLines: telling.lines ?? 2_000,
+      keepEvents: false,
+      maxStepsPerSecond: 200_000,
+      plant: telling.plant === undefined ? undefined : plant(telling.plant),
+      onEvent: (node, event) => witness.event(node, event),
+      onArrival: (node, input) => this.invariants.arrival(node, input),
+      onTransmit: (node, output) => {
+        this.hostile.tap(node, output);
+        this.invariants.transmit(node, output);
+      },
+      afterStep: (node) => this.check(node),
+    });
+    this.hostile = new Hostile(this.bus, seededRandom(this.random.u32()), witness, CHANNEL);
+    this.invariants = new Invariants(witness, {
+      now: () => this.bus.now,
+      allowance: (node) => this.hostile.allowance(node),
+      hostileIp: this.hostile.stranger.ip,
     });
     const count = this.drawSize(seed);
-    const ownMs = count > 20 ? 90_000 : 120_000 + below(this.random, 300_000);
-    this.faultsMs = faultMinutes === undefined ? ownMs : faultMinutes * 60_000;
+    this.pingMs = count > 10 ? 60_000 : this.pick(PING_MS);
+    this.lazy = this.chance(0.95);
     this.named = this.chance(0.4);
     this.makeNodes(count);
+    this.faults = new Faults(this.bus, witness, this.invariants, this.hostile, {
+      seeds: this.seeds,
+      named: this.named,
+    });
   }
 
   play(): void {
-    for (const node of this.bus.nodes) this.bus.schedule(below(this.random, STARTING_MS), () => this.up(node));
-    this.plan(
-      STARTING_MS + this.faultsMs,
-      () => 3_000 + below(this.random, 25_000),
-      () => this.fault(),
-    );
-    const talkMs = STARTING_MS + this.faultsMs + 2 * PING_MS;
-    this.plan(
-      talkMs,
-      () => 200 + below(this.random, 6_000),
-      () => this.talk(),
-    );
-    this.bus.run(STARTING_MS + this.faultsMs);
-    this.endFaults();
-    this.watchConvergence();
-    this.bus.run(talkMs + REQUEST_TIMEOUT_MS + PING_MS + 5_000);
-    this.witness.missing("the traffic ended long ago");
+    const { bus } = this;
+    for (const node of bus.nodes)
+      bus.schedule(below(this.random, STARTING_MS), () => this.faults.up(node, this.random));
+    const isLarge = bus.nodes.length > 10;
+    const endsAt = (this.telling.hours ?? 1) * HOUR_MS;
+    const second = !isLarge && this.chance(0.2) ? endsAt / 2 + below(this.random, endsAt / 6) : undefined;
+    this.storm(STARTING_MS, this.telling.minutes === undefined ? this.stormMs() : this.telling.minutes * 60_000);
+    this.quiet(second ?? Math.max(endsAt, bus.now));
+    if (second !== undefined) {
+      this.storm(second, this.stormMs());
+      this.quiet(Math.max(endsAt, bus.now));
+    }
     this.finale();
   }
 
@@ -122,20 +177,28 @@ class Story {
     if (this.named) for (const seed of this.seeds) this.bus.setName(seedName(seed), [seed.ip]);
   }
 
-  /** Few large buses, many small ones: the cost of a bus grows with the square of its size. Each hundredth is the largest. */
+  /** Small buses, mostly: the cost of one grows with the square of its size. */
   private drawSize(seed: number): number {
-    const skewed = (this.random.u32() / 0x1_0000_0000) ** 9;
-    return seed % 100 === 50 ? NODES_MAX : NODES_MIN + Math.floor((NODES_MAX - NODES_MIN + 1) * skewed);
+    if (seed % 1_000 === 50) return NODES_MAX;
+    if (seed % 100 === 50) return 10 + below(this.random, 11);
+    return this.pick([3, 3, 3, 4, 4, 5, 6]);
+  }
+
+  private stormMs(): number {
+    return this.bus.nodes.length > 10 ? 90_000 : 20_000 + below(this.random, 120_000);
   }
 
   private nodeOptions(transport: Transport, addresses: string[]): SimNodeOptions {
+    const isNarrow = this.chance(0.3);
     return {
       transport,
       notificationAddresses: addresses,
-      pingIntervalMs: PING_MS,
+      pingIntervalMs: this.pingMs,
       requestTimeoutMs: REQUEST_TIMEOUT_MS,
       removeInactive: this.chance(0.7),
       failCountEnabled: this.chance(0.3),
+      multiNotify: this.named && this.chance(0.3),
+      ...(isNarrow && { window: 1 + below(this.random, 4), queueMessages: below(this.random, 12) }),
       handler: (message, node) => this.handle(message, node),
     };
   }
@@ -145,175 +208,130 @@ class Story {
     return this.chance(0.5) ? "udp" : "tcp";
   }
 
-  /** Repeats an action at drawn distances until `untilMs`. */
-  private plan(untilMs: number, distanceMs: () => number, action: () => void): void {
+  // What happens when.
+
+  private storm(from: number, lastsMs: number): void {
+    const { bus } = this;
+    const until = from + lastsMs;
+    const withHostile = this.chance(0.6);
+    this.calm = false;
+    for (const { number, at, kind, dice } of this.plan(from, until, withHostile)) {
+      if (this.telling.keep !== undefined && !this.telling.keep.has(number)) continue;
+      bus.schedule(at - bus.now, () => {
+        this.happened.push(number);
+        this.faults.happen(kind, seededRandom(dice));
+      });
+    }
+    this.chatter(until + 2 * this.pingMs, 5_000);
+    bus.run(until);
+    this.faults.end(this.random);
+    this.watchAgreement();
+  }
+
+  /** Nothing breaks, little is said. */
+  private quiet(until: number): void {
+    const { bus } = this;
+    bus.run(bus.now + CALM_DOWN_MS);
+    this.calm = true;
+    this.witness.missing("the storm ended long ago");
+    if (this.lazy) this.usePings(QUIET_PING_MS);
+    this.chatter(until - CALM_DOWN_MS, 300_000);
+    bus.run(until);
+    this.witness.missing("the traffic ended long ago");
+    this.witness.agreement(bus, "after the quiet time");
+    if (this.lazy) this.usePings(this.pingMs);
+  }
+
+  private usePings(pingIntervalMs: number): void {
+    for (const node of this.bus.nodes)
+      if (node.core !== undefined) this.bus.call(node, (now) => node.running.configure({ pingIntervalMs }, now));
+  }
+
+  private plan(from: number, until: number, withHostile: boolean): Planned[] {
+    const planned: Planned[] = [];
+    const add = (at: number, kind: FaultKind): void => {
+      planned.push({ number: ++this.planned, at, kind, dice: this.random.u32() });
+    };
+    let at = from;
+    for (at += below(this.random, 10_000); at < until; at += 2_000 + below(this.random, 20_000))
+      add(at, this.faults.draw(this.random));
+    if (!withHostile) return planned;
+    const comesAt = below(this.random, 30_000);
+    add(from + comesAt, "come");
+    for (at = from + comesAt; at < until; at += 50 + below(this.random, 6_000)) add(at, "act");
+    return planned;
+  }
+
+  /** Somebody says something at drawn distances, `everyMs` on the average, until `until`. */
+  private chatter(until: number, everyMs: number): void {
+    const dice = seededRandom(this.random.u32());
     const next = (): void => {
-      const wait = distanceMs();
-      if (this.bus.now + wait >= untilMs) return;
+      const wait = everyMs / 10 + below(dice, 2 * everyMs);
+      if (this.bus.now + wait >= until) return;
       this.bus.schedule(wait, () => {
-        action();
+        this.talk(dice);
         next();
       });
     };
-    this.bus.schedule(STARTING_MS / 2, next);
+    next();
+  }
+
+  private watchAgreement(): void {
+    const { bus } = this;
+    const start = bus.now;
+    const limitMs = CONVERGENCE_PINGS * this.pingMs + REQUEST_TIMEOUT_MS;
+    if (bus.runUntil(() => bus.disagreements().length === 0, limitMs, 3_000))
+      this.agreedPings = Math.max(this.agreedPings, (bus.now - start) / this.pingMs);
+    bus.run(start + limitMs);
+    this.witness.agreement(bus, "three ping intervals after the last fault");
+  }
+
+  /** All agree, still, and a broadcast of each node reaches every other. */
+  private finale(): void {
+    const up = this.bus.nodes.filter((node) => node.core !== undefined);
+    const before = this.witness.outcomes.get("delivered") ?? 0;
+    for (const node of up) {
+      const body = this.witness.body(this.random, 100);
+      const sent = this.bus.broadcast(node, CHANNEL, body);
+      this.witness.sent(node, body, sent);
+      if (sent.length !== up.length - 1)
+        throw new Violation(`${node.name} broadcasts to ${sent.length} of ${up.length - 1} nodes`);
+    }
+    this.bus.runFor(5_000);
+    const delivered = (this.witness.outcomes.get("delivered") ?? 0) - before;
+    const expected = up.length * (up.length - 1);
+    if (delivered !== expected) throw new Violation(`the last broadcasts: ${delivered} of ${expected} delivered`);
+    this.witness.missing("the last broadcasts are five seconds old");
   }
 
   // What nodes say.
 
-  private talk(): void {
-    const from = this.pickUp();
+  private talk(dice: Random): void {
+    const from = this.faults.pickAwake(dice);
     if (from === undefined || from.leaving) return;
-    const body = this.witness.body(this.random, this.chance(0.1) ? 20_000 : 600);
-    if (this.chance(0.4)) {
-      this.witness.sent(from, body, this.bus.broadcast(from, CHANNEL, body));
+    const { witness, bus } = this;
+    if (below(dice, 10) < 4) {
+      const body = witness.body(dice, 600);
+      witness.sent(from, body, bus.broadcast(from, CHANNEL, body));
       return;
     }
     const peers = from.running.nodes();
-    if (peers.length === 0) return;
-    const peer = this.pick(peers).uri;
-    const request = this.bus.send(from, CHANNEL, peer, body);
-    this.witness.sent(from, body, [{ request, peer }]);
+    const peer = peers[below(dice, peers.length)]?.uri;
+    if (peer !== undefined) this.faults.say(from, peer, dice, below(dice, 10) === 0 ? 20_000 : 600);
   }
 
   private handle(message: ChannelMessage, node: SimNode): { afterMs: number; answer: Answer } {
     const status = this.calm ? 200 : this.pick([200, 200, 200, 200, 202, 404, 500, 503]);
     const afterMs = this.calm ? 0 : this.pick([0, 0, 0, below(this.random, 1_500), below(this.random, 8_000)]);
-    this.witness.ran(node, message, status);
+    const isHonest = this.bus.nodes.some(({ ip }) => ip === message.source.ip && message.from.includes(`@${ip}:`));
+    this.witness.ran(node, message, status, isHonest, this.bus.now);
     return { afterMs, answer: { status } };
   }
 
-  // What breaks.
-
-  private fault(): void {
-    const faults: (() => void)[] = [
-      () => this.weather(),
-      () => this.weather(),
-      () => this.split(true),
-      () => this.split(false),
-      () => this.bus.heal(),
-      () => this.bus.setLink(CLEAN_LINK),
-      () => this.down(),
-      () => this.down(),
-      () => this.back(),
-      () => this.back(),
-      () => this.again(),
-      () => this.leave(),
-      () => this.bus.network.resetStreams(this.bus.now),
-      () => this.rename(),
-    ];
-    this.pick(faults)();
-  }
-
-  private weather(): void {
-    this.bus.setLink({
-      loss: below(this.random, 31) / 100,
-      duplication: below(this.random, 21) / 100,
-      reordering: below(this.random, 31) / 100,
-      reorderingMs: this.pick([20, 300, LATENESS_MS - 500]),
-      delayMaxMs: this.pick([5, 50, 500]),
-      split: below(this.random, 60) / 100,
-    });
-  }
-
-  private split(oneWay: boolean): void {
-    const left: SimNode[] = [];
-    const right: SimNode[] = [];
-    for (const node of this.bus.nodes) (this.chance(0.5) ? left : right).push(node);
-    if (left.length > 0 && right.length > 0) this.bus.partition(left, right, { oneWay });
-  }
-
-  private down(): void {
-    const node = this.pickUp();
-    if (node === undefined) return;
-    this.bus.kill(node, this.pick<Death>(["process", "process", "host"]));
-    this.witness.died(node);
-  }
-
-  private back(): void {
-    const down = this.bus.nodes.filter((node) => node.core === undefined);
-    if (down.length > 0) this.up(this.pick(down));
-  }
-
-  /** A quick restart, as of a service that was upgraded. */
-  private again(): void {
-    const node = this.pickUp();
-    if (node === undefined) return;
-    this.bus.kill(node);
-    this.witness.died(node);
-    this.up(node);
-  }
-
-  private leave(): void {
-    const node = this.pickUp();
-    if (node !== undefined && !node.leaving) this.bus.leave(node, this.chance(0.7));
-  }
-
-  /** A seed moves to another address and its name follows later, or the name is gone for a while. */
-  private rename(): void {
-    if (!this.named) return;
-    const seed = this.pick(this.seeds);
-    if (this.chance(0.5)) {
-      this.bus.setName(seedName(seed), []);
-      return;
-    }
-    if (seed.core !== undefined) {
-      this.bus.kill(seed, this.pick<Death>(["process", "host"]));
-      this.witness.died(seed);
-    }
-    this.bus.start(seed, { ip: `10.1.${++this.moves}.${1 + this.seeds.indexOf(seed)}` });
-    const { ip } = seed;
-    this.bus.schedule(below(this.random, 20_000), () => {
-      if (seed.ip === ip) this.bus.setName(seedName(seed), [ip]);
-    });
-  }
-
-  private up(node: SimNode): void {
-    if (node.core === undefined) this.bus.start(node, { snapshot: this.chance(0.5) });
-  }
-
-  // And how it must end.
-
-  private endFaults(): void {
-    this.bus.heal();
-    this.bus.setLink(CLEAN_LINK);
-    for (const seed of this.seeds) {
-      if (seed.core === undefined) this.up(seed);
-      if (this.named) this.bus.setName(seedName(seed), [seed.ip]);
-    }
-    for (const node of this.bus.nodes) if (node.core === undefined && this.chance(0.5)) this.up(node);
-    this.bus.trace.note(this.bus.now, "story", "the faults end");
-  }
-
-  private watchConvergence(): void {
-    const start = this.bus.now;
-    const limitMs = CONVERGENCE_PINGS * PING_MS;
-    if (this.bus.runUntil(() => this.bus.disagreements().length === 0, limitMs, 1_000)) {
-      this.convergedMs = this.bus.now - start;
-    }
-    this.bus.run(start + limitMs);
-    this.witness.agreement(this.bus, "three ping intervals after the last fault");
-  }
-
-  /** All agree, still, and a broadcast of each node reaches every other. */
-  private finale(): void {
-    this.witness.agreement(this.bus, "a ping interval later");
-    this.calm = true;
-    const up = this.bus.nodes.filter((node) => node.core !== undefined);
-    for (const node of up) {
-      const body = this.witness.body(this.random, 100);
-      const sent = this.bus.broadcast(node, CHANNEL, body);
-      this.witness.sent(node, body, sent);
-      if (sent.length !== up.length - 1) {
-        this.witness.violations.push(`${node.name} broadcasts to ${sent.length} of ${up.length - 1} nodes`);
-      }
-    }
-    const before = this.witness.outcomes.get("delivered") ?? 0;
-    this.bus.runFor(5_000);
-    const delivered = (this.witness.outcomes.get("delivered") ?? 0) - before;
-    const expected = up.length * (up.length - 1);
-    if (delivered !== expected)
-      this.witness.violations.push(`the last broadcasts: ${delivered} of ${expected} delivered`);
-    this.witness.missing("the last broadcasts are five seconds old");
+  /** The dear part of the invariants after every step of a storm, and after each eighth where nothing happens but pings. */
+  private check(node: SimNode): void {
+    this.invariants.step(node, this.bus.clock(node));
+    if (!this.calm || ++this.steps % 8 === 0) this.invariants.peers(node);
   }
 
   // Dice.
@@ -325,13 +343,4 @@ class Story {
   private pick<T>(from: readonly T[]): T {
     return from[below(this.random, from.length)] as T;
   }
-
-  private pickUp(): SimNode | undefined {
-    const up = this.bus.nodes.filter((node) => node.core !== undefined);
-    return up.length === 0 ? undefined : this.pick(up);
-  }
-}
-
-function seedName(seed: SimNode): string {
-  return `${seed.name.replace("n", "seed")}.test`;
 }
