@@ -12,7 +12,6 @@ import type { Answer, ChannelMessage, Input, NodeEvent, OutcomeReport, Output, P
 import { DmqNode, type NodeOptions } from "../node/node.ts";
 import { Agenda } from "./agenda.ts";
 import { type Death, type LinkOptions, type NameRecords, Network } from "./network.ts";
-import type { Plant } from "./plant.ts";
 import { Trace } from "./trace.ts";
 
 /** What a simulated handler does with a message: answers `afterMs` later, or never where it gives `undefined`. */
@@ -48,6 +47,16 @@ export interface BusOptions {
   keepEvents?: boolean;
   /** A mistake that the simulator makes on purpose, to see that somebody notices. */
   plant?: Plant | undefined;
+}
+
+/** What is broken on purpose; plant.ts has some. */
+export interface Plant {
+  /** Options that every node gets, whatever was asked for. */
+  readonly options?: Partial<NodeOptions>;
+  /** What really comes out where the core said `output`. */
+  polled?(node: SimNode, output: Output): readonly Output[];
+  /** After a node has taken an input. */
+  handed?(node: SimNode, input: Input, bus: Bus): void;
 }
 
 export type Transmit = Extract<Output, { type: "transmit" }>;

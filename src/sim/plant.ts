@@ -3,18 +3,8 @@
  * the core would, so that a run shows whether somebody notices: an invariant that no plant can break checks nothing.
  */
 import { concatBytes, decodeUtf8, encodeUtf8 } from "../core/bytes.ts";
-import type { ChannelMessage, Input, NodeEvent, Output } from "../node/io.ts";
-import type { NodeOptions } from "../node/node.ts";
-import type { Bus, SimNode } from "./bus.ts";
-
-export interface Plant {
-  /** Options that every node gets, whatever was asked for. */
-  readonly options?: Partial<NodeOptions>;
-  /** What really comes out where the core said `output`. */
-  polled?(node: SimNode, output: Output): readonly Output[];
-  /** After a node has taken an input. */
-  handed?(node: SimNode, input: Input, bus: Bus): void;
-}
+import type { ChannelMessage, NodeEvent, Output } from "../node/io.ts";
+import type { Plant, SimNode } from "./bus.ts";
 
 const PLANTS = {
   /** A retransmission runs the handler again. */
