@@ -43,6 +43,8 @@ export interface DaemonHooks {
   reread?: () => Reread;
   /** Told of what is in force after a reload. */
   onConfig?: (config: DmqConfig) => void;
+  /** Gets the node before it joins, to put on it what no option does. */
+  onNode?: (node: RunningNode) => void;
 }
 
 /** What systemd.ts is to the daemon. */
@@ -82,6 +84,7 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
       replicateRequests(fresh, replication, log);
       keepSnapshot(fresh, snapshot);
       handlers.bind(fresh);
+      hooks.onNode?.(fresh);
     },
   ).catch(async (cause) => {
     await queues.close();
