@@ -87,6 +87,8 @@ export interface DmqConfig {
   tlsRequireClientCert: boolean;
   /** Path of the control socket; `undefined` means the rule of rpc/paths.ts. */
   socket: string | undefined;
+  /** Name or number of the group that may use the control sockets, too; `undefined`: the owner alone. */
+  rpcGroup: string | undefined;
   /** `undefined` means the rule of rpc/paths.ts. */
   stateDir: string | undefined;
   noSnapshot: boolean;
@@ -420,6 +422,15 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     help: "control socket (DMQ_SOCKET, $RUNTIME_DIRECTORY/dmq.sock, $XDG_RUNTIME_DIR/dmq/dmq.sock, /run/dmq/dmq.sock)",
   }),
   text({
+    name: "rpc_group",
+    property: "rpcGroup",
+    placeholder: "GROUP",
+    example: "dmq",
+    expected: "the name of a group in /etc/group, or its number",
+    accepts: isGroup,
+    help: "group whose members may use the control socket and ctl, too, and so do everything that the node can do",
+  }),
+  text({
     name: "state_dir",
     property: "stateDir",
     placeholder: "DIR",
@@ -692,6 +703,11 @@ function isServerSocket(text: string): boolean {
 
 function isPath(path: string): boolean {
   return path !== "" && !path.includes("\0");
+}
+
+/** useradd(8) of Debian and of systemd agree on these characters; groups of domains have the last three. */
+function isGroup(name: string): boolean {
+  return name.length <= 255 && /^[A-Za-z0-9_][A-Za-z0-9_.@+\\ -]*$/.test(name);
 }
 
 function isSocketPath(path: string): boolean {

@@ -1,6 +1,7 @@
 /** What a start would refuse beyond the schema, found without opening a socket: commands, methods, TLS files. */
 import type { DmqConfig } from "../config/schema.ts";
 import type { Logger } from "../core/logger.ts";
+import { readGroup } from "./carriers.ts";
 import { Handlers } from "./handlers.ts";
 import { readQueues } from "./queues.ts";
 import { tlsOf } from "./reload.ts";
@@ -12,6 +13,7 @@ export async function checkConfig(config: DmqConfig, log: Logger): Promise<void>
   ownAddress(config.serverAddress);
   readReplication(config.replicate);
   readQueues(config);
+  readGroup(config.rpcGroup);
   new Handlers({ config, socketPath: "", log });
   await readMaterial(tlsOf(config));
 }

@@ -35,6 +35,8 @@ const CTL_LIMITS: CtlLimits = { connectionsMax: 64, idleMs: 120_000, stallMs: 10
 export interface CtlOptions {
   path: string;
   surface: ControlSurface;
+  /** Numeric group that may connect, too. */
+  group?: number | undefined;
   limits?: Partial<CtlLimits>;
 }
 
@@ -54,7 +56,7 @@ export async function serveCtl(options: CtlOptions): Promise<CtlServer> {
   const server = new Server(kamailioCalls(options.surface), { ...CTL_LIMITS, ...options.limits });
   const claim = await claimSocket({
     path: options.path,
-    group: undefined,
+    group: options.group,
     listen: (path) => server.listen(path),
     abandon: () => server.abandon(),
   });

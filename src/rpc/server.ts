@@ -28,7 +28,7 @@ export interface RpcServerOptions {
   path: string;
   surface: ControlSurface;
   /** Numeric group that may connect, too: the socket's mode is then 0660. */
-  group?: number;
+  group?: number | undefined;
 }
 
 export interface RpcServer {

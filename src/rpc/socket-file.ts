@@ -5,7 +5,17 @@
  * there is no moment at which the wrong ones can connect, `link` fails if another daemon was faster, and what Bun removes
  * when it closes (the name that it bound, whoever owns it by then) is never the file of another daemon.
  */
-import { chmodSync, chownSync, linkSync, lstatSync, mkdirSync, renameSync, type Stats, unlinkSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  renameSync,
+  rmdirSync,
+  type Stats,
+  unlinkSync,
+} from "node:fs";
 import { connect } from "node:net";
 import { basename, dirname, join } from "node:path";
 import { TransportError } from "../core/errors.ts";
@@ -50,6 +60,7 @@ export async function claimSocket(options: ClaimOptions): Promise<SocketClaim> {
   const { path } = options;
   checkSocketPath(path);
   const hidden = checkSocketPath(hiddenBeside(path));
+  makeParent(path, options.group);
   return claimFile(SOCKET, path, hidden, { make: (name) => bind(name, options), abandon: () => options.abandon() });
 }
 
@@ -104,14 +115,32 @@ function probeOf(code: string | undefined): Probe {
   return code === "EACCES" || code === "EPERM" ? "denied" : "answers";
 }
 
-/** The last directory only: a whole tree would be the answer to a typing mistake. */
-function makeParent(path: string): void {
+/**
+ * The last directory only: a whole tree would be the answer to a typing mistake. A group may pass through what is made for
+ * it, and see nothing else of it.
+ */
+function makeParent(path: string, group?: number): void {
   const parent = dirname(path);
   try {
     mkdirSync(parent, { mode: 0o700 });
   } catch (cause) {
-    if (errorCode(cause) !== "EEXIST") throw bindError(path, explain(cause, parent));
+    if (errorCode(cause) === "EEXIST") return;
+    throw bindError(path, explain(cause, parent));
   }
+  if (group === undefined) return;
+  try {
+    chownSync(parent, -1, group);
+    chmodSync(parent, 0o710);
+  } catch (cause) {
+    rmdirSync(parent);
+    throw bindError(path, refused(cause, group));
+  }
+}
+
+/** Root gives a file to any group, others to those that they are in. */
+function refused(cause: unknown, group: number): unknown {
+  if (errorCode(cause) !== "EPERM") return cause;
+  return new Error(`group ${group} cannot have it, because this process is not in that group`, { cause });
 }
 
 function bind(hidden: string, options: ClaimOptions): void {
@@ -122,8 +151,12 @@ function bind(hidden: string, options: ClaimOptions): void {
     process.umask(mask);
   }
   if (options.group === undefined) return;
-  chownSync(hidden, -1, options.group);
-  chmodSync(hidden, 0o660);
+  try {
+    chownSync(hidden, -1, options.group);
+    chmodSync(hidden, 0o660);
+  } catch (cause) {
+    throw refused(cause, options.group);
+  }
 }
 
 /**

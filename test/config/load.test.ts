@@ -72,6 +72,7 @@ describe("defaults", () => {
       tlsVerify: "peer",
       tlsRequireClientCert: false,
       socket: undefined,
+      rpcGroup: undefined,
       stateDir: undefined,
       noSnapshot: false,
       queues: [],

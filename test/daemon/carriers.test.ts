@@ -1,6 +1,6 @@
 /** Control socket, socket for kamcmd and FIFO for kamctl open together or not at all. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { lstatSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ConfigError, TransportError } from "../../src/core/errors.ts";
@@ -28,6 +28,7 @@ function places(names: { socket?: string; ctl?: string; fifo?: string }) {
     ctl: path(names.ctl),
     rpcFifo: path(names.fifo),
     rpcFifoReplyDir: undefined,
+    rpcGroup: undefined,
   };
 }
 
@@ -76,4 +77,46 @@ test.each([
   await expect(opening).rejects.toBeInstanceOf(ConfigError);
   await expect(opening).rejects.toMatchObject({ code: "config-contradiction", option });
   expect(readdirSync(directory)).toEqual([]);
+});
+
+const OWN_GROUP = process.getgid?.() ?? -1;
+
+test("a group gets both sockets, by its number and by its name, and the directory that is made for them", async () => {
+  const named = /^([^:]+):[^:]*:(\d+):/m.exec(readFileSync("/etc/group", "utf8")) as RegExpExecArray;
+  const isRoot = process.getuid?.() === 0;
+  for (const [rpcGroup, number] of [
+    [String(OWN_GROUP), OWN_GROUP],
+    ...(isRoot ? [[named[1] as string, Number(named[2])] as const] : []),
+  ] as const) {
+    const names = { ...places({ socket: "new/s", ctl: "new/c" }), rpcGroup };
+    const carriers = await openCarriers(names, new FakeSurface(), LOG);
+    for (const path of [names.socketPath, names.ctl as string])
+      expect([lstatSync(path).mode & 0o777, lstatSync(path).gid]).toEqual([0o660, number]);
+    const { mode, gid } = lstatSync(join(directory, "new"));
+    expect([mode & 0o777, gid]).toEqual([0o710, number]);
+    await carriers.close();
+    rmSync(join(directory, "new"), { recursive: true });
+  }
+});
+
+test("a group that there is not is an error of the configuration, and nothing is opened", async () => {
+  const opening = openCarriers({ ...places({}), rpcGroup: "no-such-group" }, new FakeSurface(), LOG);
+  await expect(opening).rejects.toMatchObject({ code: "config-invalid-value", option: "rpc_group" });
+  expect(readdirSync(directory)).toEqual([]);
+});
+
+test("a group that cannot pass the directory is told of", async () => {
+  const warnings: string[] = [];
+  const log = { ...LOG, warn: (text: string) => void warnings.push(text) };
+  for (const [mode, count] of [
+    [0o700, 1],
+    [0o711, 0],
+    [0o710, 0],
+  ] as const) {
+    chmodSync(directory, mode);
+    warnings.length = 0;
+    const carriers = await openCarriers({ ...places({}), rpcGroup: String(OWN_GROUP) }, new FakeSurface(), log);
+    await carriers.close();
+    expect([mode, warnings.length]).toEqual([mode, count]);
+  }
 });
