@@ -6,6 +6,7 @@
  * Wanted: resident memory at the end within a tenth of what it was after a fifth of the time, an outcome for each message, and an event
  * loop that stays awake. What is lost between generator and node is told; wrong counts end it with exit code 1.
  */
+import { readFileSync } from "node:fs";
 import { loadavg } from "node:os";
 import { join } from "node:path";
 import { createNode, type OutcomeReport, type RunningNode } from "../src/index.ts";
@@ -226,6 +227,15 @@ class Flapping {
   }
 }
 
+/** Of all processes of this network namespace: RcvbufErrors of /proc/net/snmp. */
+function droppedDatagrams(): number {
+  const [names = [], values = []] = readFileSync("/proc/net/snmp", "utf8")
+    .split("\n")
+    .filter((line) => line.startsWith("Udp:"))
+    .map((line) => line.split(" "));
+  return Number(values[names.indexOf("RcvbufErrors")] ?? 0);
+}
+
 interface Sample {
   /** Share of the whole time. */
   at: number;
@@ -286,7 +296,8 @@ function judge(report: Report, tallies: readonly Tally[], heard: number, handled
   }
   const listened = tallies.find(({ name }) => name === CHANNELS.listened)?.of("delivered");
   if (heard !== listened) report.fault(`${listened} messages were delivered to a listener that heard ${heard}`);
-  const fault = faultOf(result);
+  // What came after the generator had given it up is lost for it, and belongs to nothing.
+  const fault = faultOf({ ...result, stray: Math.max(0, result.stray - result.lost) });
   if (fault !== undefined) report.fault(fault);
   if (handled < result.answered || handled > result.sent)
     report.fault(`${handled} messages were handled, ${result.sent} sent and ${result.answered} answered`);
@@ -322,6 +333,7 @@ async function soak(report: Report, minutes: number): Promise<void> {
   const rate = Math.round(maximum * SHARE);
   report.note(`maximum ${Math.round(maximum)} messages/s; ${rate} messages/s for ${seconds} s`);
   const before = (await soaked.stats()).handled;
+  const dropped = droppedDatagrams();
   const [result, watched] = await Promise.all([
     load({ to: soaked.address, seconds, rate }),
     watch(soaked, seconds, report),
@@ -332,6 +344,7 @@ async function soak(report: Report, minutes: number): Promise<void> {
   const after = await soaked.stats();
   await listening.end();
 
+  report.note(`datagrams that the kernel dropped because a socket was full: ${droppedDatagrams() - dropped}`);
   report.note(`the peer that flaps came and went ${flaps.turns} times; open in the node at the end: ${after.open}`);
   judge(report, tallies, listening.heard, after.handled - before, result);
   if (after.open > 0) report.fault(`${after.open} requests of the node have no outcome`);

@@ -74,6 +74,7 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
   const replication = readReplication(config.replicate);
   const methods = [...replication.keys()];
   const handlers = new Handlers({ config, socketPath, log });
+  await keepSecret(config.tlsKey, log);
   const queues = await openQueues(config, storeDir, log);
   const node = await createNode(
     { ...config, snapshot: snapshot?.read() ?? [], userAgent: `dmq/${VERSION}`, methods, tls: tlsOf(config) },
@@ -90,10 +91,9 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
     await queues.close();
     throw cause;
   });
-  warnOfKey(config.tlsKey, log);
   const { reread, onConfig } = hooks;
   const onChange = (next: DmqConfig): void => {
-    warnOfKey(next.tlsKey, log);
+    void keepSecret(next.tlsKey, log);
     journal.setLevel(next.logLevel);
     surface?.setTimeout(next.handlerTimeoutMs);
     onConfig?.(next);
@@ -111,6 +111,7 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
   const closeSocket = async (): Promise<void> => {
     // The answer to `dmq leave` still has to go out, so the socket closes after the call that asked for it.
     await Bun.sleep(0);
+    await snapshot?.flushed();
     await (await serving)?.close();
     await queues.close();
   };
@@ -148,9 +149,13 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
   };
 }
 
-/** It was read a moment ago; what is no file (a pipe of the shell's) has no permissions that count. */
-function warnOfKey(path: string | undefined, log: Logger): void {
-  const found = path === undefined ? undefined : statSync(path, { throwIfNoEntry: false });
+/** What can be done for a private key outside of it: no dump of our memory, and a word about a file that everybody reads. */
+async function keepSecret(path: string | undefined, log: Logger): Promise<void> {
+  if (path === undefined) return;
+  const { forbidDumps } = await import("./libc.ts");
+  if (!forbidDumps()) log.warn("this system may dump the memory of the process, and tls_key with it: set ulimit -c 0");
+  // What is no file (a pipe of the shell's) has no permissions that count, and what is not there is told of elsewhere.
+  const found = statSync(path, { throwIfNoEntry: false });
   if (found?.isFile() !== true || (found.mode & 0o004) === 0) return;
   log.warn(`tls_key ${path} can be read by every account of this machine: chmod o-r`);
 }

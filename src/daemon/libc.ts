@@ -1,6 +1,7 @@
 /**
- * Calls into the C library: unix datagrams, which Bun has no socket for, and the clock that systemd compares
- * its messages by. Loaded where a supervisor asks for notifications (`NOTIFY_SOCKET`), and by nothing else.
+ * Calls into the C library: unix datagrams, which Bun has no socket for, the clock that systemd compares its messages by, and
+ * the word to the kernel that our memory is nobody's business. Loaded where a supervisor asks for notifications
+ * (`NOTIFY_SOCKET`) or there is a private key to keep, and by nothing else.
  */
 import { dlopen, ptr, read } from "bun:ffi";
 
@@ -11,6 +12,7 @@ const FUNCTIONS = {
   socket: { args: ["i32", "i32", "i32"], returns: "i32" },
   sendto: { args: ["i32", "ptr", "u64", "i32", "ptr", "u32"], returns: "i64" },
   close: { args: ["i32"], returns: "i32" },
+  prctl: { args: ["i32", "u64", "u64", "u64", "u64"], returns: "i32" },
   clock_gettime: { args: ["i32", "ptr"], returns: "i32" },
   __errno_location: { args: [], returns: "ptr" },
 } as const;
@@ -22,6 +24,7 @@ const SOCK_CLOEXEC = 0o2000000;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const CLOCK_MONOTONIC = 1;
+const PR_SET_DUMPABLE = 4;
 
 /** What a full receiver says: EAGAIN, ENOBUFS. */
 const FULL: readonly number[] = [11, 105];
@@ -71,6 +74,20 @@ export function openDatagrams(name: string): Datagrams {
     },
     close: () => void libc.close(fd),
   };
+}
+
+/**
+ * From now on a crash leaves no core file, also none for a collector of them, and no other process of the same user reads this
+ * one's memory or environment (prctl(2), PR_SET_DUMPABLE). Commands that it starts are not concerned.
+ *
+ * @returns false where the system does not know it
+ */
+export function forbidDumps(): boolean {
+  try {
+    return open().prctl(PR_SET_DUMPABLE, 0n, 0n, 0n, 0n) === 0;
+  } catch {
+    return false;
+  }
 }
 
 type Libc = ReturnType<typeof dlopen<typeof FUNCTIONS>>["symbols"];
