@@ -6,6 +6,7 @@ import { canonicalIp, defaultPort, type Endpoint, endpointKey, isIpv6, type Tran
 import { ConfigError, ProtocolError, TransportError } from "../core/errors.ts";
 import { addressUri, type PeerAddress } from "../membership/peer.ts";
 import { parseUri } from "../sip/uri.ts";
+import { connectionsMax } from "../transport/descriptors.ts";
 import { openStreams, StreamTransport } from "../transport/stream.ts";
 import { PLAIN_MATERIAL, type TlsMaterial, type TlsOptions } from "../transport/tls.ts";
 import type { BindAddress, Listener, TransportSink } from "../transport/transport.ts";
@@ -31,7 +32,7 @@ export class Sockets {
   private sink: TransportSink | undefined;
   private material: TlsMaterial = PLAIN_MATERIAL;
   private lastFlow = 0;
-  private readonly numbered = { nextFlow: () => ++this.lastFlow };
+  private readonly shared = { nextFlow: () => ++this.lastFlow, maxConnections: connectionsMax() };
 
   /** @internal Use `openSockets`. */
   async open(address: PeerAddress, options: SocketOptions, sink: TransportSink): Promise<void> {
@@ -48,7 +49,7 @@ export class Sockets {
     }
     // Without a listener of its own a node still reaches peers over TCP; they answer on the same connection.
     if (!this.streams.some(({ listener }) => listener.transport === "tcp"))
-      this.streams.push(await openStreams(undefined, sink, this.numbered));
+      this.streams.push(await openStreams(undefined, sink, this.shared));
   }
 
   private openUdp(at: BindAddress, sink: TransportSink): Promise<UdpTransport> {
@@ -56,7 +57,7 @@ export class Sockets {
   }
 
   private openStream(transport: Transport, at: BindAddress, sink: TransportSink): Promise<StreamTransport> {
-    return openStreams(at, sink, this.numbered, transport === "tls" ? this.material : undefined);
+    return openStreams(at, sink, this.shared, transport === "tls" ? this.material : undefined);
   }
 
   /**
@@ -69,10 +70,10 @@ export class Sockets {
     } else if (transport === "udp") {
       const first = await this.openUdp({ ip, port }, sink);
       this.udp.push(first);
-      const second = await openStreams({ ip, port: first.listener.port }, sink, this.numbered).catch(() => undefined);
+      const second = await openStreams({ ip, port: first.listener.port }, sink, this.shared).catch(() => undefined);
       if (second !== undefined) this.streams.push(second);
     } else {
-      const first = await openStreams({ ip, port }, sink, this.numbered);
+      const first = await openStreams({ ip, port }, sink, this.shared);
       this.streams.push(first);
       const second = await this.openUdp({ ip, port: first.listener.port }, sink).catch(() => undefined);
       if (second !== undefined) this.udp.push(second);
@@ -122,7 +123,7 @@ export class Sockets {
   /** A node that has no TLS listener reaches TLS peers all the same; most never need to. */
   private openTlsClient(): StreamTransport[] {
     if (this.sink === undefined) return [];
-    const client = new StreamTransport(undefined, this.sink, this.numbered, this.material);
+    const client = new StreamTransport(undefined, this.sink, this.shared, this.material);
     this.streams.push(client);
     return [client];
   }
