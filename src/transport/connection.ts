@@ -16,6 +16,11 @@ import type { TlsMaterial } from "./tls.ts";
  */
 export type State = "connecting" | "handshaking" | "open" | "half-open" | "lingering" | "closed";
 
+/** Octets that wait on all connections together. */
+export interface Backlog {
+  bytes: number;
+}
+
 /** So many octets are written at once, if there are as many. */
 const WRITE_BYTES = 64 * 1024;
 
@@ -49,8 +54,10 @@ export class Connection {
   borrowedBytes = 0;
   #queue: Uint8Array[] = [];
   #head = 0;
+  readonly #backlog: Backlog;
 
-  constructor(flow: number, remote: Endpoint, inbound: boolean, now: number) {
+  constructor(flow: number, remote: Endpoint, inbound: boolean, now: number, backlog: Backlog = { bytes: 0 }) {
+    this.#backlog = backlog;
     this.flow = flow;
     this.remote = remote;
     this.inbound = inbound;
@@ -61,7 +68,19 @@ export class Connection {
   enqueue(bytes: Uint8Array): void {
     if (bytes.length === 0) return;
     this.#queue.push(bytes);
-    this.queuedBytes += bytes.length;
+    this.#count(bytes.length);
+  }
+
+  /** Drops what waits: nobody will read it. `queuedBytes` still says how much it was. */
+  abandon(): void {
+    this.#backlog.bytes -= this.queuedBytes;
+    this.#queue = [];
+    this.#head = 0;
+  }
+
+  #count(bytes: number): void {
+    this.queuedBytes += bytes;
+    this.#backlog.bytes += bytes;
   }
 
   /** Adds octets that stay as they are until `settle`. Nothing may wait before them. */
@@ -91,7 +110,7 @@ export class Connection {
     while (this.#head < this.#queue.length) {
       const bytes = this.#join();
       const written = this.write(bytes);
-      this.queuedBytes -= written;
+      this.#count(-written);
       if (written < bytes.length) {
         this.#queue[this.#head] = bytes.subarray(written);
         break;

@@ -13,7 +13,8 @@ import { assert } from "../core/assert.ts";
 import type { Endpoint, Transport } from "../core/endpoint.ts";
 import { canonicalIp, endpointKey, isIpv6 } from "../core/endpoint.ts";
 import { type ErrorCode, TransportError } from "../core/errors.ts";
-import { Connection, type State } from "./connection.ts";
+import { type Backlog, Connection, type State } from "./connection.ts";
+import { Places } from "./places.ts";
 import {
   clearAlert,
   clientRefusal,
@@ -42,12 +43,16 @@ export interface StreamOptions {
   readonly handshakeTimeoutMs: number;
   /** TLS: inbound handshakes under way; beyond it the oldest gives way, so that those who stall keep nobody out. */
   readonly maxHandshakes: number;
-  /** Inbound connections beyond this number are closed at once, outbound ones beyond it are not opened. */
+  /** Inbound connections beyond this number are closed at once (places.ts says whose), outbound ones beyond it not opened. */
   readonly maxConnections: number;
+  /** Inbound connections of one address, or of one IPv6 network (/64); further ones are closed at once. */
+  readonly maxConnectionsOfOne: number;
   /** A connection over which nothing moved for so long is closed. */
   readonly idleMs: number;
   /** Octets that may wait for a peer to read them; beyond it the peer counts as gone and the connection is closed. */
   readonly maxQueuedBytes: number;
+  /** The same of all connections together; beyond it the one with most of it is closed. */
+  readonly maxQueuedBytesOfAll: number;
   /** An inbound connection that has not sent one octet by then is closed: it only holds a place. */
   readonly headerTimeoutMs: number;
   /** How long an answer may still go out on an inbound connection whose peer has asked and sends no more. */
@@ -68,8 +73,10 @@ const DEFAULTS: StreamOptions = {
   handshakeTimeoutMs: 5_000,
   maxHandshakes: 256,
   maxConnections: 1_000,
+  maxConnectionsOfOne: 128,
   idleMs: 120_000,
   maxQueuedBytes: 8 * 1024 * 1024,
+  maxQueuedBytesOfAll: 64 * 1024 * 1024,
   headerTimeoutMs: 30_000,
   halfOpenMs: 5_000,
   lingerMs: 2_000,
@@ -111,6 +118,8 @@ export class StreamTransport {
   /** Inbound handshakes under way, oldest first. */
   readonly #shaking = new Set<Connection>();
   #tls: TlsMaterial | undefined;
+  readonly #places: Places<Connection>;
+  readonly #backlog: Backlog = { bytes: 0 };
   #inbound = 0;
   #lastFlow = 0;
   #sweeper: ReturnType<typeof setInterval> | undefined;
@@ -132,6 +141,7 @@ export class StreamTransport {
     this.#sink = sink;
     this.#tls = tls;
     this.#options = { ...DEFAULTS, ...options };
+    this.#places = new Places(this.#options.maxConnections, this.#options.maxConnectionsOfOne);
     this.#reports = new Reports(sink);
     const transport = tls === undefined ? "tcp" : "tls";
     this.#server = listen === undefined ? undefined : this.#listen(listen, transport);
@@ -275,7 +285,7 @@ export class StreamTransport {
   #accepted(socket: Bun.Socket<Connection | undefined>): void {
     // Whom the other side reset before we accepted it has no address any more, whatever Bun's types say (getpeername(2)).
     const address: string | undefined = socket.remoteAddress;
-    if (address === undefined || this.#stopped || this.#inbound >= this.#options.maxConnections) {
+    if (address === undefined || this.#stopped) {
       socket.terminate();
       return;
     }
@@ -286,10 +296,21 @@ export class StreamTransport {
       socket.terminate();
       return;
     }
+    const room = this.#places.roomFor(ip);
+    if (room === false) {
+      socket.terminate();
+      return;
+    }
+    if (room !== true) this.#giveWay(room);
     const connection = this.#add(remote, true);
     socket.data = connection;
     if (connection.material === undefined) this.#opened(connection, socket);
     else this.#secure(connection, socket, connection.material);
+  }
+
+  #giveWay(connection: Connection): void {
+    const cause = new Error(`${this.#options.maxConnections} are open, most of them from there, and others want one`);
+    this.#fail(connection, this.#error("transport-connect", "keep the connection from", connection.remote, cause));
   }
 
   /**
@@ -426,10 +447,13 @@ export class StreamTransport {
 
   #add(remote: Endpoint, inbound: boolean): Connection {
     const flow = this.#options.nextFlow?.() ?? ++this.#lastFlow;
-    const connection = new Connection(flow, remote, inbound, performance.now());
+    const connection = new Connection(flow, remote, inbound, performance.now(), this.#backlog);
     connection.material = this.#tls;
     this.#byFlow.set(connection.flow, connection);
-    if (inbound) this.#inbound++;
+    if (inbound) {
+      this.#inbound++;
+      this.#places.take(connection);
+    }
     const key = connectionKey(remote);
     const mayCarryOurs = !inbound || this.#tls === undefined;
     if (mayCarryOurs && !this.#byEndpoint.has(key)) this.#byEndpoint.set(key, connection);
@@ -448,9 +472,21 @@ export class StreamTransport {
       // What waits longer than this wake-up is copied. (`slice` would not do: of a Buffer it is no copy.)
       connection.enqueue(new Uint8Array(bytes));
     }
-    if (connection.queuedBytes <= this.#options.maxQueuedBytes) return;
+    if (connection.queuedBytes > this.#options.maxQueuedBytes) this.#cutOff(connection);
+    else if (this.#backlog.bytes > this.#options.maxQueuedBytesOfAll) this.#cutOff(this.#slowest(connection));
+  }
+
+  #cutOff(connection: Connection): void {
     const cause = new Error(`${connection.queuedBytes} octets wait and the peer reads none`);
     this.#fail(connection, this.#error("transport-send", "send to", connection.remote, cause));
+  }
+
+  /** Of all connections the one that most waits on; what goes out with this wake-up waits nowhere. */
+  #slowest(first: Connection): Connection {
+    let slowest = first;
+    for (const one of this.#byFlow.values())
+      if (one.queuedBytes - one.borrowedBytes > slowest.queuedBytes - slowest.borrowedBytes) slowest = one;
+    return slowest;
   }
 
   /** What one wake-up brings to a connection goes out in one piece at its end. */
@@ -579,7 +615,11 @@ export class StreamTransport {
     this.#shaking.delete(connection);
     connection.state = "closed";
     this.#byFlow.delete(connection.flow);
-    if (connection.inbound) this.#inbound--;
+    connection.abandon();
+    if (connection.inbound) {
+      this.#inbound--;
+      this.#places.leave(connection);
+    }
     if (this.#byFlow.size > 0) return;
     clearInterval(this.#sweeper);
     this.#sweeper = undefined;

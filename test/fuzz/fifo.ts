@@ -79,7 +79,7 @@ async function called(text: string): Promise<string> {
   must(Bun.deepEquals(JSON.parse(printed), JSON.parse(JSON.stringify({ reply }))), `printed as ${printed}`);
   if ("result" in reply) return `result of ${request.method}`;
   must(Number.isInteger(reply.fault.code), `a fault without a code: ${printed}`);
-  return `fault ${reply.fault.code} ${reply.fault.text.slice(0, 24)}`;
+  return `fault ${reply.fault.code} ${reply.fault.text.replace(/: .*/s, "").slice(0, 24)}`;
 }
 
 async function run({ octets, cuts: places }: Input): Promise<string[]> {
