@@ -62,8 +62,9 @@ export const bcast: CommandSpec = {
     const params = { ...(await readMessage(context, args, channel, body)), except };
     const results = await withCaller(context, args, (caller) => deliver<DeliveryResult[]>(caller, "dmq.bcast", params));
     if (results === undefined) return silent(context);
-    writeDeliveries(context, args, results, results);
+    const exit = exitOf(results);
+    writeDeliveries(context, args, results, results, exit);
     if (results.length === 0) sayNobody(context, except.length);
-    return exitOf(results);
+    return exit;
   },
 };

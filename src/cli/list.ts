@@ -23,8 +23,9 @@ export const list: CommandSpec = {
   exits: [
     [0, "listed"],
     [2, "usage"],
-    [4, "no daemon; no node of --via could be reached"],
-    [6, "no node of --via answered in time"],
+    [4, "no daemon; no node of --via gave its list"],
+    [5, "all nodes of --via said no"],
+    [130, "interrupted, with --watch"],
   ],
   seeAlso: ["dmq ping", "dmq wait", "dmq events", "dmq add"],
   async run(context, args) {

@@ -23,8 +23,17 @@ export async function main(argv: readonly string[], context: CliContext): Promis
 
 function report(error: unknown, context: CliContext): number {
   if (!(error instanceof DmqError)) throw error;
-  context.stderr(`dmq: ${error.message}\n`);
+  context.stderr(`dmq: ${sayable(error.message)}\n`);
   return exitOfError(error);
+}
+
+/** A message shows what was typed, and a word can have 128 KiB and what moves a cursor; its end says what is expected. */
+const MESSAGE_CHARS_MAX = 1_000;
+
+function sayable(message: string): string {
+  const half = MESSAGE_CHARS_MAX / 2;
+  const short = message.length <= MESSAGE_CHARS_MAX ? message : `${message.slice(0, half)}...${message.slice(-half)}`;
+  return short.replaceAll(/\p{Cc}/gu, (control) => `\\x${control.charCodeAt(0).toString(16).padStart(2, "0")}`);
 }
 
 async function route(argv: readonly string[], context: CliContext): Promise<number> {

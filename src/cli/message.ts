@@ -255,7 +255,13 @@ export function encodeBody(bytes: Uint8Array): { body: string } | { body_base64:
  * Prints `NODE CODE REASON MS` for each; where there is no SIP response, CODE is `-` and REASON the outcome, and what is
  * known of the cause goes to stderr, because its words may change.
  */
-export function writeDeliveries(context: CliContext, args: Arguments, results: DeliveryResult[], json: unknown): void {
+export function writeDeliveries(
+  context: CliContext,
+  args: Arguments,
+  results: DeliveryResult[],
+  json: unknown,
+  exit: number,
+): void {
   writeResult(
     context,
     formOf(context, args),
@@ -263,13 +269,19 @@ export function writeDeliveries(context: CliContext, args: Arguments, results: D
     results.map(deliveryCells),
     results.length > 0 ? DELIVERY_HEADER : [],
   );
-  sayCauses(context, args, results);
+  sayCauses(context, args, results, exit);
 }
 
 export const DELIVERY_HEADER: string[] = ["NODE", "CODE", "REASON", "MS"];
 
-/** On stderr, for those results that have a cause. */
-export function sayCauses(context: CliContext, args: Arguments, results: readonly DeliveryResult[]): void {
+/** On stderr, for those results that have a cause. Where enough nodes said yes, a cron job must not send mail for the others. */
+export function sayCauses(
+  context: CliContext,
+  args: Arguments,
+  results: readonly DeliveryResult[],
+  exit: number,
+): void {
+  if (exit === EXIT.ok && !context.isTty.stderr) return;
   for (const result of results) {
     const cause = causeOf(result, args.has("require-consumer"));
     if (cause !== undefined) context.stderr(`dmq: ${cause}\n`);

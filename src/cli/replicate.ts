@@ -44,9 +44,10 @@ export const replicate: CommandSpec = {
     };
     const results = await deliver<DeliveryResult[]>(connectDaemon(context, args), "dmq.replicate", params);
     if (results === undefined) return silent(context);
-    writeDeliveries(context, args, results, results);
+    const exit = exitOfBroadcast(results, requirement);
+    writeDeliveries(context, args, results, results, exit);
     if (results.length === 0) sayNobody(context, 0);
-    return exitOfBroadcast(results, requirement);
+    return exit;
   },
 };
 

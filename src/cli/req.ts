@@ -83,7 +83,7 @@ async function askOne(context: CliContext, args: Arguments): Promise<number> {
   else if (result.outcome === "delivered") writeAnswer(context, bodyOf(result));
   else if (result.code !== null)
     context.stderr(`dmq: ${printable(`${result.node}: ${result.code} ${result.reason}`)}\n`);
-  sayCauses(context, args, [result]);
+  sayCauses(context, args, [result], exit);
   return exit;
 }
 
@@ -100,9 +100,11 @@ async function askAll(context: CliContext, args: Arguments): Promise<number> {
   const form = formOf(context, args);
   if (form === "json") writeJson(context, results.map(withBody));
   else writeRows(context, form, results.length > 0 ? [...DELIVERY_HEADER, "BODY"] : [], results.map(answerCells));
-  sayCauses(context, args, replies === undefined ? results : results.filter(({ outcome }) => outcome !== "cancelled"));
+  const exit = exitOfBroadcast(results, requirement, args.has("require-consumer"));
+  const told = replies === undefined ? results : results.filter(({ outcome }) => outcome !== "cancelled");
+  sayCauses(context, args, told, exit);
   if (results.length === 0) sayNobody(context, except.length);
-  return exitOfBroadcast(results, requirement, args.has("require-consumer"));
+  return exit;
 }
 
 function acceptOf(args: Arguments): string {

@@ -61,7 +61,8 @@ export const send: CommandSpec = {
     const params = { ...(await readMessage(context, args, channel, body)), node };
     const result = await withCaller(context, args, (caller) => deliver<DeliveryResult>(caller, "dmq.send", params));
     if (result === undefined) return silent(context);
-    writeDeliveries(context, args, [result], result);
-    return exitOfDelivery(result, needsConsumer);
+    const exit = exitOfDelivery(result, needsConsumer);
+    writeDeliveries(context, args, [result], result, exit);
+    return exit;
   },
 };

@@ -2,7 +2,7 @@
  * The commands' side of the control socket. Each call has a connection of its own: Bun sends a request a second time when
  * a kept-alive connection turns out to be closed, and a message to the bus must not go out twice.
  */
-import { lstatSync } from "node:fs";
+import { lstatSync, type Stats, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { type ErrorCode, RpcError } from "../core/errors.ts";
 import type { Probe } from "./socket-file.ts";
@@ -188,6 +188,11 @@ export class RpcClient {
 }
 
 function unreachableText(path: string, probe: Probe): string {
+  const found = statQuietly(path);
+  if (found?.isSocket() === false && probe !== "denied") {
+    const kind = found.isDirectory() ? "a directory" : "another kind of file";
+    return `no daemon on ${path}: it is ${kind}; name the control socket with --socket`;
+  }
   switch (probe) {
     case "absent":
       return `no daemon on ${path}: there is no such socket; ${START_ONE}`;
@@ -211,6 +216,14 @@ function foreignOwner(path: string): number | undefined {
   const parent = lstatQuietly(dirname(path));
   if (owner === undefined || parent === undefined || (parent.mode & 0o1002) !== 0o1002) return undefined;
   return [0, parent.uid, process.getuid?.()].includes(owner) ? undefined : owner;
+}
+
+function statQuietly(path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch {
+    return undefined;
+  }
 }
 
 function lstatQuietly(path: string): { uid: number; mode: number } | undefined {

@@ -56,8 +56,8 @@ beforeAll(async () => {
   const known = [...log, "--notification-address", sender.uri];
   const noted = `sh -c 'echo "$DMQ_MESSAGE_ID" >>${seen}'`;
   [answering, refusing, frozen] = await Promise.all([
-    daemons.serve("answering", await freeAddress(), [...known, "--on", `${CHANNEL}=true`]),
-    daemons.serve("refusing", await freeAddress(), known),
+    daemons.serve("answering", await freeAddress(), [...known, "--on", `${CHANNEL}=true`, "--on", "cron=true"]),
+    daemons.serve("refusing", await freeAddress(), [...known, "--on", "cron=false"]),
     daemons.serve("frozen", await freeAddress(), [...known, "--on", `${CHANNEL}=${noted}`]),
   ]);
   const active = async (): Promise<boolean> =>
@@ -81,6 +81,38 @@ describeWhere(missingPrograms("sh", "true"), "one answers, one refuses, one is f
         expect(rowOf(result, refusing)).toMatchObject({ outcome: "rejected", code: 404 });
         expect(rowOf(result, frozen)).toMatchObject({ outcome: "timeout", code: null });
         expect(ms).toBeLessThan(params.timeout_ms * LATE);
+      } finally {
+        process.kill(pid, "SIGCONT");
+      }
+    },
+    SETUP_MS,
+  );
+
+  test(
+    "frozen: dmq bcast says so of each, exits 7 with --require all and 0 with --require any, in time",
+    async () => {
+      const { pid } = await frozen.status();
+      process.kill(pid, "SIGSTOP");
+      try {
+        for (const [require, code] of [
+          ["all", 7],
+          ["any", 0],
+        ] as const) {
+          // The silence of before made it inactive.
+          expect((await sender.run(["set", frozen.uri, "active"])).code).toBe(0);
+          const at = performance.now();
+          const done = await sender.run(["bcast", "--timeout", "1500ms", "--require", require, "cron", "wake up"]);
+          const ms = performance.now() - at;
+          const lines = done.stdout.trimEnd().split("\n").sort();
+          const expected = [`${answering.uri}\t200\tOK`, `${refusing.uri}\t500\t`, `${frozen.uri}\t-\ttimeout`].sort();
+          expect(lines.length).toBe(3);
+          for (const [index, line] of lines.entries()) expect(line).toStartWith(expected[index] as string);
+          // On success a cron job has nothing to mail.
+          const cause = `dmq: ${frozen.uri}: no answer in time: it may or may not have happened there\n`;
+          expect({ code: done.code, stderr: done.stderr }).toEqual({ code, stderr: code === 0 ? "" : cause });
+          expect(ms).toBeLessThan(1_500 * LATE);
+          console.log(`--require ${require}: exit ${done.code} in ${Math.round(ms)} ms`);
+        }
       } finally {
         process.kill(pid, "SIGCONT");
       }
