@@ -17,7 +17,7 @@ import { EXIT } from "./exit.ts";
 import { readMediaType } from "./message.ts";
 import { printable } from "./output.ts";
 import { ANSWER_MS_MAX } from "./socket.ts";
-import { endOf, type Limits, octetsOf } from "./stream.ts";
+import { endOf, type Limits, octetsOf, unheard } from "./stream.ts";
 
 /** Messages that wait for their turn; the daemon answers 503 to what comes on top, when its time is over. */
 const WAITING_MAX = 1_000;
@@ -71,6 +71,7 @@ class Answers {
   private done = 0;
   private failed = 0;
   private isEnded = false;
+  private isOpen = false;
 
   constructor(options: Answering) {
     this.options = options;
@@ -91,6 +92,7 @@ class Answers {
     await reading;
     if (this.failed > 0 && !context.outputClosed.aborted) return EXIT.command;
     if (this.done >= limits.count) return EXIT.ok;
+    if (this.over.signal.aborted && !this.isOpen) return unheard(context, this.options.client);
     return endOf(context, this.over.signal.aborted, limits.count !== Number.POSITIVE_INFINITY);
   }
 
@@ -103,8 +105,11 @@ class Answers {
   private async read(): Promise<void> {
     const { client, path, limits, context } = this.options;
     const signal = AbortSignal.any([this.stopped.signal, context.outputClosed]);
+    const onOpen = (): void => {
+      this.isOpen = true;
+    };
     try {
-      for await (const line of client.stream(`${path}&answer=1`, signal)) {
+      for await (const line of client.stream(`${path}&answer=1`, signal, onOpen)) {
         if (this.taken === limits.count || this.waiting.length === WAITING_MAX) continue;
         this.taken++;
         this.waiting.push({ message: line as MessageEvent, arrivedAt: performance.now() });

@@ -185,6 +185,16 @@ export function quoted(text: string): string {
   return JSON.stringify(text.length > SHOWN_CHARS_MAX ? `${text.slice(0, SHOWN_CHARS_MAX)}...` : text);
 }
 
+/** A message shows what was typed, and a word can have 128 KiB and what moves a cursor; its end says what is expected. */
+const MESSAGE_CHARS_MAX = 1_000;
+
+/** An error as it goes to stderr, of bounded length and without control characters. */
+export function sayable(message: string): string {
+  const half = MESSAGE_CHARS_MAX / 2;
+  const short = message.length <= MESSAGE_CHARS_MAX ? message : `${message.slice(0, half)}...${message.slice(-half)}`;
+  return short.replaceAll(/\p{Cc}/gu, (control) => `\\x${control.charCodeAt(0).toString(16).padStart(2, "0")}`);
+}
+
 function bare(word: string): string {
   return /^[\x21-\x7e]{1,80}$/.test(word) ? word : quoted(word);
 }

@@ -4,7 +4,7 @@
  */
 import { DmqError, UsageError } from "../core/errors.ts";
 import { nearest } from "../core/nearest.ts";
-import { type CommandSpec, helpText, parseWords, quoted } from "./command.ts";
+import { type CommandSpec, helpText, parseWords, quoted, sayable } from "./command.ts";
 import type { CliContext, SignalName } from "./context.ts";
 import { EXIT, exitOfError } from "./exit.ts";
 import { ALL_COMMANDS } from "./tree.ts";
@@ -25,15 +25,6 @@ function report(error: unknown, context: CliContext): number {
   if (!(error instanceof DmqError)) throw error;
   context.stderr(`dmq: ${sayable(error.message)}\n`);
   return exitOfError(error);
-}
-
-/** A message shows what was typed, and a word can have 128 KiB and what moves a cursor; its end says what is expected. */
-const MESSAGE_CHARS_MAX = 1_000;
-
-function sayable(message: string): string {
-  const half = MESSAGE_CHARS_MAX / 2;
-  const short = message.length <= MESSAGE_CHARS_MAX ? message : `${message.slice(0, half)}...${message.slice(-half)}`;
-  return short.replaceAll(/\p{Cc}/gu, (control) => `\\x${control.charCodeAt(0).toString(16).padStart(2, "0")}`);
 }
 
 async function route(argv: readonly string[], context: CliContext): Promise<number> {

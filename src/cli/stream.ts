@@ -3,7 +3,7 @@ import { UsageError } from "../core/errors.ts";
 import { parseDuration } from "../core/time.ts";
 import type { RpcClient } from "../rpc/client.ts";
 import type { MessageEvent } from "../rpc/surface.ts";
-import type { Arguments, OptionSpec } from "./command.ts";
+import { type Arguments, type OptionSpec, sayable } from "./command.ts";
 import type { CliContext } from "./context.ts";
 import { EXIT } from "./exit.ts";
 
@@ -70,9 +70,13 @@ export async function readStream(
   const over = new AbortController();
   const timer = limits.waitMs === undefined ? undefined : setTimeout(() => over.abort(), limits.waitMs);
   let left = limits.count;
+  let isOpen = false;
+  const onOpen = (): void => {
+    isOpen = true;
+  };
   try {
     const signal = AbortSignal.any([over.signal, context.outputClosed]);
-    for await (const line of client.stream(path, signal)) {
+    for await (const line of client.stream(path, signal, onOpen)) {
       if (!wanted(line)) continue;
       onLine(line);
       if (--left === 0) return EXIT.ok;
@@ -80,7 +84,14 @@ export async function readStream(
   } finally {
     clearTimeout(timer);
   }
+  if (over.signal.aborted && !isOpen) return unheard(context, client);
   return endOf(context, over.signal.aborted, limits.count !== Number.POSITIVE_INFINITY);
+}
+
+/** DURATION was over before the daemon had answered at all: nothing can be said of what came. */
+export function unheard(context: CliContext, { socketPath }: RpcClient): number {
+  context.stderr(`dmq: ${sayable(`no answer of a daemon on ${socketPath} before DURATION was over`)}\n`);
+  return EXIT.unreachable;
 }
 
 /** Why a stream ended that was not read to its COUNT: the reader left, the time is over, or the daemon closed it. */

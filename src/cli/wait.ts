@@ -7,7 +7,7 @@ import type { Duration } from "../core/time.ts";
 import type { RpcClient } from "../rpc/client.ts";
 import { probeSocket } from "../rpc/socket-file.ts";
 import { type NodeRow, STATUSES, type StatusReport } from "../rpc/surface.ts";
-import type { CommandSpec } from "./command.ts";
+import { type CommandSpec, sayable } from "./command.ts";
 import type { CliContext } from "./context.ts";
 import { EXIT } from "./exit.ts";
 import { checkChannelName, checkUri } from "./message.ts";
@@ -23,6 +23,8 @@ const LOOK_MS: Duration = 1_000;
 
 /** A daemon that comes up or goes down may refuse now and then; one that always does is somebody else's. */
 const REFUSALS_MAX = 20;
+
+const A_DAEMON = "a daemon that answers";
 
 const MEMBERS_MAX = 1_001;
 
@@ -150,7 +152,9 @@ class Waiting {
   private isReached = false;
   private refusals = 0;
   /** Why it is not over yet. */
-  private state = "a daemon that answers";
+  private state: string = A_DAEMON;
+  /** What is to come, for the line that stands while it waits. */
+  private wanted: string = A_DAEMON;
 
   constructor(
     context: CliContext,
@@ -168,7 +172,7 @@ class Waiting {
     const timer = this.timeoutMs === undefined ? undefined : setTimeout(() => this.end(), this.timeoutMs);
     const progress = progressLine(this.context);
     const startedAt = performance.now();
-    progress?.start(() => `waiting for ${this.state}, ${Math.floor((performance.now() - startedAt) / 1_000)} s`);
+    progress?.start(() => `waiting for ${this.wanted}, ${Math.floor((performance.now() - startedAt) / 1_000)} s`);
     // Or the line would stand before the shell's next prompt.
     const deafen = this.context.onSignal(() => progress?.end());
     try {
@@ -197,7 +201,8 @@ class Waiting {
     } catch (error) {
       if (this.over.signal.aborted) return false;
       if (!(error instanceof RpcError) || error.code !== "rpc-unreachable" || (await this.isHopeless())) throw error;
-      this.state = this.isReached ? "a daemon that went away" : error.message;
+      this.wanted = A_DAEMON;
+      this.state = this.isReached ? "a daemon that went away" : sayable(error.message);
       return false;
     }
   }
@@ -251,6 +256,7 @@ class Waiting {
       return now === undefined ? [] : [`${one.text} (now: ${now})`];
     });
     this.state = unmet.join(", ");
+    this.wanted = this.state;
     return unmet.length === 0;
   }
 

@@ -358,10 +358,27 @@ describe("listen", () => {
   test("-W without a count exits 0 when the time is over, with one 6", async () => {
     daemon.open = true;
     daemon.lines = [message];
-    expect((await run(["listen", "-W", "50ms", "c"])).code).toBe(0);
-    const short = await run(["listen", "-W", "50ms", "-n", "2", "c"]);
+    expect((await run(["listen", "-W", "200ms", "c"])).code).toBe(0);
+    const short = await run(["listen", "-W", "200ms", "-n", "2", "c"]);
     expect(short.code).toBe(6);
     expect(short.out.trim().split("\n")).toHaveLength(1);
+  });
+
+  test("-W that is over before a daemon has answered is no success: exit 4", async () => {
+    const path = `${daemon.socket}.mute`;
+    const mute = Bun.listen({ unix: path, socket: { data: () => undefined } });
+    try {
+      for (const line of [["listen", "c"], ["listen", "--reply", "x", "c"], ["events"]]) {
+        const ran = await runCli([...line, "-W", "100ms", "--socket", path]);
+        expect(ran).toEqual({
+          code: 4,
+          out: "",
+          err: `dmq: no answer of a daemon on ${path} before DURATION was over\n`,
+        });
+      }
+    } finally {
+      mute.stop(true);
+    }
   });
 
   test("a daemon that ends is no success while a count is open", async () => {

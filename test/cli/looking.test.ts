@@ -88,8 +88,8 @@ describe("events", () => {
   });
 
   test("ends by DURATION: 0 without a COUNT, 6 with one; and with the daemon", async () => {
-    expect(await run(["events", "-W", "50ms"])).toEqual({ code: 0, out: "", err: "" });
-    expect(await run(["events", "-W", "50ms", "-n", "1"])).toEqual({ code: 6, out: "", err: "" });
+    expect(await run(["events", "-W", "200ms"])).toEqual({ code: 0, out: "", err: "" });
+    expect(await run(["events", "-W", "200ms", "-n", "1"])).toEqual({ code: 6, out: "", err: "" });
     await until(() => !isFollowed(), 4_000, "those two are through");
     expect(await runAnd(["events", "-n", "1"], isFollowed, () => server?.close())).toEqual({
       code: 4,

@@ -334,7 +334,7 @@ describe("commands with a daemon", () => {
     const done = await heard;
     expect([done.code, done.stderr]).toEqual([0, ""]);
     expect(done.stdout).toMatch(/\tonce\t.*\ttext\/plain\thello\n$/);
-    expect((await second.run(["listen", "-n", "1", "-W", "100ms", "once"])).code).toBe(6);
+    expect((await second.run(["listen", "-n", "1", "-W", "1s", "once"])).code).toBe(6);
   });
 
   test("bcast: 3 with nobody to address, and the line says so on stderr", async () => {

@@ -164,7 +164,7 @@ async function stir({ ended }: Started, { daemon, unique }: Running): Promise<vo
   void ended.then(() => {
     isOver = true;
   });
-  while (!isOver) await (daemon as Daemon).run(["listen", "-W", "50ms", unique]);
+  while (!isOver) await (daemon as Daemon).run(["listen", "-W", "300ms", unique]);
 }
 
 /** Signals until it ends: the first asks it to, the second does not ask. */
@@ -325,10 +325,10 @@ const TABLE: Record<string, Row[]> = {
   ]),
   listen: [
     { what: "COUNT came", args: ["-n", "1", "$U"], code: 0, out: HEARD, fields: MESSAGE, meanwhile: speak },
-    { what: "DURATION is over", args: ["-W", "50ms", "$U"], code: 0 },
+    { what: "DURATION is over", args: ["-W", "700ms", "$U"], code: 0 },
     { what: "answered already", args: ["--reply", "x", "taken"], code: 1, err: /taken/ },
     { what: "the daemon is killed", args: ["$U"], at: "own", code: 4, err: /daemon on/, meanwhile: orphan },
-    { what: "not COUNT in DURATION", args: ["-n", "1", "-W", "50ms", "$U"], code: 6 },
+    { what: "not COUNT in DURATION", args: ["-n", "1", "-W", "700ms", "$U"], code: 6 },
     {
       what: "a command failed",
       args: ["--exec", "false", "-n", "1", "$U"],
@@ -379,7 +379,7 @@ const TABLE: Record<string, Row[]> = {
       at: "gone",
       code: 4,
       err: /not within 700 ms: no daemon on/,
-      told: /not within 700 ms: no daemon on/,
+      told: /waiting for a daemon that answers, 0 s.*not within 700 ms: no daemon on/,
     },
     { what: "not in time", args: ["members=9", "--timeout", "100ms"], code: 6, err: /not within 100 ms/ },
     { what: "SIGINT", args: ["members=9"], code: 130, told: /./, meanwhile: interruptSoon },
@@ -442,10 +442,10 @@ const TABLE: Record<string, Row[]> = {
       fields: EVENT,
       meanwhile: stir,
     },
-    { what: "DURATION is over", args: ["-W", "50ms", "--type", "joined"], code: 0 },
+    { what: "DURATION is over", args: ["-W", "700ms", "--type", "joined"], code: 0 },
     { what: "no such type", args: ["--type", "peerup"], code: 2, err: /peer-up/ },
     { what: "the daemon is killed", args: [], at: "own", code: 4, err: /daemon on/, meanwhile: orphan },
-    { what: "not COUNT in DURATION", args: ["-n", "1", "-W", "50ms", "--type", "joined"], code: 6 },
+    { what: "not COUNT in DURATION", args: ["-n", "1", "-W", "700ms", "--type", "joined"], code: 6 },
     { what: "SIGINT", args: ["--type", "joined"], code: 130, meanwhile: interruptSoon },
   ],
   logs: [
