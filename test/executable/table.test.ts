@@ -379,7 +379,7 @@ const TABLE: Record<string, Row[]> = {
       at: "gone",
       code: 4,
       err: /not within 700 ms: no daemon on/,
-      told: /waiting for a daemon that answers, 0 s.*not within 700 ms: no daemon on/,
+      told: /waiting for a daemon that answers, 0 s.*not within 700 ms: no daemon on/s,
     },
     { what: "not in time", args: ["members=9", "--timeout", "100ms"], code: 6, err: /not within 100 ms/ },
     { what: "SIGINT", args: ["members=9"], code: 130, told: /./, meanwhile: interruptSoon },
