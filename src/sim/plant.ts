@@ -107,8 +107,11 @@ function answerTwice(): Plant {
   };
 }
 
+/** So many inputs may overtake a message. */
+const TURN_INPUTS = 4;
+
 function turnOrder(): Plant {
-  const kept = new Map<SimNode, { event: NodeEvent; isNew: boolean }>();
+  const kept = new Map<SimNode, { event: NodeEvent; waits: number }>();
   let count = 0;
   return {
     polled(node, output) {
@@ -117,17 +120,15 @@ function turnOrder(): Plant {
       kept.delete(node);
       if (before !== undefined) return [{ ...output }, { type: "event", event: before.event }];
       if (++count % 3 !== 0) return [output];
-      kept.set(node, { event: output.event, isNew: true });
+      kept.set(node, { event: output.event, waits: TURN_INPUTS });
       return [];
     },
     handed(node, _input, bus) {
       const before = kept.get(node);
       if (before === undefined || node.core === undefined) return;
-      if (before.isNew) before.isNew = false;
-      else {
-        kept.delete(node);
-        bus.emit(node, before.event);
-      }
+      if (--before.waits > 0) return;
+      kept.delete(node);
+      bus.emit(node, before.event);
     },
   };
 }
