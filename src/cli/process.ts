@@ -29,6 +29,9 @@ export async function runProcess(argv: readonly string[]): Promise<void> {
   process.exit(code);
 }
 
+/** Of the system: no space left, no quota left. */
+const FULL_DISK: readonly string[] = ["ENOSPC", "EDQUOT"];
+
 /** A broken invariant: the trace is for us, and the exit code must not look like an answer. */
 function crash(error: unknown, stderr: Output): number {
   stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
@@ -61,8 +64,8 @@ class Output {
       this.#sink ??= this.#open();
       this.#watch(this.#sink.write(data));
       this.#watch(this.#sink.flush());
-    } catch {
-      this.#closed.abort();
+    } catch (cause) {
+      this.#failed(cause);
     }
   }
 
@@ -74,7 +77,13 @@ class Output {
   #watch(written: unknown): void {
     if (!(written instanceof Promise)) return;
     this.#rest = written;
-    written.catch(() => this.#closed.abort());
+    written.catch((cause: unknown) => this.#failed(cause));
+  }
+
+  /** What nobody reads any more is closed for good; a disk that is full may have room again for what comes later. */
+  #failed(cause: unknown): void {
+    if (FULL_DISK.includes((cause as { code?: string }).code ?? "")) this.#sink = undefined;
+    else this.#closed.abort();
   }
 }
 
