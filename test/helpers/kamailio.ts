@@ -127,6 +127,11 @@ export class KamailioNode {
     return this.#node("kill9");
   }
 
+  /** The process group that all of its processes are in. */
+  async group(): Promise<number> {
+    return Number(/^PID='?(\d+)/m.exec(await this.#node("info"))?.[1]);
+  }
+
   /** A counter of `tm.stats`, for example `4xx` or `rpl_received`. */
   async counter(name: string): Promise<number> {
     const line = new RegExp(`^\\s*${name}: (\\d+)$`, "m").exec(await this.cmd("tm.stats"));

@@ -31,6 +31,8 @@ export class Namespaces {
   /** Distinguishes what two test processes of one machine make. */
   readonly #tag = `dmq${process.pid.toString(36)}`;
   readonly #hosts = new Map<string, string>();
+  /** The bridge's end of each machine's cable. */
+  readonly #ports = new Map<string, string>();
   readonly #children: Bun.Subprocess[] = [];
 
   constructor() {
@@ -45,11 +47,17 @@ export class Namespaces {
     ip("netns", "add", namespace);
     this.#hosts.set(name, namespace);
     const port = `p${this.#hosts.size}`;
+    this.#ports.set(name, port);
     ip("-n", this.#tag, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace);
     ip("-n", this.#tag, "link", "set", port, "master", "br0", "up");
     ip("-n", namespace, "address", "add", `${address}/24`, "dev", "eth0");
     ip("-n", namespace, "link", "set", "eth0", "up");
     ip("-n", namespace, "link", "set", "lo", "up");
+  }
+
+  /** Pulls a machine's cable out of the bridge, or puts it back. */
+  plug(name: string, isIn: boolean): void {
+    ip("-n", this.#tag, "link", "set", this.#ports.get(name) as string, isIn ? "up" : "down");
   }
 
   /**
