@@ -638,6 +638,10 @@ export class DmqNode {
     if (!this.admission.asks(source)) return;
     this.warnings.warn("malformed", `${source.ip}:${source.port}: ${error.message} (${error.section})`, now);
     if (request === undefined || request.method === "ACK") return;
+    if (topVia(request) instanceof ProtocolError) {
+      this.serving.refuseUnread(request, source, flow, error.statusHint);
+      return;
+    }
     const pending = this.serving.admit(request, source, flow, now);
     if (pending !== undefined) this.serving.respond(pending, { status: error.statusHint }, now);
   }
@@ -682,19 +686,24 @@ export class DmqNode {
     const { method } = pending.request;
     const allow = ["KDMQ", "OPTIONS", ...this.options.methods].join(", ");
     if (method === "KDMQ") this.onKdmq(pending, now);
-    else if (method === "OPTIONS") this.serving.respond(pending, { status: 200, headers: [["Allow", allow]] }, now);
-    else if (method === "CANCEL") this.serving.respond(pending, { status: 481 }, now);
+    else if (method === "OPTIONS") {
+      if (!this.isTooDemanding(pending, now))
+        this.serving.respond(pending, { status: 200, headers: [["Allow", allow]] }, now);
+    } else if (method === "CANCEL") this.serving.respond(pending, { status: 481 }, now);
     else this.serving.respond(pending, { status: 405, headers: [["Allow", allow]] }, now);
+  }
+
+  /** RFC 3261 §8.2.2.3: no extension of SIP is understood here, so a request that needs one is answered 420. */
+  private isTooDemanding(pending: Pending, now: Instant): boolean {
+    const required = pending.request.headers.get("Require");
+    if (required === undefined) return false;
+    this.serving.respond(pending, { status: 420, headers: [["Unsupported", required]] }, now);
+    return true;
   }
 
   private onKdmq(pending: Pending, now: Instant, mode?: HandlerMode): void {
     const { request } = pending;
-    const required = request.headers.get("Require");
-    if (required !== undefined) {
-      // RFC 3261 §8.2.2.3: no extension of SIP is understood here.
-      this.serving.respond(pending, { status: 420, headers: [["Unsupported", required]] }, now);
-      return;
-    }
+    if (this.isTooDemanding(pending, now)) return;
     const uri = parseUri(request.uri);
     const channel = uri instanceof ProtocolError ? undefined : uri.user;
     if (channel === undefined) this.serving.respond(pending, NOT_FOUND, now);

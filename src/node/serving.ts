@@ -278,10 +278,32 @@ export class Serving {
   refuse(request: SipRequest, source: Endpoint, flow: Flow, size: number): boolean {
     const via = topVia(request);
     if (via === undefined || via instanceof ProtocolError) return false;
-    const reason = reasonPhrase(FORBIDDEN);
-    const written = this.writer.write(request, source, { status: FORBIDDEN, reason, toTag: this.toTag });
+    return this.turnDown(request, source, flow, size, FORBIDDEN, responseDestination(via, source));
+  }
+
+  /**
+   * Answers a request whose topmost Via makes no sense (RFC 4475 §3.1.2.1): that goes back as it came, to where it came from, and
+   * nothing of it is remembered.
+   *
+   * @returns false where a header that every answer has is missing, or the answer to a datagram would be larger than it
+   */
+  refuseUnread(request: SipRequest, source: Endpoint, flow: Flow, status: number): boolean {
+    const { headers } = request;
+    if (!["Via", "From", "To", "Call-ID", "CSeq"].every((name) => headers.get(name))) return false;
+    return this.turnDown(request, source, flow, request.bytes.length, status, source);
+  }
+
+  private turnDown(
+    request: SipRequest,
+    source: Endpoint,
+    flow: Flow,
+    size: number,
+    status: number,
+    to: Endpoint,
+  ): boolean {
+    const reason = reasonPhrase(status);
+    const written = this.writer.write(request, source, { status, reason, toTag: this.toTag });
     if (source.transport === "udp" && written.length > size) return false;
-    const to = responseDestination(via, source);
     this.context.outbox.push({ type: "transmit", to, flow, bytes: new Uint8Array(written) });
     return true;
   }
