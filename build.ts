@@ -83,15 +83,16 @@ async function compile(): Promise<void> {
 
 /** Beside the executable, in the tree that `man` looks for: `MANPATH=dist/man man dmq-send`. */
 async function writeManPages(): Promise<void> {
-  const { commandPage, overviewPage } = await import("./src/cli/man.ts");
-  const { describeAll } = await import("./src/cli/describe.ts");
+  const { commandPage, overviewPage, pageName } = await import("./src/cli/man.ts");
+  const { describeAll, flattened } = await import("./src/cli/describe.ts");
   const { ALL_COMMANDS } = await import("./src/cli/tree.ts");
   const directory = join(ROOT, "dist", "man", "man1");
   rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { recursive: true });
   const commands = await describeAll(ALL_COMMANDS);
   writeFileSync(join(directory, "dmq.1"), overviewPage(commands));
-  for (const command of commands) writeFileSync(join(directory, `dmq-${command.name}.1`), commandPage(command));
+  for (const command of flattened(commands))
+    writeFileSync(join(directory, `${pageName(command.name)}.1`), commandPage(command));
 }
 
 if (import.meta.main) {

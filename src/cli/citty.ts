@@ -4,12 +4,7 @@
  * codes (main.ts; its `runMain` prints help to stdout, exits 1 and drops what a command returns).
  */
 import { defineCommand, runCommand, type SubCommandsDef } from "citty";
-import type { CommandSpec } from "./command.ts";
-
-export interface CommandEntry {
-  summary: string;
-  load: () => Promise<CommandSpec>;
-}
+import type { CommandEntry, CommandSpec } from "./command.ts";
 
 /**
  * Loads the named command, and no other one, and hands it to `run` with the words behind its name.

@@ -15,6 +15,8 @@ export interface OptionSpec {
   short?: string;
   /** What the value is, for help; an option without it is a switch. */
   value?: string;
+  /** The value may be missing: the next word is it only if this says so, `--flag=VALUE` always is. */
+  optionalValue?: (word: string) => boolean;
   /** A switch that also takes `=0` and `=1`, and `--no-FLAG`: the module's integer parameters. */
   settable?: boolean;
   repeatable?: boolean;
@@ -31,7 +33,14 @@ export interface PositionalSpec {
   help: string;
 }
 
+/** A command that is not loaded yet. */
+export interface CommandEntry {
+  summary: string;
+  load: () => Promise<CommandSpec>;
+}
+
 export interface CommandSpec {
+  /** What stands behind `dmq`: `send`, and of a subcommand `queue add`. */
   name: string;
   summary: string;
   /** First in the help: a command line and what it does. */
@@ -44,6 +53,8 @@ export interface CommandSpec {
   exits?: readonly (readonly [code: number, meaning: string])[];
   /** Command lines that a reader of this help may want next; the last line. */
   seeAlso?: readonly string[];
+  /** A command of these only, chosen by the word behind its name; it is never run itself. */
+  subcommands?: ReadonlyMap<string, CommandEntry>;
   /** Decides itself what a signal means (`serve`, and `-l`); everything else is ended by one. */
   ownSignals?: boolean | ((args: Arguments) => boolean);
   /** @returns the exit code */
@@ -163,6 +174,7 @@ function take(reading: Reading, option: OptionSpec, word: string, attached: stri
 
 function nextWord(reading: Reading, option: OptionSpec, word: string): string {
   const next = reading.words[reading.next];
+  if (option.optionalValue !== undefined && (next === undefined || !option.optionalValue(next))) return "";
   // A value that looks like an option is nearly always a forgotten value; who means it writes it with an equals sign.
   if (next === undefined || (next.startsWith("-") && next !== "-")) {
     throw new UsageError(`${word} needs a value: ${word} ${option.value}`);
@@ -227,6 +239,7 @@ function checkPositionals(spec: CommandSpec, positionals: readonly string[]): vo
 }
 
 export function usageLine(spec: CommandSpec): string {
+  if (spec.subcommands !== undefined) return `dmq ${spec.name} COMMAND [options] [arguments]`;
   const words = spec.positionals.map((one) => {
     const name = one.repeatable === true ? `${one.name}...` : one.name;
     return one.required ? name : `[${name}]`;
@@ -239,6 +252,9 @@ export function helpText(spec: CommandSpec): string {
   const lines = [`${spec.summary}`, "", "examples:"];
   for (const [line, what] of spec.examples) lines.push(`  ${line}`, `      ${what}`);
   lines.push("", `usage: ${usageLine(spec)}`);
+  if (spec.subcommands !== undefined) {
+    lines.push("", "commands:", ...columns([...spec.subcommands].map(([name, { summary }]) => [name, summary])));
+  }
   if (spec.positionals.length > 0) {
     lines.push("", "arguments:", ...columns(spec.positionals.map((one) => [one.name, one.help])));
   }
@@ -259,7 +275,8 @@ export function exitsOf({ exits = [] }: CommandSpec): (readonly [code: number, m
 
 export function optionLabel(option: OptionSpec): string {
   const short = option.short === undefined ? "    " : `-${option.short}, `;
-  const value = option.value === undefined ? "" : ` ${option.value}`;
+  const word = option.optionalValue === undefined ? option.value : `[${option.value}]`;
+  const value = option.value === undefined ? "" : ` ${word}`;
   return `${short}--${option.flag}${option.settable === true ? "[=0|1]" : value}`;
 }
 

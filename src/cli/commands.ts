@@ -1,5 +1,5 @@
 /** The commands: name, one line each, and how to load them. Nothing here loads one: `dmq send` must not pay for `serve`. */
-import type { CommandEntry } from "./citty.ts";
+import type { CommandEntry } from "./command.ts";
 
 export const COMMANDS: ReadonlyMap<string, CommandEntry> = new Map<string, CommandEntry>([
   ["serve", { summary: "run the node in the foreground", load: async () => (await import("./serve.ts")).serve }],

@@ -1,8 +1,7 @@
 /** `dmq completion SHELL`: a script that makes a shell complete command lines of dmq. */
 import type { NodeRow, StatusReport } from "../rpc/surface.ts";
 import { choose } from "./choice.ts";
-import type { CommandEntry } from "./citty.ts";
-import type { Arguments, CommandSpec } from "./command.ts";
+import type { Arguments, CommandEntry, CommandSpec } from "./command.ts";
 import type { CliContext } from "./context.ts";
 import { describeAll } from "./describe.ts";
 import { EXIT } from "./exit.ts";

@@ -1,6 +1,13 @@
 /** The commands as data: what `dmq help --json` prints, and what completions and man pages are made of. */
-import type { CommandEntry } from "./citty.ts";
-import { type CommandSpec, exitsOf, type OptionSpec, optionsOf, type PositionalSpec, usageLine } from "./command.ts";
+import {
+  type CommandEntry,
+  type CommandSpec,
+  exitsOf,
+  type OptionSpec,
+  optionsOf,
+  type PositionalSpec,
+  usageLine,
+} from "./command.ts";
 
 /** What can stand in a place; `null` is anything. */
 export type ValueKind = "nodes" | "channels" | "files" | "directories" | "commands";
@@ -24,6 +31,8 @@ export interface OptionInfo extends Place {
   short: string | null;
   /** What the value is; `null` for a switch. */
   value: string | null;
+  /** The value may be missing. */
+  optional_value: boolean;
   /** A switch that takes `=0` and `=1`, and `--no-FLAG`. */
   settable: boolean;
 }
@@ -38,6 +47,8 @@ export interface CommandInfo {
   notes: string[];
   exits: { code: number; meaning: string }[];
   see_also: string[];
+  /** Of a command that has subcommands: these, under their whole names. */
+  commands: CommandInfo[];
 }
 
 const KINDS = new Map<string, ValueKind>([
@@ -55,7 +66,13 @@ export function describeAll(commands: ReadonlyMap<string, CommandEntry>): Promis
   return Promise.all([...commands.values()].map(async (entry) => describe(await entry.load())));
 }
 
-export function describe(spec: CommandSpec): CommandInfo {
+/** Commands and their subcommands in one list. */
+export function flattened(commands: readonly CommandInfo[]): CommandInfo[] {
+  return commands.flatMap((command) => [command, ...flattened(command.commands)]);
+}
+
+/** Loads the subcommands, where there are any. */
+export async function describe(spec: CommandSpec): Promise<CommandInfo> {
   return {
     name: spec.name,
     summary: spec.summary,
@@ -66,6 +83,7 @@ export function describe(spec: CommandSpec): CommandInfo {
     notes: [...(spec.notes ?? [])],
     exits: exitsOf(spec).map(([code, meaning]) => ({ code, meaning })),
     see_also: [...(spec.seeAlso ?? [])],
+    commands: spec.subcommands === undefined ? [] : await describeAll(spec.subcommands),
   };
 }
 
@@ -76,5 +94,9 @@ function argumentInfo(spec: PositionalSpec): ArgumentInfo {
 
 function optionInfo(spec: OptionSpec): OptionInfo {
   const { flag, short = null, value = null, settable = false, repeatable = false, help, choices = null } = spec;
-  return { flag, short, value, settable, repeatable, help, choices, kind: KINDS.get(value ?? "") ?? null };
+  const optional = spec.optionalValue !== undefined;
+  return {
+    ...{ flag, short, value, optional_value: optional, settable, repeatable, help, choices },
+    kind: KINDS.get(value ?? "") ?? null,
+  };
 }

@@ -2,8 +2,7 @@
 import { UsageError } from "../core/errors.ts";
 import { VERSION } from "../core/version.ts";
 import { choose } from "./choice.ts";
-import type { CommandEntry } from "./citty.ts";
-import { type Arguments, type CommandSpec, helpText } from "./command.ts";
+import { type Arguments, type CommandEntry, type CommandSpec, helpText } from "./command.ts";
 import type { CliContext } from "./context.ts";
 import { describe, describeAll } from "./describe.ts";
 import { EXIT } from "./exit.ts";
@@ -20,7 +19,10 @@ export function helpOf(commands: ReadonlyMap<string, CommandEntry>): CommandSpec
       ["dmq help --man send | man -l -", "the man page of a command"],
       ["dmq help --json | jq -r '.commands[].name'", "every command, option and exit code as data"],
     ],
-    positionals: [{ name: "COMMAND", required: false, help: "one command; without it, all" }],
+    positionals: [
+      { name: "COMMAND", required: false, help: "one command; without it, all" },
+      { name: "SUBCOMMAND", required: false, help: "one of its commands" },
+    ],
     options: [
       { flag: "json", help: "JSON: an object of this command, or of all in commands" },
       { flag: "man", help: "a man page: of this command, or dmq(1)" },
@@ -36,20 +38,26 @@ export function helpOf(commands: ReadonlyMap<string, CommandEntry>): CommandSpec
 
 async function run(context: CliContext, args: Arguments, commands: ReadonlyMap<string, CommandEntry>): Promise<number> {
   if (args.has("json") && args.has("man")) throw new UsageError("--json and --man exclude each other");
-  const [name] = args.positionals;
-  if (name !== undefined) await one(context, args, commands, choose("command", name, [...commands.keys()]));
+  const [name, sub] = args.positionals;
+  if (name !== undefined) await one(context, args, await find(commands, name, sub));
   else if (args.has("json")) writeJson(context, { version: VERSION, commands: await describeAll(commands) });
   else context.stdout(args.has("man") ? overviewPage(await describeAll(commands)) : overview(commands));
   return EXIT.ok;
 }
 
-async function one(
-  context: CliContext,
-  args: Arguments,
+/** @throws UsageError for a name that is none */
+async function find(
   commands: ReadonlyMap<string, CommandEntry>,
   name: string,
-): Promise<void> {
-  const spec = await (commands.get(name) as CommandEntry).load();
-  if (args.has("json")) writeJson(context, describe(spec));
-  else context.stdout(args.has("man") ? commandPage(describe(spec)) : helpText(spec));
+  sub: string | undefined,
+): Promise<CommandSpec> {
+  const spec = await (commands.get(choose("command", name, [...commands.keys()])) as CommandEntry).load();
+  if (sub === undefined) return spec;
+  if (spec.subcommands === undefined) throw new UsageError(`dmq ${name} has no commands of its own`);
+  return find(spec.subcommands, sub, undefined);
+}
+
+async function one(context: CliContext, args: Arguments, spec: CommandSpec): Promise<void> {
+  if (args.has("json")) writeJson(context, await describe(spec));
+  else context.stdout(args.has("man") ? commandPage(await describe(spec)) : helpText(spec));
 }

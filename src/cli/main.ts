@@ -4,7 +4,7 @@
  */
 import { DmqError, UsageError } from "../core/errors.ts";
 import { nearest } from "../core/nearest.ts";
-import { type CommandSpec, helpText, parseWords, quoted, sayable } from "./command.ts";
+import { type CommandEntry, type CommandSpec, helpText, parseWords, quoted, sayable } from "./command.ts";
 import type { CliContext, SignalName } from "./context.ts";
 import { EXIT, exitOfError } from "./exit.ts";
 import { ALL_COMMANDS } from "./tree.ts";
@@ -39,9 +39,23 @@ async function route(argv: readonly string[], context: CliContext): Promise<numb
     context.stderr((await import("./overview.ts")).overview(ALL_COMMANDS));
     return EXIT.usage;
   }
-  if (!ALL_COMMANDS.has(front.name)) throw unknownCommand(front.name);
+  if (!ALL_COMMANDS.has(front.name)) throw unknownCommand(front.name, ALL_COMMANDS);
   const { dispatch } = await import("./citty.ts");
   return dispatch(ALL_COMMANDS, front.name, front.words, (spec, words) => runSpec(spec, words, context));
+}
+
+/** The command that the word behind `dmq queue` names; its words have what stood before it. */
+async function runGroup(group: CommandSpec, words: readonly string[], context: CliContext): Promise<number> {
+  const commands = group.subcommands as ReadonlyMap<string, CommandEntry>;
+  const front = readFront(words);
+  if (front.type === "version") throw new UsageError("--version stands before the command: dmq --version");
+  if (front.type === "help" || front.name === undefined) {
+    context[front.type === "help" ? "stdout" : "stderr"](helpText(group));
+    return front.type === "help" ? EXIT.ok : EXIT.usage;
+  }
+  const entry = commands.get(front.name);
+  if (entry === undefined) throw unknownCommand(front.name, commands, `dmq ${group.name} `);
+  return runSpec(await entry.load(), front.words, context);
 }
 
 type Front =
@@ -74,13 +88,14 @@ function unknownFrontOption(word: string): UsageError {
   return new UsageError(`unknown option ${word}; ${hint}`);
 }
 
-function unknownCommand(name: string): UsageError {
-  const near = nearest(name, ALL_COMMANDS.keys());
-  const hint = near === undefined ? `there are ${[...ALL_COMMANDS.keys()].join(", ")}` : `did you mean ${near}?`;
+function unknownCommand(name: string, commands: ReadonlyMap<string, CommandEntry>, before = ""): UsageError {
+  const near = nearest(name, commands.keys());
+  const hint = near === undefined ? `there are ${[...commands.keys()].join(", ")}` : `did you mean ${before}${near}?`;
   return new UsageError(`unknown command ${quoted(name)}; ${hint}`);
 }
 
 async function runSpec(spec: CommandSpec, words: readonly string[], context: CliContext): Promise<number> {
+  if (spec.subcommands !== undefined) return runGroup(spec, words, context);
   const parsed = parseWords(spec, words);
   if (parsed.type === "help") {
     context.stdout(helpText(spec));

@@ -35,12 +35,12 @@ export function overviewPage(commands: readonly CommandInfo[]): string {
     ...section("EXAMPLES", examples(OVERVIEW_EXAMPLES)),
     ...section(
       "COMMANDS",
-      tagged(commands.map(({ name, summary }) => [`dmq ${name}`, `${summary}; see dmq-${name}(1)`])),
+      tagged(commands.map(commandRow)),
     ),
     ...section("EXIT STATUS", tagged(EXITS)),
     ...section("ENVIRONMENT", tagged(ENVIRONMENT)),
     ...section("FILES", tagged([["/etc/dmq/dmq.toml", "options of dmq serve; see dmq-config(1)"]])),
-    ...section("SEE ALSO", [roff(commands.map(({ name }) => `dmq-${name}(1)`).join(", "))]),
+    ...section("SEE ALSO", [roff(commands.map(({ name }) => `${pageName(name)}(1)`).join(", "))]),
     "",
   ].join("\n");
 }
@@ -50,9 +50,10 @@ export function commandPage(command: CommandInfo): string {
   const { name, summary, usage, notes, exits, see_also: seeAlso } = command;
   const parameters = command.arguments.map((one): [string, string] => [one.name, one.help]);
   return [
-    ...head(`DMQ-${name.toUpperCase()}`, `dmq-${name}`, summary),
+    ...head(pageName(name).toUpperCase(), pageName(name), summary),
     ...section("SYNOPSIS", [bold(usage)]),
     ...section("EXAMPLES", examples(command.examples.map(({ line, what }) => [line, what]))),
+    ...section("COMMANDS", tagged(command.commands.map(commandRow))),
     ...section("ARGUMENTS", tagged(parameters)),
     ...section("OPTIONS", tagged(command.options.map((option) => [labelOf(option), option.help]))),
     ...section("NOTES", notes.flatMap((note) => [roff(note), ".br"]).slice(0, -1)),
@@ -60,6 +61,15 @@ export function commandPage(command: CommandInfo): string {
     ...section("SEE ALSO", [roff(["dmq(1)", ...seeAlso.map(pageOf)].join(", "))]),
     "",
   ].join("\n");
+}
+
+/** `dmq-queue-add`, without its section. */
+export function pageName(command: string): string {
+  return `dmq-${command.replaceAll(" ", "-")}`;
+}
+
+function commandRow({ name, summary }: CommandInfo): [string, string] {
+  return [`dmq ${name}`, `${summary}; see ${pageName(name)}(1)`];
 }
 
 function head(title: string, name: string, summary: string): string[] {
@@ -78,15 +88,19 @@ function tagged(rows: readonly (readonly [label: string | number, text: string])
   return rows.flatMap(([label, text]) => [".TP", bold(String(label)), roff(text)]);
 }
 
-function labelOf({ flag, short, value, settable }: OptionInfo): string {
-  const long = `--${flag}${settable ? "[=0|1]" : value === null ? "" : ` ${value}`}`;
+function labelOf({ flag, short, value, optional_value: isOptional, settable }: OptionInfo): string {
+  const word = value === null ? "" : isOptional ? ` [${value}]` : ` ${value}`;
+  const long = `--${flag}${settable ? "[=0|1]" : word}`;
   return short === null ? long : `-${short}, ${long}`;
 }
 
 /** `dmq list --watch` has its page under dmq-list. */
 function pageOf(line: string): string {
-  const [program, command] = line.split(" ");
-  return program === "dmq" && command !== undefined ? `dmq-${command}(1)` : line;
+  const [program, command, sub] = line.split(" ");
+  if (program !== "dmq" || command === undefined) return line;
+  // Of a group of commands each has a page.
+  const isGroup = command === "queue" && sub !== undefined && /^[a-z]/.test(sub);
+  return `${pageName(isGroup ? `${command} ${sub}` : command)}(1)`;
 }
 
 function bold(text: string): string {

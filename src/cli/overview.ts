@@ -1,6 +1,5 @@
 /** What `dmq` and `dmq --help` print. */
-import type { CommandEntry } from "./citty.ts";
-import { columns } from "./command.ts";
+import { type CommandEntry, columns } from "./command.ts";
 
 export const OVERVIEW_EXAMPLES: readonly (readonly [line: string, what: string])[] = [
   ["dmq serve --server-address sip:192.0.2.1:5060 --notification-address sip:192.0.2.2:5060", "be a node of that bus"],

@@ -2,7 +2,7 @@
  * Completion scripts. Commands, options and choices stand in them; nodes and channels are asked for with `dmq completion
  * nodes` when somebody completes. Node URIs have colons and semicolons in them, which each shell has its own trouble with.
  */
-import type { ArgumentInfo, CommandInfo, OptionInfo } from "./describe.ts";
+import { type ArgumentInfo, type CommandInfo, flattened, type OptionInfo } from "./describe.ts";
 
 /** What completes a place, in a word of the bash script: a kind, `choices:a,b`, or `any`. */
 function wordFor({ choices, kind }: Pick<ArgumentInfo, "choices" | "kind">): string {
@@ -17,22 +17,35 @@ function flagsOf({ flag, short, settable }: OptionInfo): string[] {
 
 /** For bash 4 and later, without the package bash-completion. */
 export function bashScript(commands: readonly CommandInfo[]): string {
-  const options = commands.map(({ name, options }) => `    ${name}) echo "${options.flatMap(flagsOf).join(" ")}" ;;`);
-  const values = commands.flatMap(({ name, options }) =>
+  const all = flattened(commands);
+  const groups = commands.filter((command) => command.commands.length > 0);
+  const options = all.map(({ name, options }) => `    "${name}") echo "${options.flatMap(flagsOf).join(" ")}" ;;`);
+  const values = all.flatMap(({ name, options }) =>
     options
-      .filter(({ value }) => value !== null)
+      // One that may be missing is in the same word.
+      .filter(({ value, optional_value: isOptional }) => value !== null && !isOptional)
       .map((option) => {
         const patterns = flagsOf(option).map((flag) => `"${name} ${flag}"`);
         return `    ${patterns.join(" | ")}) echo "${wordFor(option)}" ;;`;
       }),
   );
-  const places = commands.flatMap(({ name, arguments: all }) =>
-    all.map(
+  const places = all.flatMap(({ name, arguments: words }) =>
+    words.map(
       (one, index) =>
         `    "${name} ${one.repeatable ? "" : index + 1}"${one.repeatable ? "*" : ""}) echo "${wordFor(one)}" ;;`,
     ),
   );
+  places.push(
+    ...groups.map(({ name, commands: own }) => `    "${name} 1") echo "choices:${own.map(lastWord).join(",")}" ;;`),
+  );
   return `# bash completion of dmq, made by: dmq completion bash
+# Whether command $1 has commands of its own.
+_dmq_group() {
+  case "$1" in
+${groups.map(({ name }) => `    ${name}) return 0 ;;`).join("\n")}
+  esac
+  return 1
+}
 _dmq_options() {
   case "$1" in
 ${options.join("\n")}
@@ -73,6 +86,12 @@ _dmq() {
         -s | --socket) option=$word ;;
         -*) ;;
         *) command=$word ;;
+      esac
+    elif _dmq_group "$command"; then
+      case $word in
+        -s | --socket) option=$word ;;
+        -*) ;;
+        *) command="$command $word" ;;
       esac
     elif [[ $word == -?* ]]; then
       [[ $word != *=* && -n $(_dmq_value "$command" "$word") ]] && option=$word
@@ -118,14 +137,16 @@ complete -F _dmq dmq
 `;
 }
 
+/** `add` of `queue add`. */
+function lastWord({ name }: CommandInfo): string {
+  return name.slice(name.lastIndexOf(" ") + 1);
+}
+
 // --- zsh -------------------------------------------------------------------------------------------------------------
 
 export function zshScript(commands: readonly CommandInfo[]): string {
-  const described = commands.map(({ name, summary }) => `        ${single(`${name}:${colons(summary)}`)}`);
-  const cases = commands.map(
-    (command) =>
-      `        ${command.name})\n          _arguments ${zshPlaces(command).join(" \\\n            ")}\n          ;;`,
-  );
+  const described = commands.map(zshDescribed);
+  const cases = commands.map(zshCase);
   return `#compdef dmq
 # zsh completion of dmq, made by: dmq completion zsh
 _dmq_nodes() {
@@ -165,12 +186,44 @@ if [ "$funcstack[1]" = _dmq ]; then _dmq "$@"; else compdef _dmq dmq; fi
 `;
 }
 
+function zshDescribed(command: CommandInfo): string {
+  return `        ${single(`${lastWord(command)}:${colons(command.summary)}`)}`;
+}
+
+function zshCase(command: CommandInfo): string {
+  const { commands } = command;
+  const places = `_arguments ${zshPlaces(command).join(" \\\n            ")}`;
+  const body = commands.length === 0 ? places : zshGroup(commands);
+  return `        ${lastWord(command)})\n          ${body}\n          ;;`;
+}
+
+/** A command whose first word is again a command. */
+function zshGroup(commands: readonly CommandInfo[]): string {
+  return `_arguments -C '(-s --socket)'{-s,--socket}'[control socket of the daemon]:PATH:_files' \\
+            '(- *)'{-h,--help}'[help]' '1:command:->own' '*::argument:->argument'
+          case $state in
+            own)
+              local -a own
+              own=(
+${commands.map(zshDescribed).join("\n")}
+              )
+              _describe command own
+              ;;
+            argument)
+              case $words[1] in
+${commands.map(zshCase).join("\n")}
+              esac
+              ;;
+          esac`;
+}
+
 function zshPlaces({ options, arguments: places }: CommandInfo): string[] {
   const flags = options.flatMap((option) =>
     flagsOf(option).map((flag) => {
       const star = option.repeatable ? "*" : "";
-      const value = option.value === null ? "" : `:${colons(option.value)}:${zshAction(option)}`;
-      const equals = option.value !== null && flag.startsWith("--") ? "=" : "";
+      const colon = option.optional_value ? "::" : ":";
+      const value = option.value === null ? "" : `${colon}${colons(option.value)}:${zshAction(option)}`;
+      const equals = option.value !== null && flag.startsWith("--") ? (option.optional_value ? "=-" : "=") : "";
       return single(`${star}${flag}${equals}[${brackets(option.help)}]${value}`);
     }),
   );
@@ -206,11 +259,11 @@ export function fishScript(commands: readonly CommandInfo[]): string {
   const lines = commands.map(
     ({ name, summary }) => `complete -c dmq -n __fish_use_subcommand -a ${name} -d ${fishQuoted(summary)}`,
   );
-  for (const { name, options, arguments: places } of commands) {
-    const begin = `complete -c dmq -n '__fish_seen_subcommand_from ${name}'`;
-    for (const option of options) lines.push(...fishOption(begin, option));
-    for (const place of places)
-      if (place.choices !== null || place.kind !== null) lines.push(`${begin} ${fishValue(place)}`);
+  const groups = commands.filter((command) => command.commands.length > 0).map(({ name }) => name);
+  const others = groups.length === 0 ? "" : `; and not __fish_seen_subcommand_from ${groups.join(" ")}`;
+  for (const command of commands) {
+    if (command.commands.length > 0) lines.push(...fishGroup(command));
+    else lines.push(...fishCommand(`__fish_seen_subcommand_from ${command.name}${others}`, command));
   }
   return `# fish completion of dmq, made by: dmq completion fish
 complete -c dmq -f
@@ -219,9 +272,28 @@ ${lines.join("\n")}
 `;
 }
 
+/** A command whose first word is again a command. */
+function fishGroup({ name, commands }: CommandInfo): string[] {
+  const seen = `__fish_seen_subcommand_from ${name}`;
+  const own = commands.map(lastWord).join(" ");
+  return commands.flatMap((command) => [
+    `complete -c dmq -n '${seen}; and not __fish_seen_subcommand_from ${own}' -a ${lastWord(command)} -d ${fishQuoted(command.summary)}`,
+    ...fishCommand(`${seen}; and __fish_seen_subcommand_from ${lastWord(command)}`, command),
+  ]);
+}
+
+function fishCommand(condition: string, { options, arguments: places }: CommandInfo): string[] {
+  const begin = `complete -c dmq -n '${condition}'`;
+  const filled = places.filter(({ choices, kind }) => choices !== null || kind !== null);
+  return [
+    ...options.flatMap((option) => fishOption(begin, option)),
+    ...filled.map((place) => `${begin} ${fishValue(place)}`),
+  ];
+}
+
 function fishOption(begin: string, option: OptionInfo): string[] {
   const short = option.short === null ? "" : ` -s ${option.short}`;
-  const value = option.value === null ? "" : ` -r ${fishValue(option)}`;
+  const value = option.value === null || option.optional_value ? "" : ` -r ${fishValue(option)}`;
   const negated = option.settable ? [`${begin} -l no-${option.flag}`] : [];
   return [`${begin} -l ${option.flag}${short}${value} -d ${fishQuoted(option.help)}`, ...negated];
 }

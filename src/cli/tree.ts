@@ -1,5 +1,5 @@
 /** All commands: those of commands.ts, and the two that tell of all commands. */
-import type { CommandEntry } from "./citty.ts";
+import type { CommandEntry } from "./command.ts";
 import { COMMANDS } from "./commands.ts";
 
 export const ALL_COMMANDS: ReadonlyMap<string, CommandEntry> = new Map<string, CommandEntry>([
