@@ -34,17 +34,19 @@ const MAY_IMPORT = new Map<string, string[]>([
   ["queue", ["core"]],
   ["rpc", ["core", "type:node", "type:queue"]],
   ["exec", ["core"]],
+  ["consume", ["core", "exec", "queue"]],
   ["daemon", [...PURE, "channel", "transport", "rpc", "exec", "config", "queue"]],
   ["guest", [...PURE, "channel", "transport", "rpc"]],
-  ["cli", ["core", "rpc", "config", "exec", "queue"]],
+  ["cli", ["core", "rpc", "config", "exec"]],
 ]);
 
-/** Files with a rule of their own. */
+/** Files with a rule of their own, and folders in a folder. */
 const FILE_MAY_IMPORT = new Map<string, string[]>([
   ["src/cli/serve.ts", ["core", "rpc", "config", "exec", "daemon"]],
   ["src/cli/config.ts", ["core", "rpc", "config", "daemon"]],
   ["src/cli/demo.ts", ["core", "rpc", "config", "exec", "daemon"]],
   ["src/cli/connect.ts", ["core", "rpc", "guest"]],
+  ["src/cli/queue", ["core", "rpc", "config", "consume", "queue"]],
   ["src/index.ts", ["core", "channel", "daemon", "type:node"]],
   ["bin/dmq.ts", ["cli"]],
 ]);
@@ -79,7 +81,8 @@ function isAllowed(file: string, target: Import): boolean {
   const folder = folderOf(file);
   const goal = folderOf(target.file as string);
   if (goal === folder) return true;
-  const allowed = FILE_MAY_IMPORT.get(file) ?? MAY_IMPORT.get(folder) ?? [];
+  const own = FILE_MAY_IMPORT.get(file) ?? FILE_MAY_IMPORT.get(file.slice(0, file.lastIndexOf("/")));
+  const allowed = own ?? MAY_IMPORT.get(folder) ?? [];
   return allowed.includes(goal) || (target.typeOnly && allowed.includes(`type:${goal}`));
 }
 

@@ -23,6 +23,7 @@ export const COMMANDS: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
   ["join", { summary: "meet the bus at further nodes", load: async () => (await import("./join.ts")).join }],
   ["leave", { summary: "stop the daemon and tell the bus", load: async () => (await import("./leave.ts")).leave }],
   ["stop", { summary: "stop the daemon without a word", load: async () => (await import("./stop.ts")).stop }],
+  ["queue", { summary: "queues that lose nothing", load: async () => (await import("./queue.ts")).queue }],
   [
     "config",
     { summary: "show, check or begin a configuration", load: async () => (await import("./config.ts")).config },

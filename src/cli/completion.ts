@@ -27,7 +27,7 @@ export function completionOf(commands: ReadonlyMap<string, CommandEntry>): Comma
     positionals: [{ name: "SHELL", required: true, choices: SHELLS, help: SHELLS.join(", ") }],
     options: [],
     notes: [
-      "`dmq completion nodes` and `dmq completion channels` are what the scripts ask for: a line each, nothing without a daemon.",
+      "`dmq completion nodes`, `channels` and `queues` are what the scripts ask for: a line each; the first two are nothing without a daemon.",
     ],
     exits: [
       [0, "printed"],
@@ -36,7 +36,8 @@ export function completionOf(commands: ReadonlyMap<string, CommandEntry>): Comma
     seeAlso: ["dmq help"],
     async run(context, args) {
       const [what] = args.positionals as [string];
-      if (what === "nodes" || what === "channels") return words(context, args, what);
+      const ask = WORDS.get(what);
+      if (ask !== undefined) return words(context, args, ask);
       const shell = choose("shell", what, SHELLS);
       context.stdout(SCRIPTS[shell](await describeAll(commands)));
       return EXIT.ok;
@@ -45,8 +46,8 @@ export function completionOf(commands: ReadonlyMap<string, CommandEntry>): Comma
 }
 
 /** A shell that completes has no use of an error. */
-async function words(context: CliContext, args: Arguments, what: "nodes" | "channels"): Promise<number> {
-  const found = await (what === "nodes" ? nodes(context, args) : channels(context, args)).catch(() => []);
+async function words(context: CliContext, args: Arguments, ask: Ask): Promise<number> {
+  const found = await ask(context, args).catch(() => []);
   context.stdout(found.map((word) => `${word}\n`).join(""));
   return EXIT.ok;
 }
@@ -62,3 +63,17 @@ async function channels(context: CliContext, args: Arguments): Promise<string[]>
   const status = await client.call<StatusReport>("dmq.status", undefined, { timeoutMs: ANSWER_MS_MAX });
   return status.channels.map(({ name }) => name);
 }
+
+async function queues(context: CliContext, args: Arguments): Promise<string[]> {
+  const { withQueues } = await import("./queue/open.ts");
+  const reports = await withQueues(context, args, (open) => open.perform({ type: "report" }));
+  return reports.map(({ name }) => name);
+}
+
+type Ask = (context: CliContext, args: Arguments) => Promise<string[]>;
+
+const WORDS: ReadonlyMap<string, Ask> = new Map<string, Ask>([
+  ["nodes", nodes],
+  ["channels", channels],
+  ["queues", queues],
+]);

@@ -10,7 +10,7 @@ import {
 } from "./command.ts";
 
 /** What can stand in a place; `null` is anything. */
-export type ValueKind = "nodes" | "channels" | "files" | "directories" | "commands";
+export type ValueKind = "nodes" | "channels" | "queues" | "files" | "directories" | "commands";
 
 interface Place {
   repeatable: boolean;
@@ -55,6 +55,7 @@ const KINDS = new Map<string, ValueKind>([
   ["NODE", "nodes"],
   ["URI", "nodes"],
   ["CHANNEL", "channels"],
+  ["QUEUE", "queues"],
   ["FILE", "files"],
   ["PATH", "files"],
   ["DIR", "directories"],

@@ -65,7 +65,7 @@ ${places.join("\n")}
 }
 _dmq_words() {
   case "$1" in
-    nodes | channels) dmq completion "$1" 2>/dev/null ;;
+    nodes | channels | queues) dmq completion "$1" 2>/dev/null ;;
     commands) printf '%s\\n' ${commands.map(({ name }) => name).join(" ")} ;;
     choices:*) local list=\${1#choices:}; printf '%s\\n' \${list//,/ } ;;
   esac
@@ -157,6 +157,11 @@ _dmq_nodes() {
 _dmq_channels() {
   local -a found
   found=(\${(f)"$(dmq completion channels 2>/dev/null)"})
+  compadd -a found
+}
+_dmq_queues() {
+  local -a found
+  found=(\${(f)"$(dmq completion queues 2>/dev/null)"})
   compadd -a found
 }
 _dmq_commands() {

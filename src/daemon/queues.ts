@@ -19,7 +19,7 @@ import type { Added, AnswerOf, Answers, Item, Operation } from "../queue/operati
 import { type QueueStore, storePath } from "../queue/store.ts";
 import { startStore } from "../queue/thread.ts";
 import { addWhenRoom, leaseWhenReady } from "../queue/wait.ts";
-import type { QueueLease, QueueSurface } from "../rpc/surface.ts";
+import type { FollowListener, QueueLease, QueueSurface } from "../rpc/surface.ts";
 
 type Options = Pick<DmqConfig, "queues" | "queueSize" | "queueAddmode" | "storeMax" | "storeRepair">;
 
@@ -129,12 +129,13 @@ export class Queues implements QueueSurface {
     return leaseWhenReady(await this.open(), operation, waitMs);
   }
 
-  follow(request: QueueLease, onItem: (item: Item) => void, onError: (error: unknown) => void): () => void {
+  follow(request: QueueLease & { once?: boolean }, listener: FollowListener): () => void {
     const holder = holderName(`follow-${++this.followed}`, true);
-    const follower = new Follower({ ...request, type: "lease", holder }, this.followers, onItem);
+    const { once = false, ...lease } = request;
+    const follower = new Follower({ ...lease, type: "lease", holder }, once, this.followers, listener);
     this.open()
       .then((store) => follower.run(store))
-      .catch(onError);
+      .catch((error) => listener.error(error));
     return () => follower.end();
   }
 
@@ -153,27 +154,46 @@ export class Queues implements QueueSurface {
 /** Leases for one connection, as long as it is there. */
 class Follower {
   private readonly operation: Operation & { type: "lease" };
+  private readonly once: boolean;
   private readonly all: Map<string, Follower>;
-  private readonly onItem: (item: Item) => void;
+  private readonly listener: FollowListener;
   private readonly held = new Set<string>();
   private readonly ending = new AbortController();
   private store: QueueStore | undefined;
   private room = Promise.withResolvers<void>();
 
-  constructor(operation: Operation & { type: "lease" }, all: Map<string, Follower>, onItem: (item: Item) => void) {
+  constructor(
+    operation: Operation & { type: "lease" },
+    once: boolean,
+    all: Map<string, Follower>,
+    listener: FollowListener,
+  ) {
     this.operation = operation;
+    this.once = once;
     this.all = all;
-    this.onItem = onItem;
+    this.listener = listener;
   }
 
   async run(store: QueueStore): Promise<void> {
     this.store = store;
     const renewal = setInterval(() => void this.renew(store), this.operation.leaseMs / RENEWALS);
     try {
-      while (!this.ending.signal.aborted) await this.step(store);
+      while (!this.ending.signal.aborted) {
+        await this.step(store);
+        if (this.once && this.held.size > 0) await this.taken();
+      }
     } finally {
       clearInterval(renewal);
       await this.release(store);
+    }
+  }
+
+  /** Nothing more is leased, also when these are settled. */
+  private async taken(): Promise<void> {
+    this.listener.taken();
+    while (!this.ending.signal.aborted) {
+      this.room = Promise.withResolvers();
+      await this.room.promise;
     }
   }
 
@@ -184,18 +204,21 @@ class Follower {
       await this.room.promise;
       return;
     }
-    const items = await leaseWhenReady(
-      store,
-      { ...this.operation, count },
-      Number.POSITIVE_INFINITY,
-      this.ending.signal,
-    );
+    const items = await this.lease(store, { ...this.operation, count });
     for (const item of items) {
       this.held.add(item.id);
       this.all.set(item.id, this);
       // What was leased for somebody who is gone is released with the rest.
-      if (!this.ending.signal.aborted) this.onItem(item);
+      if (!this.ending.signal.aborted) this.listener.item(item);
     }
+  }
+
+  /** Says so before it waits: who wants only what is ready ends then. */
+  private async lease(store: QueueStore, operation: Operation & { type: "lease" }): Promise<Item[]> {
+    const ready = await store.perform(operation);
+    if (ready.length > 0 || this.ending.signal.aborted) return ready;
+    this.listener.empty();
+    return leaseWhenReady(store, operation, Number.POSITIVE_INFINITY, this.ending.signal);
   }
 
   settle(id: string): void {

@@ -3,7 +3,7 @@
  * It never throws and leaves nothing behind: no zombie, no descriptor, no process of its group.
  *
  * The command runs in our working directory. It leads a session and a process group of its own (setsid). When `signal` aborts the group gets SIGTERM, and
- * SIGKILL `KILL_GRACE_MS` later; one that floods gets SIGKILL at once; and whatever the group still holds when the
+ * SIGKILL `graceMs` later; one that floods gets SIGKILL at once; and whatever the group still holds when the
  * command itself has ended gets SIGKILL too, so a run cannot multiply. A process that is to outlive it calls setsid.
  *
  * Of Bun 1.4.5: octets given as `stdin` would lie in a memfd whose descriptor stays open until a garbage collection
@@ -15,7 +15,7 @@ import type { Duration, Instant } from "../core/time.ts";
 import { LineSplitter } from "./lines.ts";
 import { DEFAULT_PATH } from "./program.ts";
 
-/** Between SIGTERM and SIGKILL. */
+/** Between SIGTERM and SIGKILL, where nobody asks for more. */
 const KILL_GRACE_MS: Duration = 250;
 
 /** After the command's end: time for octets that are on their way, where something outside its group holds the pipes. */
@@ -40,6 +40,10 @@ export interface RunOptions {
   signal: AbortSignal;
   /** One line without its end, control characters as they came; at most 1,000 characters. */
   onStderrLine(line: string): void;
+  /** Takes stdout as it comes. Nothing is collected then, and the command may print as much as it likes, on stderr too. */
+  onStdout?(chunk: Uint8Array): void;
+  /** Between SIGTERM and SIGKILL when `signal` aborts. */
+  graceMs?: Duration;
 }
 
 export type RunEnd =
@@ -123,8 +127,11 @@ class Run {
     options.signal.addEventListener("abort", onAbort);
     feed(child, options.stdin);
     const lines = new LineSplitter(options.onStderrLine);
-    const stdout = new Collector(child.stdout, STDOUT_BYTES_MAX, (chunk) => void this.stdout.push(chunk));
-    const stderr = new Collector(child.stderr, STDERR_BYTES_MAX, (chunk) => lines.push(chunk));
+    const { onStdout = (chunk: Uint8Array) => void this.stdout.push(chunk) } = options;
+    const isPassed = options.onStdout !== undefined;
+    const limit = (bytes: number): number => (isPassed ? Number.POSITIVE_INFINITY : bytes);
+    const stdout = new Collector(child.stdout, limit(STDOUT_BYTES_MAX), onStdout);
+    const stderr = new Collector(child.stderr, limit(STDERR_BYTES_MAX), (chunk) => lines.push(chunk));
     const outputs = Promise.all([
       stdout.whole.then((whole) => whole || this.flood("stdout")),
       stderr.whole.then((whole) => whole || this.flood("stderr")),
@@ -152,7 +159,7 @@ class Run {
   private abort(): void {
     this.aborted = true;
     killGroup(this.child.pid, "SIGTERM");
-    this.grace = setTimeout(() => killGroup(this.child.pid, "SIGKILL"), KILL_GRACE_MS);
+    this.grace = setTimeout(() => killGroup(this.child.pid, "SIGKILL"), this.options.graceMs ?? KILL_GRACE_MS);
   }
 
   private flood(stream: "stdout" | "stderr"): void {

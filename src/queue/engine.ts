@@ -755,7 +755,9 @@ export class Engine {
 
   private peek(queue: QueueState, { count, key, after }: Operation & { type: "peek" }): Item[] {
     const filter = key === undefined ? "" : "AND key = ?4";
-    const sql = `SELECT * FROM items WHERE queue = ?1 AND holder IS NULL AND seq > ?2 ${filter} ORDER BY due, seq LIMIT ?3`;
+    // Who goes on behind one of them goes by number, or what was put off would be left out.
+    const order = after === undefined ? "due, seq" : "seq";
+    const sql = `SELECT * FROM items WHERE queue = ?1 AND holder IS NULL AND seq > ?2 ${filter} ORDER BY ${order} LIMIT ?3`;
     const rows = this.statement(sql).all(
       queue.rowId,
       after ?? 0,

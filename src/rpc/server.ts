@@ -150,22 +150,29 @@ const LEASED_MAX = 10_000;
 
 /**
  * The items of a queue as they become ready, each leased as long as the stream is open: `queue.ack` and `queue.nack` settle
- * them, and what is not settled when it ends is ready again. Not more than `count` (1) are unsettled at a time.
+ * them, and what is not settled when it ends is ready again. Not more than `count` (1) are unsettled at a time; with `once` not more
+ * than those that were ready first are leased at all, and `{"type":"taken"}` is behind them. `{"type":"empty"}`: nothing more is ready,
+ * and what comes next is waited for.
  */
 function lease(surface: ControlSurface, streams: Streams, _request: Request, url: URL): Response {
   const queue = decodeURIComponent((QUEUE_PATH.exec(url.pathname) as RegExpExecArray)[1] as string);
   const count = numberOf(url, "count", LEASED_MAX) ?? 1;
   const leaseMs = numberOf(url, "lease_ms", LEASE_MS * 60) ?? LEASE_MS;
   const orderByKey = switchOf(url, "order_by_key");
+  const once = switchOf(url, "once");
   const key = url.searchParams.get("key");
-  if (Number.isNaN(count) || Number.isNaN(leaseMs) || orderByKey === undefined)
-    return plain(400, `count is 1 to ${LEASED_MAX}, lease_ms 1 to ${LEASE_MS * 60}, order_by_key 0 or 1`);
+  if (Number.isNaN(count) || Number.isNaN(leaseMs) || orderByKey === undefined || once === undefined)
+    return plain(400, `count is 1 to ${LEASED_MAX}, lease_ms 1 to ${LEASE_MS * 60}, order_by_key and once 0 or 1`);
   return streams.open(
     (write) =>
       queuesOf(surface).follow(
-        { queue, count, leaseMs, orderByKey, ...(key !== null && { key }) },
-        (item) => write(itemRow(item)),
-        (error) => write({ type: "error", error: failureOf(error) }),
+        { queue, count, leaseMs, orderByKey, once, ...(key !== null && { key }) },
+        {
+          item: (item) => write(itemRow(item)),
+          taken: () => write({ type: "taken" }),
+          empty: () => write({ type: "empty" }),
+          error: (error) => write({ type: "error", error: failureOf(error) }),
+        },
       ),
     { oversize: true },
   );

@@ -257,10 +257,20 @@ export interface QueueSurface {
   /**
    * Leases item after item; the leases last as long as the one who follows is there.
    *
-   * @param onItem  called for each; not more than `count` are unsettled at a time
-   * @returns       the function that ends it; what is not settled then is ready again
+   * @returns  the function that ends it; what is not settled then is ready again
    */
-  follow(request: QueueLease, onItem: (item: Item) => void, onError: (error: unknown) => void): () => void;
+  follow(request: QueueLease & { once?: boolean }, listener: FollowListener): () => void;
+}
+
+/** What somebody who follows a queue is told. */
+export interface FollowListener {
+  /** An item; not more than `count` are unsettled at a time. */
+  item(item: Item): void;
+  /** With `once`: these are all, whatever becomes of them. */
+  taken(): void;
+  /** Nothing more is ready, and the next item is waited for. */
+  empty(): void;
+  error(error: unknown): void;
 }
 
 export type QueueLease = { queue: string } & Omit<LeaseRequest, "holder">;
