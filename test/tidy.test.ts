@@ -192,6 +192,61 @@ describe("purity", () => {
   });
 });
 
+/** Regular expressions of a file, as they stand there; `RegExp` where one is made at run time. */
+function expressionsIn(file: string): string[] {
+  const text = readText(file);
+  const code = codeOnly(text);
+  const literals = [...code.matchAll(/\/ +\/[a-z]*/g)].map(({ index, 0: { length } }) =>
+    text.slice(index, index + length),
+  );
+  const made = [...code.matchAll(/(?<![.\w])RegExp\b/g)].map(() => "RegExp");
+  return [...literals, ...made].map((expression) => `${file} ${expression}`);
+}
+
+/** What remotes and callers write is read by these; in the codec, the transactions and the membership there are none at all. */
+const EXPRESSIONS: readonly string[] = [
+  "src/core/time.ts /^(\\d{1,12}(?:\\.\\d{1,6})?)(ms|s|m|h)?$/",
+  // Host names of the operator's own notification addresses.
+  "src/node/seeds.ts /^(?:_[^.]+\\.)+/",
+  // JSON that we have just written ourselves.
+  'src/rpc/fifo.ts /^(\\t*"(?:[^"\\\\\\n]|\\\\.)*":) /gm',
+  "src/rpc/kamailio-shape.ts /^\\d{1,9}$/",
+  "src/rpc/params.ts /^[A-Za-z0-9+/]*={0,2}$/",
+  "src/rpc/queue-methods.ts /[A-Z]/g",
+  "src/rpc/reply-fifo.ts /^[A-Za-z0-9_][A-Za-z0-9_.-]*$/",
+  "src/rpc/server.ts /^\\d{1,9}$/",
+  "src/rpc/server.ts /^\\/queue\\/([^/]+)\\/lease$/",
+  "src/rpc/server.ts /^[1-9]\\d{0,8}$/",
+];
+
+describe("regular expressions", () => {
+  const readers = SOURCES.filter((file) => [...PURE, "channel", "rpc"].includes(folderOf(file)));
+
+  test("what comes from outside is read by those in the list and no other: a new one has to be looked at", () => {
+    expect(readers.flatMap(expressionsIn).sort()).toEqual([...EXPRESSIONS].sort());
+  });
+
+  test("the scanner sees literals and those made at run time", () => {
+    expect(expressionsIn("test/helpers/import-graph.ts").length).toBeGreaterThan(0);
+    expect(expressionsIn("test/tidy.test.ts")).toContain("test/tidy.test.ts RegExp");
+  });
+
+  test("none of them goes back: 64 KiB of what suits it worst cost next to nothing", () => {
+    const parts = ["a", "0", "\t", '"', "\\\\", '\\"', "_a.", "_", "=", "A=", ".", "/queue/", " ", "\n", '\t"a'];
+    for (const listed of EXPRESSIONS) {
+      const [, body = "", flags = ""] = /^\S+ \/(.*)\/([a-z]*)$/s.exec(listed) ?? [];
+      const expression = new RegExp(body, flags);
+      for (const part of parts) {
+        const text = `${part.repeat(65_536 / part.length)}!`;
+        const before = process.cpuUsage();
+        text.replace(expression, "");
+        const { user } = process.cpuUsage(before);
+        expect([listed, part, user / 1_000 < 500]).toEqual([listed, part, true]);
+      }
+    }
+  });
+});
+
 describe("habits", () => {
   test("nothing is exported by default or wholesale", () => {
     const found: string[] = [];
