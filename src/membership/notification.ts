@@ -102,11 +102,13 @@ export interface WrittenList {
  * @param peers      `ip` is what goes on the line: names are never written, because a receiver that cannot resolve one
  *                   may stop for good
  * @param allowIpv6  false leaves IPv6 lines out: a Kamailio without an IPv6 socket takes them for bad lines
+ * @param bytesMax   octets, our own line apart, which always stands there
  */
 export function writeNodeList(
   local: NodeLine,
   peers: Iterable<{ address: PeerAddress; ip: string }>,
   allowIpv6: boolean,
+  bytesMax: number = BODY_BYTES_MAX,
 ): WrittenList {
   let text = formatLine(local.address, local.address.host, local.status);
   let omitted = 0;
@@ -115,7 +117,7 @@ export function writeNodeList(
     if (!allowIpv6 && isIpv6(ip)) continue;
     const line = formatLine(address, ip, "active");
     if (written.has(line)) continue;
-    if (text.length + line.length > BODY_BYTES_MAX) {
+    if (text.length + line.length > bytesMax) {
       omitted++;
       continue;
     }

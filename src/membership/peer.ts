@@ -39,8 +39,8 @@ export interface Peer {
   verified: boolean;
   /** The IP address that it answered from last; its name may lead elsewhere by now. */
   provenIp: string | undefined;
-  /** It announced itself from its own address and has not failed us since. */
-  announced: boolean;
+  /** It announced itself while it was not active: Max-Forwards with which others are told when it answers; 0: they are not. */
+  forwards: number;
   failCount: number;
   /** Where messages go; `undefined` while its name does not resolve. */
   endpoint: Endpoint | undefined;
@@ -55,6 +55,8 @@ export interface Peer {
   statusSince: Instant | undefined;
   /** Instant of the last ping that somebody else's mention made us send. */
   nudgedAt: Instant | undefined;
+  /** Number of the ping that is to tell whether a leave in its name is its own; `undefined`: there is none. */
+  leaveAsked: number | undefined;
   /** Instant of the leave that it announced; answers to requests that are older prove nothing. */
   leftAt: Instant | undefined;
 }
@@ -69,7 +71,7 @@ export function createPeer(address: PeerAddress, source: PeerSource, status: Sta
     status,
     verified: false,
     provenIp: undefined,
-    announced: false,
+    forwards: 0,
     failCount: 0,
     endpoint: literal === undefined ? undefined : endpointOf(address, literal),
     endpointKey: literal === undefined ? "" : endpointKey(endpointOf(address, literal)),
@@ -79,6 +81,7 @@ export function createPeer(address: PeerAddress, source: PeerSource, status: Sta
     answeredAt: undefined,
     statusSince: undefined,
     nudgedAt: undefined,
+    leaveAsked: undefined,
     leftAt: undefined,
   };
 }
@@ -128,7 +131,7 @@ export function parseAddress(text: string, self?: string): PeerAddress | Protoco
 export function addressOfUri(uri: SipUri, text: string, self?: string): PeerAddress | ProtocolError {
   const named = uri.params.get("transport")?.toLowerCase() ?? (uri.scheme === "sips" ? "tls" : "udp");
   if (named !== "udp" && named !== "tcp" && named !== "tls") return refuse(`transport ${named} in ${text}`);
-  const host = self !== undefined && isUnspecified(uri.host) ? self : (canonicalIp(uri.host) ?? uri.host);
+  const host = self !== undefined && isUnspecified(uri.host) ? self : (canonicalIp(uri.host) ?? rootless(uri.host));
   if (isUnusable(host)) return refuse(`address ${host} in ${text} is no node's address`);
   if (uri.port === 0) return refuse(`port 0 in ${text}`);
   return { transport: named, host, port: uri.port ?? defaultPort(named) };
@@ -136,6 +139,11 @@ export function addressOfUri(uri: SipUri, text: string, self?: string): PeerAddr
 
 function refuse(message: string): ProtocolError {
   return new ProtocolError(message, { section: "RFC 3261 §19.1" });
+}
+
+/** `node.example.` is `node.example` (RFC 1034 §3.1). */
+function rootless(name: string): string {
+  return name.endsWith(".") ? name.slice(0, -1) : name;
 }
 
 function isUnusable(host: string): boolean {

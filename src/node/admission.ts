@@ -98,6 +98,11 @@ export class Admission {
     return this.bus.members || isWithin(ip, this.bus.networks);
   }
 
+  /** True if there is anything in `allow` but `members`. */
+  hasNetworks(): boolean {
+    return this.bus.networks.length > 0;
+  }
+
   /** True if an address is let in by more than being a member. */
   isListed(ip: string): boolean {
     return isWithin(ip, this.bus.networks);

@@ -187,7 +187,8 @@ export type WarningCode =
   | "handler-failed"
   | "tls-refused"
   | "slow-stream"
-  | "not-allowed";
+  | "not-allowed"
+  | "false-leave";
 
 export type NodeEvent =
   /** `reason` of these four: what happened, in words for a log. */
@@ -246,4 +247,10 @@ export interface NodeCounters {
   refusedConnections: number;
   /** Names that others mentioned and whose address is not in `allow`: never asked. */
   refusedNames: number;
+  /** Names that were not asked because their source had mentioned enough, or had sent too little to pay for the question. */
+  heldNames: number;
+  /** Leaves in the name of a peer that, asked, was still there. */
+  falseLeaves: number;
+  /** Notifications of our own that came back to us. */
+  loops: number;
 }

@@ -4,12 +4,18 @@
  * It decides what a notification, an answer or its absence means for a peer. What a status becomes is in
  * membership/status.ts, what stands in a body in membership/notification.ts. It never touches channel messages.
  */
-import { canonicalIp, type Endpoint, endpointKey, isIpv6, sameEndpoint } from "../core/endpoint.ts";
+import { canonicalIp, type Endpoint, endpointKey, isIpv6, isReliable, sameEndpoint } from "../core/endpoint.ts";
 import { ProtocolError } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
 import type { Duration, Instant } from "../core/time.ts";
-import { type Hint, Hints, UNVERIFIED_MAX } from "../membership/hints.ts";
-import { type NodeLine, type NodeList, parseNodeList, writeNodeList } from "../membership/notification.ts";
+import { type Claim, type Hint, Hints } from "../membership/hints.ts";
+import {
+  BODY_BYTES_MAX,
+  type NodeLine,
+  type NodeList,
+  parseNodeList,
+  writeNodeList,
+} from "../membership/notification.ts";
 import {
   addressKey,
   addressOfUri,
@@ -35,8 +41,22 @@ import type { Outbox } from "./outbox.ts";
 import { peerInfo } from "./peer-info.ts";
 import type { OutgoingRequest, RequestEnd, RequestKind, Requests } from "./requests.ts";
 import { CONTACTS_MAX, type HostAnswer, Seeds } from "./seeds.ts";
+import { Sources } from "./sources.ts";
 import type { Warnings } from "./warnings.ts";
 
+/**
+ * How long a question waits that goes out once, twice, … over UDP (RFC 3261 §17.1.2.2: 0.5 s, 1 s, 2 s apart): so long that
+ * the one after does not go out any more.
+ */
+const PROBE_MS: readonly Duration[] = [0, 2_000, 1_400, 3_400, 7_400];
+const PROBES_EACH = 4;
+/** Those whom only a request names. */
+const CLAIM_PROBES_EACH = 2;
+/** Over UDP a leave is believed when its node has kept silent for so long: two transmissions. */
+const LEAVE_ASK_MS: Duration = 1_000;
+const LEAVE_ASKS = 2;
+/** Kept of a source's credit for asking who announced itself, before the node list gets the rest. */
+const WELCOME_BYTES = 900;
 /** Peers that were removed as dead and are asked again when nobody is left. */
 const LOST_MAX = 64;
 /** The pinger's key for what is done once an interval, whoever is known; no peer can have it. */
@@ -63,6 +83,13 @@ export interface NotificationFacts {
   body: Uint8Array;
 }
 
+/** What an answer is about, beside its receiver. */
+interface AnswerShape {
+  userAgent?: string | undefined;
+  sender?: PeerAddress | undefined;
+  bytesMax?: number;
+}
+
 export class Members {
   readonly registry = new PeerRegistry();
   readonly admission: Admission;
@@ -79,6 +106,9 @@ export class Members {
   private readonly failed = new Set<string>();
   private readonly context: MembersContext;
   private readonly localKeys: ReadonlySet<string>;
+  private readonly sources = new Sources();
+  /** Peers that are asked when the request that made us is answered, and who pays. */
+  private readonly toAsk = new Map<Peer, string>();
   private rotation = 0;
   private status: Status = "active";
 
@@ -109,7 +139,8 @@ export class Members {
     this.join(this.context.options.notificationAddresses, now);
     for (const uri of this.context.options.snapshot) {
       const address = parseAddress(uri);
-      if (!(address instanceof ProtocolError)) this.mention({ address, status: "active" }, "snapshot", now);
+      if (!(address instanceof ProtocolError))
+        this.mention({ address, status: "active" }, "snapshot", undefined, false, now);
     }
     this.pump(now);
   }
@@ -181,18 +212,26 @@ export class Members {
 
   // --- notifications that come in ----------------------------------------------------------------------------------
 
-  /** Takes in a notification request. The caller answers it with `listFor` afterwards. */
-  receive(facts: NotificationFacts, now: Instant): void {
+  /** A request came in, for whatever leaves us because of it (sources.ts). */
+  earn(ip: string, octets: number): void {
+    this.sources.earn(ip, octets);
+  }
+
+  /**
+   * Takes in a notification request. The caller answers it with `answerTo` afterwards, and then calls `pump`.
+   *
+   * @returns the sender's address where it announces itself and is not active
+   */
+  receive(facts: NotificationFacts, now: Instant): PeerAddress | undefined {
     const self = facts.wildcard ? facts.source.ip : undefined;
     const list = this.readList(facts.body, facts.source, self, now);
-    let changed = false;
+    let announced: PeerAddress | undefined;
     for (const line of list.lines) {
       if (this.isOwnLine(line, now)) continue;
-      if (this.speaksForItself(line.address, facts)) changed = this.announce(line, facts, now) || changed;
-      else this.mention(line, "mentioned", now);
+      if (!this.speaksForItself(line.address, facts)) this.mention(line, "mentioned", facts.source.ip, true, now);
+      else if (this.announce(line, facts, now)) announced = line.address;
     }
-    this.pump(now);
-    if (changed && facts.maxForwards > 1) this.relay(facts.maxForwards - 1, now);
+    return announced;
   }
 
   private readList(body: Uint8Array, source: Endpoint, self: string | undefined, now: Instant): NodeList {
@@ -224,68 +263,103 @@ export class Members {
     return ip === facts.source.ip;
   }
 
-  /** @returns true if the list of this bus changed by it */
+  /** @returns true if it is not active: it is asked, and others are told of it once it has answered */
   private announce(line: NodeLine, facts: NotificationFacts, now: Instant): boolean {
     const peer = this.registry.find(line.address);
-    if (peer === undefined) return line.status === "active" && this.welcome(line.address, facts, now);
-    peer.lastSeen = now;
-    if (facts.userAgent !== undefined) peer.userAgent = facts.userAgent;
-    if (line.status === "disabled") return this.takeLeave(peer, now);
-    if (peer.status === "active") return false;
-    const news = !peer.announced;
-    // It is back, or it reaches us while we do not reach it: only an answer tells. Until then it is listed unless it
-    // has failed us before.
-    peer.announced = peer.failCount === 0 || peer.leftAt !== undefined;
-    peer.leftAt = undefined;
-    this.ping(peer, now);
-    return news && peer.announced;
-  }
-
-  private welcome(address: PeerAddress, facts: NotificationFacts, now: Instant): boolean {
-    const own = this.hints.probed(addressKey(address)) === undefined ? 0 : 1;
-    if (this.unverified - own >= UNVERIFIED_MAX) {
-      this.hints.add(address, "announced", now);
-      return false;
+    const payer = facts.source.ip;
+    const forwards = Math.max(0, facts.maxForwards - 1);
+    if (peer === undefined) {
+      if (line.status === "active") this.hear(line.address, "announced", { payer, forwards }, now);
+      return line.status === "active";
     }
-    const peer = this.addPeer(address, "announced", "not_active", now);
-    if (peer === undefined) return false;
-    peer.announced = true;
-    peer.lastSeen = now;
-    peer.userAgent = facts.userAgent;
-    this.ping(peer, now);
+    // Over UDP all of this may be forged: only the peer's answers say more than its name.
+    if (facts.source.transport !== "udp") peer.lastSeen = now;
+    if (!peer.verified && facts.userAgent !== undefined) peer.userAgent = facts.userAgent;
+    if (line.status === "disabled") this.hearLeave(peer, facts.source, now);
+    if (line.status === "disabled" || peer.status === "active") return false;
+    peer.forwards = Math.max(peer.forwards, forwards);
+    this.ask(peer, payer, now);
     return true;
   }
 
-  private takeLeave(peer: Peer, now: Instant): boolean {
-    peer.announced = false;
+  /** A leave in a datagram may be anybody's: the peer is asked, and what it says counts, or its silence. */
+  private hearLeave(peer: Peer, source: Endpoint, now: Instant): void {
+    if (source.transport !== "udp" || peer.endpoint === undefined) this.takeLeave(peer, now);
+    else if (peer.status !== "disabled" && peer.leaveAsked === undefined)
+      peer.leaveAsked = this.question("ping", peer, peer.endpoint, source.ip, LEAVE_ASKS, now);
+  }
+
+  private takeLeave(peer: Peer, now: Instant): void {
+    peer.leaveAsked = undefined;
+    peer.forwards = 0;
     peer.leftAt = now;
-    if (peer.status === "disabled") return false;
+    if (peer.status === "disabled") return;
     this.become(peer, nextStatus(peer.status, "left", 0, false, this.context.options), "it left the bus", now);
-    return true;
   }
 
-  /** Somebody says that there is a node. It changes nothing but what we ask. */
-  private mention(line: NodeLine, source: PeerSource, now: Instant): void {
+  /**
+   * Somebody says that there is a node. It changes nothing but what we ask.
+   *
+   * @param from       IP address of who says so, `undefined` where we know it ourselves
+   * @param isRequest  anybody may have sent it, so it has to be paid for
+   */
+  private mention(
+    line: NodeLine,
+    source: PeerSource,
+    from: string | undefined,
+    isRequest: boolean,
+    now: Instant,
+  ): void {
     if (line.status !== "active") return;
     if (this.isLocal(line.address)) return;
     const peer = this.registry.find(line.address);
-    if (peer === undefined) this.hear(line.address, source, now);
-    else if (peer.status !== "active" && peer.leftAt === undefined) this.nudge(peer, now);
+    if (peer === undefined) this.hearOf(line.address, source, from, isRequest, now);
+    else if (peer.status !== "active" && peer.leftAt === undefined) this.nudge(peer, isRequest ? from : undefined, now);
   }
 
-  private hear(address: PeerAddress, source: PeerSource, now: Instant): void {
-    if (!isLiteral(address) || this.admission.mayJoin(address.host)) this.hints.add(address, source, now);
-    else this.context.counters.refusedNames++;
+  private hearOf(
+    address: PeerAddress,
+    source: PeerSource,
+    from: string | undefined,
+    isRequest: boolean,
+    now: Instant,
+  ): void {
+    // Where only members may speak, a name counts that a member gives in answer to us: a request in its name may be forged.
+    const isAllowed = isLiteral(address)
+      ? this.admission.isListed(address.host) || (!isRequest && this.admission.mayJoin(address.host))
+      : !isRequest || this.admission.hasNetworks();
+    if (!isAllowed) this.context.counters.refusedNames++;
+    else this.hear(address, source, { payer: isRequest ? from : undefined }, now, from);
   }
 
-  private nudge(peer: Peer, now: Instant): void {
+  private hear(address: PeerAddress, source: PeerSource, claim: Claim, now: Instant, from = claim.payer): void {
+    const isNews = !this.hints.has(address);
+    const isFew = !isNews || from === undefined || this.sources.mayName(from, !isLiteral(address), now);
+    if (!isFew || !this.hints.add(address, source, now, claim)) this.context.counters.heldNames++;
+  }
+
+  private nudge(peer: Peer, payer: string | undefined, now: Instant): void {
     if (peer.nudgedAt !== undefined && now - peer.nudgedAt < this.context.options.pingIntervalMs / 2) return;
     peer.nudgedAt = now;
-    this.ping(peer, now);
+    this.ask(peer, payer, now);
+  }
+
+  /** Asks a peer because of what somebody said. Its silence changes nothing: the next ping will tell. */
+  private ask(peer: Peer, payer: string | undefined, now: Instant): void {
+    if (payer === undefined) this.ping(peer, now);
+    else this.toAsk.set(peer, payer);
+  }
+
+  private askAll(now: Instant): void {
+    for (const [peer, payer] of this.toAsk)
+      if (peer.endpoint !== undefined && !this.context.requests.isPinging(peer.key))
+        this.question("probe", peer, peer.endpoint, payer, PROBES_EACH, now);
+    this.toAsk.clear();
   }
 
   /** Probes as many waiting names as there is room for. */
-  private pump(now: Instant): void {
+  pump(now: Instant): void {
+    if (this.toAsk.size > 0) this.askAll(now);
     for (let hint = this.take(); hint !== undefined; hint = this.take()) {
       if (this.registry.find(hint.address) !== undefined) this.hints.settle(hint.key);
       else if (isLiteral(hint.address)) this.probe(hint, hint.address.host, now);
@@ -294,7 +368,7 @@ export class Members {
   }
 
   private take(): Hint | undefined {
-    return this.status === "active" ? this.hints.take(this.countUnproven()) : undefined;
+    return this.status === "active" ? this.hints.take() : undefined;
   }
 
   /** Somebody was asked for the first time, and has not answered yet. */
@@ -307,13 +381,7 @@ export class Members {
 
   /** Names under way that have not answered yet. */
   get unverified(): number {
-    return this.hints.probingNow + this.countUnproven();
-  }
-
-  private countUnproven(): number {
-    let count = 0;
-    for (const peer of this.registry.all()) if (peer.source === "announced" && !peer.verified) count++;
-    return count;
+    return this.hints.probingNow;
   }
 
   // --- what we send ------------------------------------------------------------------------------------------------
@@ -322,28 +390,53 @@ export class Members {
    * The node list for one receiver. A Kamailio is always given the same part of a large bus, because it becomes mute
    * when its own list outgrows its buffer (dmq.md 11.3); a node of our kind gets another part each time.
    */
-  listFor(receiver: Peer | undefined, receiverIp: string, now: Instant, userAgent = receiver?.userAgent): Uint8Array {
+  private listFor(receiver: Peer | undefined, receiverIp: string, now: Instant, answer: AnswerShape = {}): Uint8Array {
+    const { userAgent = receiver?.userAgent, sender, bytesMax = BODY_BYTES_MAX } = answer;
     const peers: { address: PeerAddress; ip: string }[] = [];
     for (const peer of this.registry.all()) {
       if (peer.endpoint === undefined || peer === receiver) continue;
       const { ip } = peer.endpoint;
       // A name that leads elsewhere of late has to answer from there first: DNS is no proof.
-      if ((peer.status === "active" && peer.provenIp === ip) || peer.announced)
-        peers.push({ address: peer.address, ip });
+      if (peer.status === "active" && peer.provenIp === ip) peers.push({ address: peer.address, ip });
     }
     const roomy = userAgent?.startsWith("dmq") === true;
+    const turned = roomy ? rotated(peers, this.rotation++) : peers;
     const list = writeNodeList(
       { address: this.context.options.address, status: this.status },
-      roomy ? rotated(peers, this.rotation++) : peers,
+      sender === undefined ? turned : [{ address: sender, ip: receiverIp }, ...turned],
       isIpv6(receiverIp),
+      bytesMax,
     );
-    if (list.omitted > 0)
+    if (list.omitted > 0 && bytesMax === BODY_BYTES_MAX)
       this.context.warnings.warn(
         "list-truncated",
-        `${list.omitted} of ${peers.length} peers do not fit a node list of 1,023 octets`,
+        `${list.omitted} of ${peers.length} peers do not fit a node list of ${bytesMax} octets`,
         now,
       );
     return list.body;
+  }
+
+  /**
+   * The node list that answers a notification. Who announced itself finds itself in it, as a Kamailio expects, also before
+   * it has answered us; over UDP the list is no longer than what the source has sent pays for.
+   *
+   * @param headersSize  octets of the answer without its body, about
+   * @param sender       who announced itself and is not active
+   */
+  answerTo(
+    source: Endpoint,
+    headersSize: number,
+    sender: PeerAddress | undefined,
+    now: Instant,
+    userAgent: string | undefined,
+  ): Uint8Array {
+    const { ip, transport } = source;
+    if (transport !== "udp") return this.listFor(undefined, ip, now, { userAgent, sender });
+    const kept = sender === undefined ? 0 : WELCOME_BYTES;
+    const bytesMax = Math.min(BODY_BYTES_MAX, Math.max(0, this.sources.credit(ip) - headersSize - kept));
+    const body = this.listFor(undefined, ip, now, { userAgent, sender, bytesMax });
+    this.sources.spend(ip, headersSize + body.length);
+    return body;
   }
 
   private ping(peer: Peer, now: Instant): void {
@@ -366,8 +459,38 @@ export class Members {
   }
 
   private probe(hint: Hint, ip: string, now: Instant): void {
-    const endpoint = endpointOf(hint.address, ip);
-    this.submit("probe", hint.key, hint.address, endpoint, 1, this.ownLine(), now);
+    const most = hint.payer === undefined || hint.source === "announced" ? PROBES_EACH : CLAIM_PROBES_EACH;
+    const asked = this.question("probe", hint, endpointOf(hint.address, ip), hint.payer, most, now);
+    if (asked === undefined) this.hints.settle(hint.key);
+  }
+
+  /**
+   * A small notification, for those who have not proved anything.
+   *
+   * @param payer  IP address whose credit pays for it, `undefined` where it is free
+   * @param most   transmissions over UDP at most; fewer where the credit is short
+   * @returns      its number; `undefined` where the credit pays for none
+   */
+  private question(
+    kind: "probe" | "ping",
+    { key, address }: Pick<Peer, "key" | "address">,
+    to: Endpoint,
+    payer: string | undefined,
+    most: number,
+    now: Instant,
+  ): number | undefined {
+    const body = this.ownLine();
+    const size = this.template(1, body).sizeFor(addressUri(address), to.transport);
+    const wanted = isReliable(to.transport) ? 1 : most;
+    const times = payer === undefined ? wanted : this.sources.afford(payer, size, wanted);
+    if (times === 0) {
+      this.context.counters.heldNames++;
+      return undefined;
+    }
+    const patienceMs =
+      kind === "ping" ? LEAVE_ASK_MS : (PROBE_MS[isReliable(to.transport) ? PROBES_EACH : times] as Duration);
+    const timeoutMs = Math.min(patienceMs, this.context.options.pingTimeoutMs);
+    return this.submit(kind, key, address, to, 1, body, now, timeoutMs, times === 1 && !isReliable(to.transport));
   }
 
   /**
@@ -394,30 +517,29 @@ export class Members {
     body: Uint8Array,
     now: Instant,
     timeoutMs = this.context.options.pingTimeoutMs,
+    once = false,
   ): number {
-    const { options, requests, random, counters } = this.context;
-    const template = new KdmqTemplate({
-      channel: options.notificationChannel,
-      local: options.address,
-      maxForwards,
-      contentType: "text/plain",
-      userAgent: options.userAgent,
-      bodyBytes: body.length,
-    });
+    const { requests, random, counters } = this.context;
     const peerUri = addressUri(target);
-    const built = template.write(peerUri, to.transport, body, random, requests.store);
+    const built = this.template(maxForwards, body).write(peerUri, to.transport, body, random, requests.store);
     counters.notificationsSent++;
     const id = requests.nextId();
     const deadline = now + timeoutMs;
     const ours = { id, kind, peerKey, peerUri, to, toKey: endpointKey(to), startedAt: now, deadline };
-    requests.submit({ ...ours, ...built, method: "KDMQ", vias: 1, once: false }, now);
+    requests.submit({ ...ours, ...built, method: "KDMQ", vias: 1, once }, now);
     return id;
   }
 
-  /** Tells all active peers that the list has changed (dmq.md 7.2). */
-  private relay(maxForwards: number, now: Instant): void {
+  private template(maxForwards: number, body: Uint8Array): KdmqTemplate {
+    const { notificationChannel: channel, address: local, userAgent } = this.context.options;
+    const bodyBytes = body.length;
+    return new KdmqTemplate({ channel, local, maxForwards, contentType: "text/plain", userAgent, bodyBytes });
+  }
+
+  /** Tells all other active peers of one that came (dmq.md 7.2). */
+  private relay(news: Peer, maxForwards: number, now: Instant): void {
     for (const peer of this.registry.all()) {
-      if (peer.status !== "active") continue;
+      if (peer.status !== "active" || peer === news) continue;
       this.context.counters.relays++;
       this.notify(peer, "relay", maxForwards, now);
     }
@@ -450,8 +572,8 @@ export class Members {
     this.hints.fail(request.peerKey, now);
     this.pump(now);
     if (peer === undefined) return;
+    if (peer.leaveAsked === request.id) this.takeLeave(peer, now);
     if (peer.verified) peer.failCount = 0;
-    else if (peer.source === "announced") this.drop(peer, "it announced itself and refuses a notification");
     else if (peer.source === "notification_address") this.pinger.scheduleRetry(peer.key, now);
   }
 
@@ -474,9 +596,10 @@ export class Members {
     this.hints.settle(hint.key);
     // By the address that answered, too: a node that is listed by name and by IP is one peer.
     const alias = this.registry.find(hint.address) ?? this.registry.at(request.to);
-    if (alias !== undefined) return alias;
-    const peer = this.addPeer(hint.address, hint.source, "not_active", now);
-    if (peer !== undefined) this.registry.resolve(peer, request.to.ip);
+    const peer = alias ?? this.addPeer(hint.address, hint.source, "not_active", now);
+    if (peer === undefined) return undefined;
+    peer.forwards = Math.max(peer.forwards, hint.forwards);
+    if (peer !== alias) this.registry.resolve(peer, request.to.ip);
     return peer;
   }
 
@@ -492,17 +615,27 @@ export class Members {
     for (const line of list.lines) {
       if (this.isOwnLine(line, now)) continue;
       if (this.registry.find(line.address) === peer) leaving = line.status === "disabled";
-      else this.mention(line, "mentioned", now);
+      else this.mention(line, "mentioned", response.from.ip, false, now);
     }
+    if (!leaving && peer.leaveAsked === request.id) this.refuteLeave(peer, now);
     if (leaving) this.takeLeave(peer, now);
-    else if (peer.leftAt === undefined || peer.leftAt < request.startedAt) this.revive(peer, request.to.ip, now);
+    else if (peer.leftAt === undefined || peer.leftAt <= request.startedAt) this.revive(peer, request.to.ip, now);
     this.pump(now);
   }
 
+  private refuteLeave(peer: Peer, now: Instant): void {
+    peer.leaveAsked = undefined;
+    this.context.counters.falseLeaves++;
+    const text = `somebody said in the name of ${peer.uri} that it leaves; it is still there`;
+    this.context.warnings.warn("false-leave", text, now, peer.uri);
+  }
+
   private revive(peer: Peer, ip: string, now: Instant): void {
+    const { forwards } = peer;
+    const isNews = peer.status !== "active";
+    peer.forwards = 0;
     this.registry.verify(peer, true);
     peer.provenIp = ip;
-    peer.announced = false;
     peer.failCount = 0;
     peer.answeredAt = now;
     peer.leftAt = undefined;
@@ -511,6 +644,7 @@ export class Members {
     this.pinger.answered(peer.key);
     this.become(peer, nextStatus(peer.status, "answered", 0, false, this.context.options), "it answered", now);
     this.contact.answered(peer.uri, now);
+    if (isNews && forwards > 0) this.relay(peer, forwards, now);
   }
 
   /** Says once for each first contact with the bus whom to synchronise with. */
@@ -528,7 +662,9 @@ export class Members {
     const peer = this.registry.get(request.peerKey);
     // Where the name has led elsewhere since, the failure says nothing of the new place.
     const isThere = peer?.endpoint !== undefined && sameEndpoint(peer.endpoint, request.to);
-    if (peer !== undefined && isThere) this.fail(peer, request.startedAt, reasonOf(end), now);
+    if (peer?.leaveAsked === request.id) this.takeLeave(peer, now);
+    else if (peer !== undefined && isThere && request.kind !== "probe")
+      this.fail(peer, request.startedAt, reasonOf(end), now);
     this.pump(now);
   }
 
@@ -543,17 +679,12 @@ export class Members {
     if (peer.answeredAt !== undefined && peer.answeredAt >= since) return;
     if (peer.statusSince !== undefined && peer.statusSince > since) return;
     peer.failCount++;
-    peer.announced = false;
     const permanent = peer.source === "notification_address";
     if (!isLiteral(peer.address)) {
       this.failed.add(peer.key);
       this.names.ask({ host: peer.address.host, services: false });
     }
     if (permanent) this.pinger.scheduleRetry(peer.key, now);
-    if (peer.source === "announced" && !peer.verified) {
-      this.drop(peer, `it announced itself, but ${reason}`);
-      return;
-    }
     const next = nextStatus(peer.status, "failed", peer.failCount, permanent, this.context.options);
     this.become(peer, next, reason, now);
   }
@@ -653,7 +784,7 @@ export class Members {
     this.lost.delete(alias.key);
     this.registry.verify(peer, alias.verified);
     peer.provenIp = alias.provenIp;
-    peer.announced = alias.announced;
+    peer.forwards = alias.forwards;
     peer.failCount = alias.failCount;
     peer.lastSeen = alias.lastSeen;
     peer.userAgent = alias.userAgent;
@@ -733,7 +864,8 @@ export class Members {
   /** With nobody left, those who once answered are asked again. */
   private searchWhenAlone(now: Instant): void {
     if (this.lost.size === 0 || this.registry.countActive() > 0) return;
-    for (const address of this.lost.values()) this.mention({ address, status: "active" }, "mentioned", now);
+    for (const address of this.lost.values())
+      this.mention({ address, status: "active" }, "mentioned", undefined, false, now);
     this.pump(now);
   }
 

@@ -85,6 +85,9 @@ export class DmqNode {
     refusalsSent: 0,
     refusedConnections: 0,
     refusedNames: 0,
+    heldNames: 0,
+    falseLeaves: 0,
+    loops: 0,
   };
   private readonly options: ResolvedOptions;
   private readonly random: Random;
@@ -714,8 +717,16 @@ export class DmqNode {
   private onNotification(pending: Pending, now: Instant): void {
     const { request, source } = pending;
     this.counters.notificationsReceived++;
+    if (this.isOwn(request)) {
+      this.counters.loops++;
+      const where = `${source.ip}:${source.port}`;
+      this.warnings.warn("self-talk", `a notification of ours came back from ${where}: an address leads here`, now);
+      this.serving.respond(pending, { status: 482 }, now);
+      return;
+    }
     const from = fromAddress(request, source);
-    this.members.receive(
+    this.members.earn(source.ip, request.bytes.length);
+    const announced = this.members.receive(
       {
         from,
         wildcard: isFromWildcard(request),
@@ -727,10 +738,19 @@ export class DmqNode {
       now,
     );
     const sender = from === undefined ? undefined : this.members.registry.find(from);
-    // The sender's own line is part of the answer: a Kamailio looks for itself in it.
     const userAgent = sender?.userAgent ?? request.headers.get("User-Agent");
-    const body = this.members.listFor(undefined, source.ip, now, userAgent);
+    const headersSize = request.bytes.length - request.body.length + ANSWER_ADDS_BYTES;
+    const body = this.members.answerTo(source, headersSize, announced, now, userAgent);
     this.serving.respond(pending, { status: 200, contentType: "text/plain", body }, now);
+    this.members.pump(now);
+  }
+
+  /** Nobody else knows the branch of a request of ours that is under way. */
+  private isOwn(request: SipRequest): boolean {
+    const via = topVia(request);
+    if (via === undefined || via instanceof ProtocolError || via.branch === undefined) return false;
+    const waiting = this.requests.waiting(branchKey(via.branch));
+    return waiting !== undefined && waiting.kind !== "message" && waiting.kind !== "replica";
   }
 
   private onChannelMessage(pending: Pending, channel: string, now: Instant, mode?: HandlerMode): void {
@@ -879,6 +899,8 @@ export class DmqNode {
   }
 }
 
+/** What an answer may have beyond the headers of its request: To tag, received, rport, Server, Content-Type. */
+const ANSWER_ADDS_BYTES = 120;
 const PONG = new Uint8Array([0x0d, 0x0a]);
 const RESPONSE_START = encodeUtf8("SIP/2.0 ");
 

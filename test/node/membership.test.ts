@@ -1,4 +1,7 @@
 import { describe, expect, test } from "bun:test";
+import { encodeUtf8 } from "../../src/core/bytes.ts";
+import type { Endpoint } from "../../src/core/endpoint.ts";
+import { ANNOUNCED_MAX, CLAIMS_MAX, PROBES_MAX } from "../../src/membership/hints.ts";
 import { bodyOf, Harness, kdmq, line, response, type Sent, udp } from "./harness.ts";
 
 const OWN = line("127.0.0.1:5060");
@@ -92,7 +95,7 @@ describe("announcements", () => {
     const ping = sent.find(isRequest);
     expect(bodyOf(answer)).toBe(OWN + line("127.0.0.2:5060"));
     expect(bodyOf(ping)).toBe(OWN);
-    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 not_active"]);
+    expect(statuses(harness)).toEqual([]);
     expect(harness.do((node, now) => node.broadcast("lab", new Uint8Array(1), {}, now))).toEqual([]);
   });
 
@@ -115,8 +118,12 @@ describe("announcements", () => {
     const harness = new Harness();
     harness.receive(kdmq({ body: line("127.0.0.2:5060") + line("0.0.0.0:5090") }), udp("127.0.0.2"));
     expect(harness.ofType("warning").map(({ code }) => code)).toEqual(["bad-line"]);
-    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 not_active"]);
-    expect(harness.take().filter(isRequest).length).toBe(1);
+    expect(
+      harness
+        .take()
+        .filter(isRequest)
+        .map(({ to }) => to),
+    ).toEqual(["127.0.0.2:5060"]);
   });
 
   test("announce: its answer makes it active, and broadcasts go to it", () => {
@@ -128,15 +135,30 @@ describe("announcements", () => {
     expect(harness.do((node, now) => node.broadcast("lab", new Uint8Array(1), {}, now)).length).toBe(1);
   });
 
-  test("announce: a join is relayed to active peers with one hop less, a ping is not", () => {
+  test("announce: a join is relayed to the other active peers with one hop less once it has answered, a ping is not", () => {
     const harness = joined();
+    const relayed = (): Sent[] => harness.take().filter((one) => isRequest(one) && one.to === "127.0.0.2:5060");
     harness.receive(kdmq({ from: "127.0.0.3:5060", body: line("127.0.0.3:5060"), maxForwards: 2 }), udp("127.0.0.3"));
-    const relay = harness.take().filter((message) => isRequest(message) && message.to === "127.0.0.2:5060");
+    const sent = harness.take();
+    expect(sent.filter(isRequest).map(({ to }) => to)).toEqual(["127.0.0.3:5060"]);
+    harness.receive(response(sent.find(isRequest) as Sent, "200 OK", line("127.0.0.3:5060")), udp("127.0.0.3"));
+    const relay = relayed();
     expect(relay.length).toBe(1);
     expect(relay[0]?.text).toContain("\r\nMax-Forwards: 1\r\n");
     expect(bodyOf(relay[0])).toContain(line("127.0.0.3:5060"));
     harness.receive(kdmq({ from: "127.0.0.4:5060", body: line("127.0.0.4:5060"), maxForwards: 1 }), udp("127.0.0.4"));
-    expect(harness.take().filter((message) => isRequest(message) && message.to === "127.0.0.2:5060")).toEqual([]);
+    const ping = harness.take().find(isRequest) as Sent;
+    harness.receive(response(ping, "200 OK", line("127.0.0.4:5060")), udp("127.0.0.4"));
+    expect(relayed()).toEqual([]);
+    expect(statuses(harness).length).toBe(3);
+  });
+
+  test("announce: who has not answered yet is in no list but the answer to itself", () => {
+    const harness = joined();
+    harness.receive(kdmq({ from: "127.0.0.3:5060", body: line("127.0.0.3:5060"), maxForwards: 2 }), udp("127.0.0.3"));
+    harness.take();
+    harness.receive(kdmq({ body: line("127.0.0.2:5060") }), udp("127.0.0.2"));
+    expect(bodyOf(harness.take()[0])).toBe(OWN + line("127.0.0.2:5060"));
   });
 
   test("announce: from another address than the line's it is only a hint", () => {
@@ -169,11 +191,21 @@ describe("mentions", () => {
     expect(statuses(harness)).toEqual(["sip:127.0.0.7:5060 active", "sip:127.0.0.2:5060 active"]);
   });
 
-  test("mention: a made-up list costs twelve small probes at most", () => {
+  test("mention: a made-up list in a request costs four small probes at a time at most", () => {
     const harness = joined();
     const body = Array.from({ length: 200 }, (_, i) => line(`10.9.0.${i}:5060`)).join("");
     harness.receive(kdmq({ body }), udp("127.0.0.2"));
-    expect(harness.take().filter(isRequest).length).toBe(12);
+    expect(harness.take().filter(isRequest).length).toBe(CLAIMS_MAX);
+    expect(harness.node.nodes().length).toBe(1);
+  });
+
+  test("mention: a made-up list in an answer costs twelve small probes at a time at most", () => {
+    const harness = joined({ pingIntervalMs: 5_000 });
+    harness.runUntil(5_600);
+    const ping = harness.take().find(isRequest) as Sent;
+    const body = Array.from({ length: 200 }, (_, i) => line(`10.9.0.${i}:5060`)).join("");
+    harness.receive(response(ping, "200 OK", body), udp("127.0.0.2"));
+    expect(harness.take().filter(isRequest).length).toBe(PROBES_MAX);
     expect(harness.node.nodes().length).toBe(1);
   });
 
@@ -227,22 +259,56 @@ describe("one node, several spellings", () => {
 });
 
 describe("leaving and losing", () => {
-  test("leave: a peer that says goodbye is disabled at once, and an older answer does not revive it", () => {
+  test("leave: a peer that says goodbye over TCP is disabled at once, and an older answer does not revive it", () => {
     const harness = joined({ pingIntervalMs: 5_000 });
     harness.runUntil(5_600);
     const ping = harness.take().find(isRequest) as Sent;
     harness.now += 100;
-    harness.receive(kdmq({ body: line("127.0.0.2:5060", "disabled") }), udp("127.0.0.2"));
+    const leave = kdmq({ body: line("127.0.0.2:5060", "disabled") });
+    const from: Endpoint = { transport: "tcp", ip: "127.0.0.2", port: 40_000 };
+    harness.do((node, now) => node.handle({ type: "received", from, flow: 1, bytes: encodeUtf8(leave) }, now));
     expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 disabled"]);
     harness.receive(response(ping, "200 OK", line("127.0.0.2:5060")), udp("127.0.0.2"));
     expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 disabled"]);
   });
 
+  test("leave: a peer that says goodbye in a datagram is asked, and disabled when it says so again", () => {
+    const harness = joined();
+    harness.receive(kdmq({ body: line("127.0.0.2:5060", "disabled") }), udp("127.0.0.2"));
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 active"]);
+    const question = harness.take().find(isRequest) as Sent;
+    harness.receive(response(question, "200 OK", line("127.0.0.2:5060", "disabled")), udp("127.0.0.2"));
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 disabled"]);
+  });
+
+  test("leave: a peer that says goodbye in a datagram and no more is disabled a second later", () => {
+    const harness = joined();
+    harness.receive(kdmq({ body: line("127.0.0.2:5060", "disabled") }), udp("127.0.0.2"));
+    harness.runUntil(999);
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 active"]);
+    harness.runUntil(1_000);
+    expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 disabled"]);
+    expect(harness.take().filter(isRequest).length).toBe(2);
+  });
+
+  test("leave: a goodbye that somebody says in the name of a peer changes nothing, and is warned of", () => {
+    const harness = joined();
+    const before = harness.node.nodes().map(({ rttMs, ...rest }) => rest);
+    for (let i = 0; i < 10; i++) harness.receive(kdmq({ body: line("127.0.0.2:5060", "disabled") }), udp("127.0.0.2"));
+    const questions = harness.take().filter(isRequest);
+    expect(questions.length).toBe(1);
+    harness.receive(response(questions[0] as Sent, "200 OK", line("127.0.0.2:5060")), udp("127.0.0.2"));
+    expect(harness.node.nodes().map(({ rttMs, ...rest }) => rest)).toEqual(before);
+    expect(harness.ofType("peer-disabled")).toEqual([]);
+    expect(harness.node.counters.falseLeaves).toBe(1);
+    expect(harness.ofType("warning").map(({ code }) => code)).toEqual(["false-leave"]);
+  });
+
   test("leave: a peer that comes back is asked, and active when it answers", () => {
     const harness = joined();
     harness.receive(kdmq({ body: line("127.0.0.2:5060", "disabled") }), udp("127.0.0.2"));
+    harness.runUntil(1_000);
     harness.take();
-    harness.now += 1_000;
     harness.receive(kdmq({ body: line("127.0.0.2:5060"), maxForwards: 2 }), udp("127.0.0.2"));
     const ping = harness.take().find(isRequest) as Sent;
     harness.now += 10;
@@ -309,7 +375,7 @@ describe("what the simulator found", () => {
       harness.receive(kdmq({ from: `${from}:5060`, body: line(`${from}:5060`) }), udp(from));
       expect(harness.node.usage().unverified).toBeLessThanOrEqual(16);
     }
-    expect(harness.node.usage()).toMatchObject({ peers: 4, unverified: 16 });
+    expect(harness.node.usage()).toMatchObject({ peers: 0, unverified: CLAIMS_MAX + ANNOUNCED_MAX });
   });
 
   test("a node that answers on another transport as well stays one node", () => {

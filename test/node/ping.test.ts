@@ -73,7 +73,8 @@ describe("ping", () => {
   test("ping: one that is not known, and then nobody is asked", () => {
     const harness = withPeer();
     harness.receive(kdmq({ from: "127.0.0.3:5060", body: line("127.0.0.3:5060") }), udp("127.0.0.3"));
-    harness.take();
+    const probe = harness.take().find(({ text }) => text.startsWith("KDMQ")) as Sent;
+    harness.receive(response(probe, "200 OK", line("127.0.0.3:5060")), udp("127.0.0.3"));
     expect(() => harness.do((node, now) => node.ping([PEER, "sip:127.0.0.9:5060"], {}, now))).toThrow("is not known");
     expect(harness.take()).toEqual([]);
     expect(harness.do((node, now) => node.ping(undefined, {}, now)).map(({ peer }) => peer)).toEqual([
