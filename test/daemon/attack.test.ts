@@ -2,11 +2,14 @@
  * Attackers with real sockets (issue 6, must-show 5): the registry, the answers to the rightful peers and the memory stay as
  * they were. What exactly the core makes of each octet is in test/node/forged.test.ts and admission.test.ts.
  */
-import { afterEach, describe, expect, test } from "bun:test";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { type CreateNodeOptions, createNode, type RunningNode } from "../../src/daemon/driver.ts";
 import { describeWhere, missingPrograms, type Refused } from "../helpers/needs.ts";
 import { until } from "../helpers/wait.ts";
 import { kdmq, line } from "../node/harness.ts";
+
+// A busy machine is slow, above all where another process has to start.
+setDefaultTimeout(30_000);
 
 const nodes: RunningNode[] = [];
 const sockets: { close(): void }[] = [];
