@@ -5,7 +5,8 @@
  * Several processes may have the same file open: every write begins with `BEGIN IMMEDIATE`, and what is kept in memory
  * between two groups (definitions, counters) is read again when SQLite says that somebody else has written.
  */
-import { Database, type SQLQueryBindings, type Statement } from "bun:sqlite";
+import { constants, Database, type SQLQueryBindings, type Statement } from "bun:sqlite";
+import { statSync } from "node:fs";
 import { DEAD_SUFFIX, deadDefinition, KEY_BYTES_MAX, type QueueDefinition, RETRY_MS_MAX } from "./definition.ts";
 import { QueueError } from "./error.ts";
 import {
@@ -43,6 +44,7 @@ const BUSY_MS = 5_000;
 const STORE_BYTES_MAX = 2 * 1024 ** 3;
 const PAGE_BYTES = 4_096;
 const WAL_PAGES = 2_000;
+const LOG_BYTES = WAL_PAGES * PAGE_BYTES;
 const WAL_BYTES_KEPT = 64 * 1024 ** 2;
 const DEDUPE_MS = 3_600_000;
 /** Rows that one group clears away of what time has done. */
@@ -125,6 +127,8 @@ export class Engine {
   private present = 0;
   private ahead = 0;
   private presentWritten = 0;
+  /** Before that time there is nothing to clear away, unless somebody else has written. */
+  private tendAt = 0;
 
   /** @throws QueueError `storage` if the file cannot be opened, is damaged or of a later version */
   constructor(options: EngineOptions) {
@@ -199,6 +203,27 @@ export class Engine {
   /** Notes who has the store, for the message that another daemon gives. */
   own(owner: string): void {
     this.db.run("UPDATE clock SET owner = ?", [owner]);
+  }
+
+  /**
+   * Makes the log as large as it becomes anyway, once: a flush that changes the length of a file flushes the file system's own
+   * journal, too. The log is kept when the store is closed.
+   */
+  preallocate(): void {
+    try {
+      this.db.fileControl(constants.SQLITE_FCNTL_PERSIST_WAL, 1);
+      if (statSync(`${this.options.path}-wal`).size >= LOG_BYTES) return;
+      this.db.run("BEGIN IMMEDIATE");
+      this.db.run("CREATE TABLE filler (octets BLOB)");
+      this.db.run("INSERT INTO filler VALUES (zeroblob(?))", [LOG_BYTES]);
+      this.db.run("COMMIT");
+      this.db.run("DROP TABLE filler");
+      this.db.run("PRAGMA wal_checkpoint(RESTART)");
+      this.db.run("PRAGMA incremental_vacuum");
+    } catch {
+      // It is for speed alone; what is wrong with the disk shows where something is to be stored.
+      this.abandon();
+    }
   }
 
   /** Looks through the file, but not through all of its indexes. @returns what is wrong, `undefined` for nothing */
@@ -458,13 +483,15 @@ export class Engine {
   }
 
   private remember(queue: QueueState, { dedupe, dedupeMs }: NewItem, added: Added): Added {
-    if (dedupe !== undefined)
-      this.statement("INSERT OR REPLACE INTO seen (queue, dedupe, seq, until) VALUES (?, ?, ?, ?)").run(
-        queue.rowId,
-        dedupe,
-        added.seq,
-        this.present + (dedupeMs ?? DEDUPE_MS),
-      );
+    if (dedupe === undefined) return added;
+    const until = this.present + (dedupeMs ?? DEDUPE_MS);
+    this.statement("INSERT OR REPLACE INTO seen (queue, dedupe, seq, until) VALUES (?, ?, ?, ?)").run(
+      queue.rowId,
+      dedupe,
+      added.seq,
+      until,
+    );
+    this.tendAt = Math.min(this.tendAt, until);
     return added;
   }
 
@@ -527,6 +554,7 @@ export class Engine {
       due,
       ttlMs === 0 ? null : due + ttlMs,
     );
+    if (ttlMs !== 0) this.tendAt = Math.min(this.tendAt, due + ttlMs);
     this.grow(queue, 1, item.value.length);
     this.count(queue, "added");
     this.touched.add(queue.name);
@@ -553,22 +581,29 @@ export class Engine {
   // --- taking ------------------------------------------------------------------------------------------------------
 
   private lease(queue: QueueState, { count, leaseMs, holder, orderByKey, key }: Operation & { type: "lease" }): Item[] {
-    const filter = key === undefined ? "" : "AND key = ?6";
+    const filter = key === undefined ? "" : "AND key = ?4";
     const ready = "queue = ?1 AND holder IS NULL AND due <= ?2 AND (expires IS NULL OR expires > ?2)";
     const pick =
       orderByKey === true
-        ? `SELECT seq FROM (SELECT seq, key FROM items WHERE ${ready} ${filter}
-             ORDER BY due, seq LIMIT ${ORDERED_ROWS}) AS one
-           WHERE NOT EXISTS (SELECT 1 FROM items AS other
-             WHERE other.queue = ?1 AND other.key = one.key AND other.seq < one.seq) LIMIT ?3`
-        : `SELECT seq FROM items WHERE ${ready} ${filter} ORDER BY due, seq LIMIT ?3`;
-    const rows = this.statement(
-      `UPDATE items SET holder = ?4, until = ?5, tries = tries + 1, leases = leases + 1 WHERE seq IN (${pick}) RETURNING *`,
-    ).all(queue.rowId, this.present, count, holder, this.present + leaseMs, ...given(key)) as ItemRow[];
+        ? `SELECT * FROM items AS one WHERE seq IN (SELECT seq FROM items WHERE ${ready} ${filter}
+             ORDER BY due, seq LIMIT ${ORDERED_ROWS})
+           AND NOT EXISTS (SELECT 1 FROM items AS other
+             WHERE other.queue = ?1 AND other.key = one.key AND other.seq < one.seq) ORDER BY due, seq LIMIT ?3`
+        : `SELECT * FROM items WHERE ${ready} ${filter} ORDER BY due, seq LIMIT ?3`;
+    // One after the other is twice as fast as one UPDATE over the choice that gives the rows back (measured, Bun 1.4.5).
+    const rows = this.statement(pick).all(queue.rowId, this.present, count, ...given(key)) as ItemRow[];
+    const mark = this.statement("UPDATE items SET holder = ?, until = ?, tries = ?, leases = ? WHERE seq = ?");
+    const until = this.present + leaseMs;
+    for (const row of rows) {
+      row.holder = holder;
+      row.tries++;
+      row.leases++;
+      mark.run(holder, until, row.tries, row.leases, row.seq);
+    }
+    if (rows.length > 0) this.tendAt = Math.min(this.tendAt, until);
     this.change(queue, rows.length);
     this.count(queue, "delivered", rows.length);
-    // RETURNING promises no order.
-    return rows.sort((a, b) => a.due - b.due || a.seq - b.seq).map((row) => this.itemOf(row));
+    return rows.map((row) => this.itemOf(row));
   }
 
   private ack(ids: readonly string[]): number {
@@ -614,6 +649,7 @@ export class Engine {
     for (const id of ids) {
       const { row } = this.leased(id);
       this.statement("UPDATE items SET until = ? WHERE seq = ?").run(this.present + leaseMs, row.seq);
+      this.tendAt = Math.min(this.tendAt, this.present + leaseMs);
     }
     return ids.length;
   }
@@ -877,6 +913,7 @@ export class Engine {
 
   /** What time has done since the last group: leases that ran out, items that expired, memories that are too old. */
   private housekeep(): void {
+    if (this.present < this.tendAt) return;
     const lost = this.statement(
       "SELECT seq, queue, tries, due, length(value) AS octets FROM items WHERE holder IS NOT NULL AND until <= ? LIMIT ?",
     ).all(this.storeTime(), HOUSEKEEPING_ROWS) as LeasedRow[];
@@ -886,6 +923,11 @@ export class Engine {
     ).all(this.storeTime(), HOUSEKEEPING_ROWS) as { seq: number; queue: number; octets: number }[];
     for (const row of expired) this.expire(row);
     this.statement("DELETE FROM seen WHERE until <= ?").run(this.storeTime());
+    const sql = `SELECT min(coalesce((SELECT min(until) FROM items WHERE holder IS NOT NULL), ?1),
+      coalesce((SELECT min(expires) FROM items WHERE expires IS NOT NULL), ?1),
+      coalesce((SELECT min(until) FROM seen), ?1)) AS n`;
+    this.tendAt = Math.max(this.present + 1, this.number(sql, [Number.MAX_SAFE_INTEGER]));
+    if (lost.length === HOUSEKEEPING_ROWS || expired.length === HOUSEKEEPING_ROWS) this.tendAt = this.present;
   }
 
   private expire({ seq, queue: rowId, octets }: { seq: number; queue: number; octets: number }): void {
@@ -945,6 +987,7 @@ export class Engine {
   }
 
   private readStates(): void {
+    this.tendAt = 0;
     this.byName.clear();
     this.byRow.clear();
     for (const row of this.statement("SELECT * FROM queues").all() as QueueRow[]) {
