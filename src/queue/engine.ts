@@ -6,7 +6,7 @@
  * between two groups (definitions, counters) is read again when SQLite says that somebody else has written.
  */
 import { constants, Database, type SQLQueryBindings, type Statement } from "bun:sqlite";
-import { statSync } from "node:fs";
+import { rmSync, statSync, writeFileSync } from "node:fs";
 import { DEAD_SUFFIX, deadDefinition, KEY_BYTES_MAX, type QueueDefinition, RETRY_MS_MAX } from "./definition.ts";
 import { QueueError } from "./error.ts";
 import {
@@ -45,6 +45,7 @@ const STORE_BYTES_MAX = 2 * 1024 ** 3;
 const PAGE_BYTES = 4_096;
 const WAL_PAGES = 2_000;
 const LOG_BYTES = WAL_PAGES * PAGE_BYTES;
+const RESERVE_BYTES = LOG_BYTES + 1024 ** 2;
 const WAL_BYTES_KEPT = 64 * 1024 ** 2;
 const DEDUPE_MS = 3_600_000;
 /** Rows that one group clears away of what time has done. */
@@ -113,6 +114,7 @@ export class Engine {
   private readonly db: Database;
   private readonly options: EngineOptions;
   private isRelieved = false;
+  private hasReserve = false;
   private readonly statements = new Map<string, Statement>();
   private readonly byName = new Map<string, QueueState>();
   private readonly byRow = new Map<number, QueueState>();
@@ -176,6 +178,7 @@ export class Engine {
     if (this.isRelieved) return false;
     this.isRelieved = true;
     try {
+      if (this.hasReserve) rmSync(this.reservePath, { force: true });
       // What is in the log already goes to its place, and the log begins again within the space that it has.
       this.db.run("PRAGMA wal_checkpoint(RESTART)");
       this.db.run(`PRAGMA max_page_count = ${this.pagesMax + RELIEF_PAGES}`);
@@ -185,9 +188,29 @@ export class Engine {
     return true;
   }
 
+  /** @throws the error of the disk, as long as there is no space for a new reserve: what is free until then is for the takers */
   private stopRelief(): void {
+    if (this.hasReserve) this.reserve();
     this.isRelieved = false;
     this.db.run(`PRAGMA max_page_count = ${this.pagesMax}`);
+  }
+
+  private get reservePath(): string {
+    return `${this.options.path}-reserve`;
+  }
+
+  /**
+   * Space on the disk that is given up when the rest is full: what is in the log must have room in its place before the log can
+   * begin again.
+   */
+  private reserve(): void {
+    try {
+      if ((statSync(this.reservePath, { throwIfNoEntry: false })?.size ?? 0) < RESERVE_BYTES)
+        writeFileSync(this.reservePath, new Uint8Array(RESERVE_BYTES), { mode: 0o600 });
+    } catch (cause) {
+      rmSync(this.reservePath, { force: true });
+      throw Object.assign(new Error("the disk is full", { cause }), { code: "SQLITE_FULL" });
+    }
   }
 
   private get pagesMax(): number {
@@ -211,6 +234,8 @@ export class Engine {
    */
   preallocate(): void {
     try {
+      this.hasReserve = true;
+      this.reserve();
       this.db.fileControl(constants.SQLITE_FCNTL_PERSIST_WAL, 1);
       if (statSync(`${this.options.path}-wal`).size >= LOG_BYTES) return;
       this.db.run("BEGIN IMMEDIATE");
