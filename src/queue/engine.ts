@@ -268,7 +268,8 @@ export class Engine {
   /** Gives a part of the unused pages back to the file system, if there are many. */
   shrink(): void {
     const free = this.number("SELECT freelist_count AS n FROM pragma_freelist_count()");
-    if (free > SHRINK_PAGES_MIN) this.db.run(`PRAGMA incremental_vacuum(${SHRINK_PAGES})`);
+    // At a full disk each page counts.
+    if (free > (this.isRelieved ? 0 : SHRINK_PAGES_MIN)) this.db.run(`PRAGMA incremental_vacuum(${SHRINK_PAGES})`);
   }
 
   /** Is there a queue of this name? As of the last group. */
