@@ -78,7 +78,7 @@ describe("opening", () => {
     const modes = readdirSync(folder.path)
       .filter((name) => name.startsWith("queues.db"))
       .map((name) => statSync(join(folder.path, name)).mode & 0o777);
-    expect(modes).toEqual([0o600, 0o600, 0o600]);
+    expect(new Set(modes)).toEqual(new Set([0o600]));
   });
 
   test("what is no store is refused, and set aside only where that was asked for", async () => {
