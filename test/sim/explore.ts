@@ -107,6 +107,12 @@ async function* playTogether(plan: Plan): AsyncGenerator<Report> {
   const reports: Report[] = [];
   let wake = (): void => {};
   let running = plan.jobs;
+  let stopped = false;
+  // What has been played counts: whoever ends a long run gets its sum. The children see that they are alone.
+  process.once("SIGTERM", () => {
+    stopped = true;
+    wake();
+  });
   for (let share = 1; share <= plan.jobs; share++) {
     const args = [...process.execArgv, import.meta.path, ...process.argv.slice(2), "--share", String(share)];
     const child = Bun.spawn([process.execPath, ...args], { stdio: ["ignore", "pipe", "inherit"] });
@@ -119,7 +125,7 @@ async function* playTogether(plan: Plan): AsyncGenerator<Report> {
       wake();
     });
   }
-  while (running > 0 || reports.length > 0) {
+  while (!stopped && (running > 0 || reports.length > 0)) {
     const report = reports.shift();
     if (report !== undefined) yield report;
     else await new Promise<void>((resolve) => (wake = resolve));
@@ -178,6 +184,7 @@ async function exploreAll(plan: Plan): Promise<number> {
     `${sum.seeds} seeds from ${plan.from}, ${sum.failed} failed, ${sum.twice} played twice, ${hours.toFixed(1)} virtual hours, ` +
       `${seconds.toFixed(1)} s, ${(hours / seconds).toFixed(1)} virtual hours a second in ${plan.jobs} processes`,
   );
+  if (sum.seeds < plan.count) console.log(`ended before the other ${plan.count - sum.seeds} seeds were played`);
   return sum.failed === 0 && sum.seeds === plan.count ? 0 : 1;
 }
 
@@ -218,5 +225,7 @@ if (import.meta.main) {
     console.error(plan);
     process.exitCode = 2;
   } else if (plan.plants.length > 0) process.exitCode = findPlants(plan);
-  else process.exitCode = plan.share === undefined ? await exploreAll(plan) : share(plan);
+  else if (plan.share !== undefined) process.exitCode = share(plan);
+  // Children may still be at a seed.
+  else process.exit(await exploreAll(plan));
 }
