@@ -27,6 +27,8 @@ export interface KdmqParts {
   accept?: string | undefined;
   /** Header `X-DMQ-Id`. */
   messageId?: string | undefined;
+  /** Header `X-DMQ-Path`. */
+  path?: string | undefined;
   bodyBytes: number;
 }
 
@@ -35,6 +37,9 @@ export interface KdmqParts {
  * can tell. Kamailio leaves it alone.
  */
 export const MESSAGE_ID_HEADER = "X-DMQ-Id";
+
+/** A header of ours: the links that a message went through, with commas between (queue.md B9). Only links write it. */
+export const PATH_HEADER = "X-DMQ-Path";
 
 /** A request that was written; `high` and `low` are the key of its branch. */
 export interface KdmqRequest extends Fingerprint {
@@ -74,8 +79,8 @@ export class KdmqTemplate {
   private readonly written: KdmqRequest = { bytes: EMPTY, place: OWN, high: 0, low: 0 };
 
   constructor(parts: KdmqParts) {
-    const { channel, local, maxForwards, contentType, userAgent, accept, messageId, bodyBytes } = parts;
-    for (const text of [channel, contentType, userAgent, accept ?? "", messageId ?? ""])
+    const { channel, local, maxForwards, contentType, userAgent, accept, messageId, path, bodyBytes } = parts;
+    for (const text of [channel, contentType, userAgent, accept ?? "", messageId ?? "", path ?? ""])
       assert(isHeaderSafe(text), "a header value has no CR, LF or NUL");
     this.channel = channel;
     this.sentBy = `${formatHost(local.host)}:${local.port}`;
@@ -84,7 +89,8 @@ export class KdmqTemplate {
     const type = bodyBytes === 0 ? "" : `Content-Type: ${contentType}\r\n`;
     const asked = accept === undefined ? "" : `Accept: ${accept}\r\n`;
     const named = messageId === undefined ? "" : `${MESSAGE_ID_HEADER}: ${messageId}\r\n`;
-    this.last = `@${local.host}\r\nUser-Agent: ${userAgent}\r\n${named}${asked}${type}\r\n`;
+    const led = path === undefined ? "" : `${PATH_HEADER}: ${path}\r\n`;
+    this.last = `@${local.host}\r\nUser-Agent: ${userAgent}\r\n${named}${led}${asked}${type}\r\n`;
     this.parts = parts;
   }
 
@@ -93,7 +99,8 @@ export class KdmqTemplate {
     const { parts: own } = this;
     if (own.channel !== channel || own.bodyBytes !== parts.bodyBytes || own.contentType !== parts.contentType)
       return false;
-    return own.maxForwards === parts.maxForwards && own.accept === parts.accept && own.messageId === parts.messageId;
+    if (own.maxForwards !== parts.maxForwards || own.accept !== parts.accept) return false;
+    return own.messageId === parts.messageId && own.path === parts.path;
   }
 
   /** Octets of the request for a node, with headers. */

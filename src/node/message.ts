@@ -19,6 +19,8 @@ export interface SendOptions {
   accept?: string;
   /** Header `X-DMQ-Id`, 1 to 255 visible ASCII characters: by it a receiver knows a message that comes again. */
   messageId?: string;
+  /** Header `X-DMQ-Path`: the links that the message went through, with commas between. */
+  path?: string;
 }
 
 /** A request that was sent to a peer, and the number under which its `outcome` comes. */
@@ -36,6 +38,7 @@ export function checkMessage(channel: string, options: SendOptions): void {
   if (options.contentType !== undefined) checkHeaderText("content type", options.contentType);
   if (options.accept !== undefined) checkAccept(options.accept);
   if (options.messageId !== undefined) checkMessageId(options.messageId);
+  if (options.path !== undefined) checkHeaderText("path", options.path);
   const hops = options.maxForwards;
   if (hops !== undefined && !(Number.isInteger(hops) && hops >= 0 && hops <= 255))
     throw new UsageError(`max-forwards ${hops} is not a whole number from 0 to 255`);
