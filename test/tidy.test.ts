@@ -35,7 +35,8 @@ const MAY_IMPORT = new Map<string, string[]>([
   ["rpc", ["core", "type:node", "type:queue"]],
   ["exec", ["core"]],
   ["consume", ["core", "exec", "queue"]],
-  ["daemon", [...PURE, "channel", "transport", "rpc", "exec", "config", "queue"]],
+  ["link", ["core", "node", "queue", "exec", "consume", "type:channel"]],
+  ["daemon", [...PURE, "channel", "transport", "rpc", "exec", "config", "queue", "link"]],
   ["guest", [...PURE, "channel", "transport", "rpc"]],
   ["cli", ["core", "rpc", "config", "exec"]],
 ]);

@@ -346,6 +346,8 @@ class Report {
   readonly #exits = new Set<number>();
   #lines = 0;
   #delivered = 0;
+  /** In the outbox. */
+  #stored = 0;
   #refused = 0;
   #unknown = 0;
   #causes = 0;
@@ -389,8 +391,9 @@ class Report {
 
   #summary(): string {
     const sent = this.#lines - this.#refused;
-    const failed = sent - this.#delivered - this.#unknown;
+    const failed = sent - this.#delivered - this.#stored - this.#unknown;
     const parts = [`${sent} ${sent === 1 ? "line" : "lines"} sent`, `${this.#delivered} delivered`];
+    if (this.#stored > 0) parts.push(`${this.#stored} stored`);
     if (failed > 0) parts.push(`${failed} failed`);
     if (this.#refused > 0) parts.push(`${this.#refused} refused`);
     if (this.#unknown > 0) parts.push(`${this.#unknown} unknown`);
@@ -399,6 +402,7 @@ class Report {
 
   #exit(): number {
     if (this.#delivered === this.#lines) return EXIT.ok;
+    if (this.#delivered + this.#stored === this.#lines) return EXIT.later;
     if (this.#delivered > 0) return EXIT.partial;
     return this.#exits.size === 1 ? ([...this.#exits][0] as number) : EXIT.no;
   }
@@ -425,6 +429,7 @@ class Report {
     if (exit === EXIT.ok) this.#delivered++;
     else if (end === UNKNOWN) this.#unknown++;
     else this.#exits.add(exit);
+    if (exit === EXIT.later) this.#stored++;
     if (end.type === "none" && end.word === "refused") this.#refused++;
   }
 

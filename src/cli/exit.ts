@@ -45,6 +45,8 @@ export function exitOfDelivery(result: DeliveryResult, needsConsumer = false): n
       return EXIT.unreachable;
     case "overloaded":
       return EXIT.refused;
+    case "spooled":
+      return EXIT.later;
   }
 }
 
@@ -94,6 +96,9 @@ export function exitOfBroadcast(
   const codes = results.map((result) => exitOfDelivery(result, needsConsumer));
   const delivered = codes.filter((code) => code === EXIT.ok).length;
   if (delivered >= required(requirement, results.length)) return EXIT.ok;
+  const later = codes.filter((code) => code === EXIT.later).length;
+  // What is stored may still become what is required.
+  if (delivered + later >= required(requirement, results.length)) return EXIT.later;
   if (delivered > 0) return EXIT.partial;
   return new Set(codes).size === 1 ? (codes[0] as number) : EXIT.no;
 }

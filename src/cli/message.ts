@@ -38,6 +38,22 @@ export const LINES_OPTION: OptionSpec = {
   help: "each line of standard input, or of -f FILE, is a message; a result line begins with its number",
 };
 
+export const SPOOL_OPTION: OptionSpec = {
+  flag: "spool",
+  value: "TTL",
+  optionalValue: () => false,
+  help: "store it first, and go on until it is delivered, for 24h or --spool=TTL; exit 75 while it is not",
+};
+
+export const SPOOL_NOTE = [
+  "With --spool the message is in the queue outbox of the daemon before it is sent: what does not get through goes out when the node is",
+  "there again, in the order of the calls, always with the same X-DMQ-Id. dmq queue list shows it; dmq queue dead outbox what was refused.",
+];
+
+export const SPOOL_EXIT: readonly [code: number, meaning: string] = [75, "with --spool: stored, and not delivered yet"];
+
+const SPOOL_MS_MAX = 10 * 365 * 24 * 3_600_000;
+
 export const BODY_NOTE =
   "BODY - is standard input, octet by octet; a BODY that begins with - goes behind --; without one the message is empty.";
 
@@ -72,6 +88,8 @@ export interface MessageParams {
   force?: boolean;
   message_id?: string;
   retry?: number;
+  spool?: boolean;
+  spool_ttl_ms?: number;
 }
 
 /**
@@ -107,7 +125,21 @@ export function readOptions(args: Arguments, channel: string): MessageParams {
     ...(args.has("force") && { force: true }),
     ...(messageId !== undefined && { message_id: messageId }),
     ...(retry !== undefined && { retry }),
+    ...readSpool(args),
   };
+}
+
+/** @throws UsageError for a time that is none, and where nothing could be stored */
+function readSpool(args: Arguments): Pick<MessageParams, "spool" | "spool_ttl_ms"> {
+  const text = args.value("spool");
+  if (text === undefined) return {};
+  if (args.has("via")) throw new UsageError("--spool and --via exclude each other: the outbox is a daemon's");
+  if (args.has("retry"))
+    throw new UsageError("--spool and --retry exclude each other: what is stored is sent until it is through");
+  if (text === "") return { spool: true };
+  const ms = parseDuration(text);
+  if (ms !== undefined && ms >= 1 && ms <= SPOOL_MS_MAX) return { spool: true, spool_ttl_ms: Math.ceil(ms) };
+  throw new UsageError(`--spool=${text}: expected a duration such as 10m or 24h`);
 }
 
 /** @throws UsageError for a body beside `-l` */

@@ -14,6 +14,9 @@ import {
   MESSAGE_OPTIONS,
   readMessage,
   readOptions,
+  SPOOL_EXIT,
+  SPOOL_NOTE,
+  SPOOL_OPTION,
   silent,
   writeDeliveries,
 } from "./message.ts";
@@ -28,6 +31,10 @@ export const send: CommandSpec = {
       "dmq send -T application/json -f state.json channel1 sip:192.0.2.2:5060",
       "the body from a file, with its media type",
     ],
+    [
+      "dmq send --spool channel1 sip:192.0.2.2:5060 'hello'",
+      "also if the node is down now: exits 75, and goes out later",
+    ],
     ["tail -f events.log | dmq send -l channel1 sip:192.0.2.2:5060", "each line is a message"],
   ],
   positionals: [
@@ -35,14 +42,15 @@ export const send: CommandSpec = {
     { name: "NODE", required: true, help: "SIP URI of the node, as `dmq list` shows it" },
     { name: "BODY", required: false, help: "text, or - for standard input" },
   ],
-  options: [LINES_OPTION, ...MESSAGE_OPTIONS, ...VIA_OPTIONS, ...FORM_OPTIONS],
-  notes: [BODY_NOTE, ...LINES_NOTE],
+  options: [LINES_OPTION, ...MESSAGE_OPTIONS, SPOOL_OPTION, ...VIA_OPTIONS, ...FORM_OPTIONS],
+  notes: [BODY_NOTE, ...LINES_NOTE, ...SPOOL_NOTE],
   exits: [
     [0, "the node said 2xx"],
     ...MESSAGE_EXITS.slice(0, 1),
     [3, "no such node, no such channel there (404), or 202 with --require-consumer"],
     ...MESSAGE_EXITS.slice(1),
     [7, "with -l: some lines were delivered, and some were not"],
+    SPOOL_EXIT,
   ],
   seeAlso: ["dmq bcast", "dmq req", "dmq list"],
   ownSignals: (args) => args.has("lines"),

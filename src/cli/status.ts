@@ -1,4 +1,4 @@
-import type { StatusReport } from "../rpc/surface.ts";
+import type { StatusAnswer } from "../rpc/surface.ts";
 import { type CommandSpec, FORM_OPTIONS } from "./command.ts";
 import { EXIT } from "./exit.ts";
 import { type Cell, formOf, writeResult } from "./output.ts";
@@ -21,21 +21,29 @@ export const status: CommandSpec = {
   seeAlso: ["dmq list", "dmq logs", "dmq config show"],
   async run(context, args) {
     const client = connectDaemon(context, args);
-    const report = await client.call<StatusReport>("dmq.status", undefined, { timeoutMs: ANSWER_MS_MAX });
+    const report = await client.call<StatusAnswer>("dmq.status", undefined, { timeoutMs: ANSWER_MS_MAX });
     writeResult(context, formOf(context, args), report, facts(report));
     return EXIT.ok;
   },
 };
 
-function facts(report: StatusReport): Cell[][] {
-  const { channels, peers, counters, listeners, ...plain } = report;
+function facts(report: StatusAnswer): Cell[][] {
+  const { channels, peers, counters, listeners, links = [], queues = [], ...plain } = report;
   const simple = Object.entries(plain).map(([name, value]): Cell[] => [name, value]);
   const listening = listeners.map((listener): Cell[] => ["listener", listener]);
   const spoken = channels.map(({ name, consumers, declared }): Cell[] => [
     `channel ${name}`,
     `${consumers} ${consumers === 1 ? "consumer" : "consumers"}${declared ? ", declared" : ""}`,
   ]);
+  const linked = links.map((link): Cell[] => [
+    `link ${link.name}`,
+    `${link.from} -> ${link.to}: ${link.in} in, ${link.out} out, ${link.failed} failed, ${link.held_back} held back`,
+  ]);
+  const kept = queues.map(({ name, ready, delayed, leased, dead, bytes }): Cell[] => [
+    `queue ${name}`,
+    `${ready} ready, ${delayed} delayed, ${leased} leased, ${dead} dead, ${bytes} bytes`,
+  ]);
   const known = Object.entries(peers).map(([name, count]): Cell[] => [`peers ${name}`, count]);
   const counted = Object.entries(counters).map(([name, count]): Cell[] => [`counter ${name}`, count]);
-  return [...simple, ...listening, ...spoken, ...known, ...counted];
+  return [...simple, ...listening, ...spoken, ...linked, ...kept, ...known, ...counted];
 }

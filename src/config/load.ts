@@ -172,6 +172,7 @@ function find(option: ConfigOption, input: ConfigInput, file: ConfigFile | undef
 /** A command has spaces and commas in it, the methods that are replicated with one code have commas between them. */
 const SEPARATORS: ReadonlyMap<string, RegExp> = new Map([
   ["on", /[\r\n]+/],
+  ["link", /[\r\n]+/],
   ["replicate", /\s+/],
   ["queue", /\s+/],
 ]);
@@ -185,6 +186,7 @@ function splitVariable(option: ConfigOption, variable: string): string[] {
 function fileValues(option: ConfigOption, file: ConfigFile): unknown[] {
   const value = file.keys.get(option.name);
   if (option.name === "queue") return [value].flat().map(definitionText);
+  if (option.name === "link") return [value].flat().map(linkText);
   if (!Array.isArray(value)) return [value];
   if (option.repeatable) return value;
   throw invalid(option, file.path, value, `${option.expected}, one value`);
@@ -196,6 +198,17 @@ function definitionText(value: unknown): unknown {
   return `${Object.entries(value)
     .map(([key, one]) => `${key}=${String(one)}`)
     .join(";")};`;
+}
+
+/** A table of `[[link]]`, `from` and `to` and options, likewise. */
+function linkText(value: unknown): unknown {
+  if (typeof value !== "object" || value === null) return value;
+  const { from, to, ...options } = value as Record<string, unknown>;
+  if (from === undefined || to === undefined) return value;
+  const texts = Object.entries(options).map(
+    ([key, one]) => `;${key}=${one === true ? "yes" : one === false ? "no" : String(one)}`,
+  );
+  return `${String(from)} -> ${String(to)}${texts.join("")}`;
 }
 
 function read(option: ConfigOption, found: Found): OptionValue | OptionValue[] | undefined {

@@ -94,6 +94,8 @@ export interface DmqConfig {
   noSnapshot: boolean;
   /** `NAME` or `name=NAME;size=N;…` each (queue/definition.ts). */
   queues: string[];
+  /** `A -> B;options` each (link/definition.ts). */
+  links: string[];
   /** For queues that say nothing themselves; 0 is no limit. */
   queueSize: number;
   queueAddmode: string;
@@ -455,6 +457,17 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
       "NAME, or attributes as Kamailio's mqueue has them: name=alert;size=100;addmode=2; in the file also tables: [[queue]]",
     accepts: (one) => one.trim() !== "",
     help: "define a queue; docs/QUEUES.md has the attributes",
+  }),
+  text({
+    name: "link",
+    property: "links",
+    placeholder: "LINK",
+    example: "channel:alerts -> queue:alert",
+    repeatable: true,
+    expected:
+      "A -> B with options behind semicolons, A and B one of channel:NAME, queue:NAME, exec:CMD; in the file also tables: [[link]]",
+    accepts: (one) => one.includes("->"),
+    help: "store what comes on a channel in a queue, send what is in a queue on a channel, or give it to a command; docs/QUEUES.md",
   }),
   integer({
     name: "queue_size",

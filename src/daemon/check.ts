@@ -3,6 +3,7 @@ import type { DmqConfig } from "../config/schema.ts";
 import type { Logger } from "../core/logger.ts";
 import { readGroup } from "./carriers.ts";
 import { Handlers } from "./handlers.ts";
+import { readDaemonLinks } from "./linking.ts";
 import { readQueues } from "./queues.ts";
 import { tlsOf } from "./reload.ts";
 import { readReplication } from "./replication.ts";
@@ -14,6 +15,7 @@ export async function checkConfig(config: DmqConfig, log: Logger): Promise<void>
   readReplication(config.replicate);
   readQueues(config);
   readGroup(config.rpcGroup);
+  readDaemonLinks(config);
   new Handlers({ config, socketPath: "", log });
   await readMaterial(tlsOf(config));
 }

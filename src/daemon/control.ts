@@ -4,6 +4,8 @@ import { formatHost } from "../core/endpoint.ts";
 import { UsageError } from "../core/errors.ts";
 import type { Duration } from "../core/time.ts";
 import { VERSION } from "../core/version.ts";
+import type { Links } from "../link/links.ts";
+import type { Outbox } from "../link/outbox.ts";
 import type { NodeEvent, PeerInfo } from "../node/io.ts";
 import { checkOpen, kamailioFields, pingResultOf, resultOf, resultOfTries, rounded } from "../rpc/rows.ts";
 import {
@@ -35,6 +37,7 @@ import {
 } from "../rpc/surface.ts";
 import { monotonicNow, type RunningNode, wallTime } from "./driver.ts";
 import type { Journal } from "./journal.ts";
+import { spoolTo, spoolToAll } from "./linking.ts";
 import { Listeners } from "./listeners.ts";
 
 export interface ControlOptions {
@@ -45,6 +48,8 @@ export interface ControlOptions {
   handlerTimeoutMs: Duration;
   journal: Journal;
   queues?: QueueSurface;
+  links?: Pick<Links, "status">;
+  outbox?: Outbox;
   socketPath: string;
   stateDir: string | undefined;
   /** Takes in what changed in the configuration. */
@@ -117,6 +122,8 @@ export class Control implements ControlSurface {
 
   async send(request: SendRequest): Promise<DeliveryResult> {
     checkOpen(request, this.options.notificationChannel);
+    const { outbox } = this.options;
+    if (request.spool !== undefined && outbox !== undefined) return spoolTo(outbox, this.node, request);
     try {
       return resultOfTries(await deliver(this.node, request, { signal: this.ending.signal }));
     } catch (cause) {
@@ -127,6 +134,8 @@ export class Control implements ControlSurface {
 
   async broadcast(request: BroadcastRequest): Promise<DeliveryResult[]> {
     checkOpen(request, this.options.notificationChannel);
+    const { outbox } = this.options;
+    if (request.spool !== undefined && outbox !== undefined) return spoolToAll(outbox, this.node, request);
     return (await deliverToAll(this.node, request, { signal: this.ending.signal })).map(resultOfTries);
   }
 
@@ -175,6 +184,7 @@ export class Control implements ControlSurface {
       ready: this.ready(),
       socket: this.options.socketPath,
       state_dir: this.options.stateDir ?? null,
+      links: this.options.links?.status() ?? [],
     };
   }
 

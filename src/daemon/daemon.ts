@@ -8,6 +8,8 @@ import { DEFAULT_SERVER_ADDRESS } from "../config/schema.ts";
 import type { Logger } from "../core/logger.ts";
 import type { Duration } from "../core/time.ts";
 import { VERSION } from "../core/version.ts";
+import { Links } from "../link/links.ts";
+import { Outbox } from "../link/outbox.ts";
 import { controlSocketPath, stateDirectory } from "../rpc/paths.ts";
 import type { ReloadReport } from "../rpc/surface.ts";
 import { type Carriers, openCarriers } from "./carriers.ts";
@@ -15,7 +17,8 @@ import { Control } from "./control.ts";
 import { createNode, type RunningNode } from "./driver.ts";
 import { Handlers } from "./handlers.ts";
 import { Journal } from "./journal.ts";
-import { openQueues } from "./queues.ts";
+import { readDaemonLinks } from "./linking.ts";
+import { openQueues, type Queues } from "./queues.ts";
 import { Reloader, type Reread, tlsOf } from "./reload.ts";
 import { readReplication, replicateRequests } from "./replication.ts";
 import { Snapshot } from "./snapshot.ts";
@@ -75,8 +78,11 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
   const methods = [...replication.keys()];
   const handlers = new Handlers({ config, socketPath, log });
   await keepSecret(config.tlsKey, log);
+  const definitions = readDaemonLinks(config);
   const queues = await openQueues(config, storeDir, log);
-  const node = await createNode(
+  const links = new Links({ links: definitions, queues, log, socketPath });
+  await closing(queues, links.prepare());
+  const created = createNode(
     { ...config, snapshot: snapshot?.read() ?? [], userAgent: `dmq/${VERSION}`, methods, tls: tlsOf(config) },
     (fresh) => {
       report(fresh, log);
@@ -85,12 +91,12 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
       replicateRequests(fresh, replication, log);
       keepSnapshot(fresh, snapshot);
       handlers.bind(fresh);
+      links.bind(fresh);
       hooks.onNode?.(fresh);
     },
-  ).catch(async (cause) => {
-    await queues.close();
-    throw cause;
-  });
+  );
+  const node = await closing(queues, created);
+  const outbox = new Outbox({ node, queues, log });
   const { reread, onConfig } = hooks;
   const onChange = (next: DmqConfig): void => {
     void keepSecret(next.tlsKey, log);
@@ -108,10 +114,13 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
   let surface: Control | undefined;
   let serving: Promise<Carriers> | undefined;
   let ending: Promise<void> | undefined;
+  let work: Promise<unknown> | undefined;
   const closeSocket = async (): Promise<void> => {
     // The answer to `dmq leave` still has to go out, so the socket closes after the call that asked for it.
     await Bun.sleep(0);
     await snapshot?.flushed();
+    // Commands of links may still talk to this daemon.
+    await work;
     await (await serving)?.close();
     await queues.close();
   };
@@ -119,17 +128,22 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
     if (ending !== undefined) return ending;
     supervisor?.stopping();
     surface?.close();
+    // Both go on with the node for as long as it leaves: what is under way then is given up, and given back.
+    work = Promise.all([links.close(), outbox.close()]);
     ending = handlers.close(node.close(options));
     ending.then(closeSocket, closeSocket).then(done.resolve, done.reject);
     return ending;
   };
   try {
     const { notificationChannel, handlerTimeoutMs } = config;
-    const facts = { notificationChannel, handlerTimeoutMs, queues, socketPath, stateDir };
+    const facts = { notificationChannel, handlerTimeoutMs, queues, links, outbox, socketPath, stateDir };
     surface = new Control({ node, journal, reload, end, ...facts });
     serving = openCarriers({ ...config, socketPath }, surface, log);
     await serving;
+    await links.start(node);
+    if (queues.isOpen) await outbox.resume();
   } catch (cause) {
+    await Promise.all([links.close(), outbox.close()]);
     await handlers.close(node.close({ announce: false }));
     await queues.close();
     throw cause;
@@ -147,6 +161,16 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
       await done.promise;
     },
   };
+}
+
+/** @returns what `step` gives; where it fails, the queues are closed */
+async function closing<T>(queues: Queues, step: Promise<T>): Promise<T> {
+  try {
+    return await step;
+  } catch (cause) {
+    await queues.close();
+    throw cause;
+  }
 }
 
 /** What can be done for a private key outside of it: no dump of our memory, and a word about a file that everybody reads. */

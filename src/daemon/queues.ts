@@ -19,7 +19,7 @@ import type { Added, AnswerOf, Answers, Item, Operation } from "../queue/operati
 import { type QueueStore, storePath } from "../queue/store.ts";
 import { startStore } from "../queue/thread.ts";
 import { addWhenRoom, leaseWhenReady } from "../queue/wait.ts";
-import type { FollowListener, QueueLease, QueueSurface } from "../rpc/surface.ts";
+import type { FollowListener, QueueLease, QueueRow, QueueSurface } from "../rpc/surface.ts";
 
 type Options = Pick<DmqConfig, "queues" | "queueSize" | "queueAddmode" | "storeMax" | "storeRepair">;
 
@@ -87,6 +87,11 @@ export class Queues implements QueueSurface {
     this.log = log;
   }
 
+  /** It was opened, or is just being. */
+  get isOpen(): boolean {
+    return this.opening !== undefined;
+  }
+
   /** Once; after a failure the next one tries again. */
   open(): Promise<QueueStore> {
     if (this.closed) return Promise.reject(new QueueError("storage", "the store is closed"));
@@ -137,6 +142,19 @@ export class Queues implements QueueSurface {
       .then((store) => follower.run(store))
       .catch((error) => listener.error(error));
     return () => follower.end();
+  }
+
+  async sizes(): Promise<QueueRow[]> {
+    const store = await this.opening?.catch(() => undefined);
+    const reports = (await store?.perform({ type: "report" })) ?? [];
+    return reports.map(({ name, ready, delayed, leased, dead, bytes }) => ({
+      name,
+      ready,
+      delayed,
+      leased,
+      dead,
+      bytes,
+    }));
   }
 
   /** Who follows may have the next ones. */

@@ -42,6 +42,7 @@ export class GuestSurface implements ControlSurface {
   }
 
   async send(request: SendRequest): Promise<DeliveryResult> {
+    if (request.spool !== undefined) throw needsDaemon();
     checkOpen(request, this.notificationChannel);
     checkMessage(request.channel, request);
     const message = await this.inTime(request);
@@ -49,6 +50,7 @@ export class GuestSurface implements ControlSurface {
   }
 
   async broadcast(request: BroadcastRequest): Promise<DeliveryResult[]> {
+    if (request.spool !== undefined) throw needsDaemon();
     checkOpen(request, this.notificationChannel);
     checkMessage(request.channel, request);
     const message = await this.inTime(request);

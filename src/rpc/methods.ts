@@ -4,7 +4,7 @@
  * them. docs/RPC.md is the same table for readers.
  */
 import { define, type Method } from "./method.ts";
-import { bodyBytes, type Params } from "./params.ts";
+import { bodyBytes, invalidParams, type Params } from "./params.ts";
 import { QUEUE_METHODS } from "./queue-methods.ts";
 import {
   type ControlSurface,
@@ -17,11 +17,13 @@ import {
   type SendRequest,
   STATUSES,
   type Status,
+  type StatusAnswer,
 } from "./surface.ts";
 
 const MESSAGE_OPTIONS = ["content_type", "max_forwards", "timeout_ms", "force"] as const;
 /** They came later, and what has a position keeps it. */
 const LATER_OPTIONS = ["accept", "message_id", "retry"] as const;
+const SPOOL_OPTIONS = ["spool", "spool_ttl_ms"] as const;
 const DEFAULT_CONTENT_TYPE = "text/plain";
 
 export const METHODS: ReadonlyMap<string, Method> = new Map<string, Method>([
@@ -68,7 +70,7 @@ export const METHODS: ReadonlyMap<string, Method> = new Map<string, Method>([
     "dmq.send",
     define({
       required: ["channel", "node"],
-      optional: ["body", ...MESSAGE_OPTIONS, "body_base64", ...LATER_OPTIONS],
+      optional: ["body", ...MESSAGE_OPTIONS, "body_base64", ...LATER_OPTIONS, ...SPOOL_OPTIONS],
       help: "Sends a message to one node and waits for how it ended.",
       run: (surface, params): Promise<DeliveryResult> => surface.send({ ...messageOf(params), node: params.node }),
     }),
@@ -77,7 +79,7 @@ export const METHODS: ReadonlyMap<string, Method> = new Map<string, Method>([
     "dmq.bcast",
     define({
       required: ["channel"],
-      optional: ["body", ...MESSAGE_OPTIONS, "except", "body_base64", ...LATER_OPTIONS, "replies"],
+      optional: ["body", ...MESSAGE_OPTIONS, "except", "body_base64", ...LATER_OPTIONS, "replies", ...SPOOL_OPTIONS],
       help: "Sends a message to every active node and waits for how each one ended.",
       run: (surface, params): Promise<DeliveryResult[]> =>
         surface.broadcast({
@@ -172,7 +174,7 @@ export const METHODS: ReadonlyMap<string, Method> = new Map<string, Method>([
     }),
   ],
   ...QUEUE_METHODS,
-  ["dmq.status", define({ help: "What the daemon is and counts.", run: (surface) => surface.status() })],
+  ["dmq.status", define({ help: "What the daemon is and counts.", run: statusOf })],
   ["core.version", define({ help: "The daemon's name and version.", run: (surface) => surface.version() })],
   ["core.uptime", define({ help: "Since when the daemon runs.", run: uptime })],
   ["system.listMethods", define({ help: "The names of all methods.", run: () => [...METHODS.keys()].sort() })],
@@ -193,6 +195,10 @@ export const METHODS: ReadonlyMap<string, Method> = new Map<string, Method>([
 /** JSON-RPC 2.0 section 5.1; Kamailio answers 500 with the same text. */
 export function methodNotFound(): RpcFault {
   return new RpcFault(-32601, "Method Not Found", { exit: 2 });
+}
+
+async function statusOf(surface: ControlSurface): Promise<StatusAnswer> {
+  return { ...surface.status(), queues: (await surface.queues?.sizes()) ?? [] };
 }
 
 async function listNodes(surface: ControlSurface): Promise<Record<string, unknown>[]> {
@@ -229,7 +235,18 @@ function messageOf(params: Pick<Params, "channel"> & Partial<Params>): Omit<Send
     ...(params.accept !== undefined && { accept: params.accept }),
     ...(params.message_id !== undefined && { messageId: params.message_id }),
     ...(params.retry !== undefined && { retry: params.retry }),
+    ...spoolOf(params),
   };
+}
+
+/** Its time to live alone asks for it, too. */
+function spoolOf({ spool, spool_ttl_ms: ttlMs, retry, accept }: Partial<Params>): Pick<SendRequest, "spool"> {
+  if (spool === false || (spool === undefined && ttlMs === undefined)) return {};
+  if (retry !== undefined)
+    throw invalidParams("spool and retry exclude each other: what is stored is sent until it is through");
+  if (accept !== undefined)
+    throw invalidParams("spool and accept exclude each other: nobody may be there for the answer");
+  return { spool: ttlMs === undefined ? {} : { ttlMs } };
 }
 
 /** Kamailio's three fields, with times as ISO 8601 where it prints what `ctime` does. */

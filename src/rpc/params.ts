@@ -60,6 +60,8 @@ export interface Params {
   after: number;
   seq: number;
   seqs: number[] | "all";
+  spool: boolean;
+  spool_ttl_ms: number;
 }
 
 export type ParamName = keyof Params;
@@ -137,6 +139,8 @@ const READERS: { [Name in ParamName]: { read: Reader<Params[Name]>; expected: st
   after: { read: integer(0, Number.MAX_SAFE_INTEGER), expected: "the seq of an item" },
   seq: { read: integer(1, Number.MAX_SAFE_INTEGER), expected: "the seq of an item" },
   seqs: { read: numbersOrAll, expected: "an array of seqs, or all" },
+  spool: { read: flag, expected: "true or false" },
+  spool_ttl_ms: duration(1),
 };
 
 /**

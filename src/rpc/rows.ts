@@ -94,6 +94,18 @@ export function resultOfTries(facts: TriesFacts): DeliveryResult {
   }
 }
 
+/** A message that is in the outbox. */
+export function spooledResult(node: string, messageId: string): DeliveryResult {
+  const how = { ms: 0, consumer: false, attempts: 0, tries: 0, message_id: messageId };
+  return {
+    node,
+    outcome: "spooled",
+    code: null,
+    reason: "stored, not delivered yet: it goes out when the node is there",
+    ...how,
+  };
+}
+
 const NOT_WAITED_FOR = "not waited for: enough nodes have answered";
 
 function timeoutReason(last: Outcome | undefined): string {
@@ -104,6 +116,6 @@ function timeoutReason(last: Outcome | undefined): string {
 
 /** A ping's answer is a node list, which is nobody's business but the membership's. */
 export function pingResultOf(report: OutcomeReport): PingResult {
-  const { node, outcome, code, reason, ms, attempts } = resultOf(report);
-  return { node, outcome, code, reason, ms, attempts };
+  const { node, code, reason, ms, attempts } = resultOf(report);
+  return { node, outcome: report.outcome.type, code, reason, ms, attempts };
 }

@@ -84,7 +84,8 @@ export const NODE_FIELDS: readonly (keyof NodeRow)[] = [
 /** How one message to one node ended; `code` is null where no final response came. */
 export interface DeliveryResult {
   node: string;
-  outcome: Outcome["type"];
+  /** `spooled`: it is in the outbox, and goes out when the node is there (`spool`). */
+  outcome: Outcome["type"] | "spooled";
   code: number | null;
   reason: string;
   ms: number;
@@ -144,7 +145,9 @@ export interface PingRequest {
 }
 
 /** How one ping of one node ended; nothing follows of it for the node's status. */
-export type PingResult = Pick<DeliveryResult, "node" | "outcome" | "code" | "reason" | "ms" | "attempts">;
+export type PingResult = Pick<DeliveryResult, "node" | "code" | "reason" | "ms" | "attempts"> & {
+  outcome: Outcome["type"];
+};
 
 /** The gravest first. */
 export const LOG_LEVELS = ["error", "warn", "info", "debug", "trace"] as const;
@@ -201,6 +204,35 @@ export interface StatusReport {
   ready: boolean;
   socket: string;
   state_dir?: string | null;
+  links: LinkRow[];
+}
+
+/** A link of the daemon's, with its counters. */
+export interface LinkRow {
+  name: string;
+  from: string;
+  to: string;
+  /** Messages, or deliveries of items, that it was given. */
+  in: number;
+  /** Those that the other end has taken. */
+  out: number;
+  /** Those that it has not: refused, or tried again later. */
+  failed: number;
+  /** Those that would have gone round. */
+  held_back: number;
+}
+
+/** What `dmq.status` answers: sizes are asked of the store. */
+export type StatusAnswer = StatusReport & { queues: QueueRow[] };
+
+/** A queue in `dmq.status`. */
+export interface QueueRow {
+  name: string;
+  ready: number;
+  delayed: number;
+  leased: number;
+  dead: number;
+  bytes: number;
 }
 
 interface MessageOptions {
@@ -217,6 +249,8 @@ interface MessageOptions {
   messageId?: string;
   /** So often at most it is sent again where that is right (channel/retry.ts). */
   retry?: number;
+  /** Stores it first, and goes on until it is delivered. */
+  spool?: { ttlMs?: number };
 }
 
 export interface SendRequest extends MessageOptions {
@@ -260,6 +294,8 @@ export interface QueueSurface {
    * @returns  the function that ends it; what is not settled then is ready again
    */
   follow(request: QueueLease & { once?: boolean }, listener: FollowListener): () => void;
+  /** Without opening a store that nobody needed so far: none then. */
+  sizes(): Promise<QueueRow[]>;
 }
 
 /** What somebody who follows a queue is told. */

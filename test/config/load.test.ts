@@ -76,6 +76,7 @@ describe("defaults", () => {
       stateDir: undefined,
       noSnapshot: false,
       queues: [],
+      links: [],
       queueSize: 0,
       queueAddmode: "0",
       storeMax: "2g",

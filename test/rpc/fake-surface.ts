@@ -62,6 +62,7 @@ export const STATUS_REPORT: StatusReport = {
   peers: { active: 1, not_active: 0, disabled: 0 },
   counters: { received: 3 },
   ready: true,
+  links: [],
   socket: "dmq.sock",
 };
 

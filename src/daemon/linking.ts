@@ -1,0 +1,60 @@
+/** The links and the outbox of a daemon: what the configuration says of them, and the addresses of nodes that are not there. */
+import type { DmqConfig } from "../config/schema.ts";
+import { type LinkDefinition, readLinks } from "../link/definition.ts";
+import type { Outbox, SpoolRequest } from "../link/outbox.ts";
+import { addressUri } from "../membership/peer.ts";
+import { addressOf } from "../node/message.ts";
+import { resultOf, spooledResult } from "../rpc/rows.ts";
+import { type BroadcastRequest, type DeliveryResult, MODULE_CHANNELS, type SendRequest } from "../rpc/surface.ts";
+import type { RunningNode } from "./driver.ts";
+
+type Options = Pick<DmqConfig, "links" | "handlers" | "notificationChannel">;
+
+/** @throws ConfigError for what is no link, a circle, and a channel that has a command already */
+export function readDaemonLinks({ links, handlers, notificationChannel }: Options): LinkDefinition[] {
+  const taken = handlers.map((text) => text.slice(0, text.indexOf("=")));
+  const inbound = new Set([...taken, notificationChannel]);
+  const outbound = new Set([...MODULE_CHANNELS, notificationChannel]);
+  return readLinks(links, { inbound, outbound }, process.env.PATH);
+}
+
+/** `dmq.send` with `spool`. The node need not be known: one that was down for long is forgotten, and comes back under its address. */
+export async function spoolTo(outbox: Outbox, node: RunningNode, request: SendRequest): Promise<DeliveryResult> {
+  const known = node.nodes().some(({ uri }) => uri === request.node);
+  const address = addressOf(request.node);
+  const uri = known ? request.node : addressUri(address, address.host);
+  return (await spool(outbox, request, [uri]))[0] as DeliveryResult;
+}
+
+/** `dmq.bcast` with `spool`: to every node in the list, whatever its status. */
+export async function spoolToAll(
+  outbox: Outbox,
+  node: RunningNode,
+  request: BroadcastRequest,
+): Promise<DeliveryResult[]> {
+  const uris = node.nodes().map(({ uri }) => uri);
+  return spool(
+    outbox,
+    request,
+    uris.filter((uri) => !request.except.includes(uri)),
+  );
+}
+
+async function spool(
+  outbox: Outbox,
+  { spool: how, ...message }: Omit<SpoolRequest, "ttlMs"> & Pick<SendRequest, "spool">,
+  nodes: readonly string[],
+): Promise<DeliveryResult[]> {
+  const { channel, body, contentType, maxForwards, messageId, timeoutMs } = message;
+  const request: SpoolRequest = {
+    ...{ channel, body, contentType },
+    ...(maxForwards !== undefined && { maxForwards }),
+    ...(messageId !== undefined && { messageId }),
+    ...(timeoutMs !== undefined && { timeoutMs }),
+    ...(how?.ttlMs !== undefined && { ttlMs: how.ttlMs }),
+  };
+  const results = await outbox.spool(request, nodes);
+  return results.map(({ node, messageId: id, report }) =>
+    report === undefined ? spooledResult(node, id) : resultOf(report, id),
+  );
+}

@@ -1,0 +1,96 @@
+/**
+ * Texts with `{field}` in them: the key of an item that a channel's message becomes, the node that an item goes to (queue.md B8).
+ * A field that there is nothing for is the empty text.
+ */
+import { jsonPath } from "../consume/order.ts";
+import { ConfigError } from "../core/errors.ts";
+import type { Item } from "../queue/operation.ts";
+
+/** What the fields of a message, or of an item, are made of. */
+export interface TemplateFacts {
+  channel: string;
+  /** URI of the node that it is from. */
+  from: string;
+  contentType: string;
+  body: Uint8Array;
+  header(name: string): string;
+  /** Only of a message. */
+  source?: { ip: string; port: number };
+  callId?: string;
+  /** Only of an item. */
+  key?: string;
+}
+
+type Field = (facts: TemplateFacts) => string;
+
+const FIELDS: ReadonlyMap<string, Field> = new Map<string, Field>([
+  ["channel", ({ channel }) => channel],
+  ["from", ({ from }) => from],
+  ["from.host", ({ from }) => hostAndPort(from).host],
+  ["from.port", ({ from }) => hostAndPort(from).port],
+  ["content_type", ({ contentType }) => contentType],
+  ["sha256", ({ body }) => new Bun.CryptoHasher("sha256").update(body).digest("hex")],
+]);
+
+const MESSAGE_FIELDS: ReadonlyMap<string, Field> = new Map<string, Field>([
+  ["src.ip", ({ source }) => source?.ip ?? ""],
+  ["src.port", ({ source }) => String(source?.port ?? "")],
+  ["call_id", ({ callId }) => callId ?? ""],
+]);
+
+const ITEM_FIELDS: ReadonlyMap<string, Field> = new Map<string, Field>([["key", ({ key }) => key ?? ""]]);
+
+const FREE_FIELDS = ["header.NAME", "json:PATH"];
+
+export class Template {
+  readonly text: string;
+  private readonly parts: readonly (string | Field)[];
+
+  /**
+   * @param option  that the text is of, for the error
+   * @param of      what it is filled from
+   * @throws        ConfigError for an unknown field, or a brace that nothing closes
+   */
+  constructor(text: string, option: string, of: "message" | "item") {
+    this.text = text;
+    const known = new Map([...FIELDS, ...(of === "message" ? MESSAGE_FIELDS : ITEM_FIELDS)]);
+    this.parts = text
+      .split(/(\{[^{}]*\})/)
+      .filter((part) => part !== "")
+      .map((part) => this.part(part, option, known));
+  }
+
+  private part(part: string, option: string, known: ReadonlyMap<string, Field>): string | Field {
+    const name = /^\{(.*)\}$/.exec(part)?.[1];
+    if (name === undefined && !/[{}]/.test(part)) return part;
+    const field = name === undefined ? undefined : (known.get(name) ?? freeField(name));
+    if (field !== undefined) return field;
+    const expected = `text with fields such as ${[...known.keys(), ...FREE_FIELDS].map((one) => `{${one}}`).join(" ")}`;
+    throw new ConfigError("config-invalid-value", option, JSON.stringify(this.text), expected);
+  }
+
+  /** It says the same for everything. */
+  get isPlain(): boolean {
+    return this.parts.every((part) => typeof part === "string");
+  }
+
+  fill(facts: TemplateFacts): string {
+    return this.parts.map((part) => (typeof part === "string" ? part : part(facts))).join("");
+  }
+}
+
+function freeField(name: string): Field | undefined {
+  const header = /^header\.([A-Za-z0-9!%*_+`'~.-]{1,64})$/.exec(name)?.[1];
+  if (header !== undefined) return (facts) => facts.header(header);
+  const path = /^json:([^.]+(?:\.[^.]+)*)$/.exec(name)?.[1];
+  if (path === undefined) return undefined;
+  const read = jsonPath(path);
+  return ({ body }) => read({ value: body } as Item);
+}
+
+/** `sip:user@host:port;…`: the host as written, the port if there is one. */
+export function hostAndPort(uri: string): { host: string; port: string } {
+  const place = (uri.replace(/^sips?:/i, "").split(/[;?>]/, 1)[0] ?? "").split("@").at(-1) ?? "";
+  const match = /^(\[[^\]]*\]|[^:]*)(?::(\d+))?$/.exec(place);
+  return { host: match?.[1] ?? "", port: match?.[2] ?? "" };
+}
