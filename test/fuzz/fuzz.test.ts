@@ -20,6 +20,7 @@ const INPUTS: Record<string, number> = {
   fifo: 1_200,
   binrpc: 2_000,
   config: 1_500,
+  definition: 3_000,
 };
 /** Fewer distinct outcomes than these mean that the inputs do not get anywhere any more. */
 const OUTCOMES_MIN: Record<string, number> = {
@@ -31,6 +32,7 @@ const OUTCOMES_MIN: Record<string, number> = {
   fifo: 10,
   binrpc: 15,
   config: 15,
+  definition: 10,
 };
 const TEST_MS_MAX = 30_000;
 

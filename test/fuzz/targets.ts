@@ -2,6 +2,7 @@
 import { binrpc } from "./binrpc.ts";
 import { codec } from "./codec.ts";
 import { CONFIG_FILES, config } from "./config.ts";
+import { definition } from "./definition.ts";
 import { FIFO_REQUESTS, fifo } from "./fifo.ts";
 import { framer } from "./framer.ts";
 import { node } from "./node.ts";
@@ -28,4 +29,5 @@ export const TARGETS: ReadonlyMap<string, Entry> = new Map([
   entry(fifo, FIFO_REQUESTS),
   entry(binrpc, rpcCorpus("binrpc")),
   entry(config, CONFIG_FILES),
+  entry(definition, []),
 ]);
