@@ -12,10 +12,10 @@ import { TARGETS } from "./targets.ts";
 const SEED = Number(process.env.FUZZ_SEED ?? 3261);
 /** Together well below 15 seconds. */
 const INPUTS: Record<string, number> = {
-  codec: 3_000,
-  framer: 400,
-  node: 250,
-  notification: 800,
+  codec: 2_000,
+  framer: 300,
+  node: 120,
+  notification: 300,
   rpc: 3_000,
   fifo: 1_200,
   binrpc: 2_000,
