@@ -1,0 +1,213 @@
+/**
+ * `dmq queue` as a shell has it: pipes whose readers die, processes that are killed, two of them on one file, a daemon that starts
+ * meanwhile; and the examples of docs/QUEUES.md, word for word.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { Daemons, dmq, EXECUTABLE, type Finished } from "../helpers/daemon.ts";
+import { until } from "../helpers/wait.ts";
+
+const TEST_MS = 60_000;
+const URI = "sip:127.0.0.61:5961";
+
+let all: Daemons;
+let dir: string;
+let env: Record<string, string>;
+beforeAll(async () => {
+  all = new Daemons();
+  dir = all.dir;
+  env = place("s");
+  expect((await dmq(["queue", "define", "q", "--retry", "0"], { env })).code).toBe(0);
+});
+afterAll(() => all?.endAll());
+
+/** A store of its own, and a socket that nobody listens to. */
+function place(name: string): Record<string, string> {
+  return { DMQ_STATE_DIR: join(dir, name), DMQ_SOCKET: join(dir, `${name}.sock`) };
+}
+
+function q(words: string[], own = env): Promise<Finished> {
+  return dmq(["queue", ...words], { env: own });
+}
+
+function sh(script: string, own = env): Promise<{ code: number; out: string; err: string }> {
+  return run(["sh", "-c", script], own);
+}
+
+async function run(argv: string[], own: Record<string, string>): Promise<{ code: number; out: string; err: string }> {
+  const path = `${join(dir, "bin")}:${process.env.PATH}`;
+  const child = Bun.spawn(argv, {
+    env: { ...own, PATH: path, HOME: dir },
+    stdout: "pipe",
+    stderr: "pipe",
+    timeout: 40_000,
+  });
+  const [out, err, code] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
+  return { code, out, err };
+}
+
+async function sizes(own = env, queue = "q"): Promise<Record<string, number>> {
+  return JSON.parse((await q(["size", queue, "--json"], own)).stdout) as Record<string, number>;
+}
+
+for (const way of ["file", "daemon"] as const)
+  describe(`by the ${way}`, () => {
+    let own: Record<string, string>;
+    beforeAll(async () => {
+      own = env;
+      if (way === "file") return;
+      const daemon = await all.serve("own", URI, ["--state-dir", join(dir, "d"), "--queue", "name=q;retry=0"]);
+      own = { DMQ_SOCKET: daemon.socket, DMQ_STATE_DIR: join(dir, "unused") };
+    });
+
+    test(
+      "fetch into a pipe whose reader is dead: the item is there again",
+      async () => {
+        await q(["add", "q", "k", "v"], own);
+        // The reader has closed its end before the first octet.
+        const { err } = await sh(`{ sleep 0.3; ${EXECUTABLE} queue fetch q; echo "code $?" >&2; } | true`, own);
+        expect(err).toMatch(/^code \d+\n$/);
+        const { ready, leased } = await sizes(own);
+        expect([ready, leased]).toEqual([1, 0]);
+        expect((await q(["fetch", "q"], own)).stdout).toBe("k\tv\n");
+      },
+      TEST_MS,
+    );
+
+    test(
+      "a consumer that is killed with its handler: the item is there again, with its tries raised",
+      async () => {
+        await q(["add", "q", "k", "v"], own);
+        const mark = join(dir, `mark-${way}`);
+        const argv = [EXECUTABLE, "queue", "fetch", "q", "--follow", "--exec", `touch ${mark}; sleep 30`];
+        const child = Bun.spawn(argv, {
+          env: { ...own, PATH: process.env.PATH ?? "" },
+          stdout: "ignore",
+          stderr: "ignore",
+        });
+        await until(() => Bun.file(mark).exists(), 10_000, "the handler runs");
+        expect((await sizes(own)).leased).toBe(1);
+        child.kill("SIGKILL");
+        await child.exited;
+        const isBack = async (): Promise<boolean> => (await sizes(own)).ready === 1;
+        await until(isBack, 5_000, "the item is ready again");
+        expect(JSON.parse((await q(["fetch", "q", "--json"], own)).stdout).tries).toBe(2);
+      },
+      TEST_MS,
+    );
+
+    test(
+      "SIGTERM while a handler runs: it may end, and nothing more is taken",
+      async () => {
+        await q(["add", "q", "a", ""], own);
+        await q(["add", "q", "b", ""], own);
+        const mark = join(dir, `term-${way}`);
+        const argv = [
+          EXECUTABLE,
+          "queue",
+          "fetch",
+          "q",
+          "--follow",
+          "--exec",
+          `touch ${mark}; sleep 0.5; echo "done $DMQ_KEY"`,
+        ];
+        const child = Bun.spawn(argv, {
+          env: { ...own, PATH: process.env.PATH ?? "" },
+          stdout: "pipe",
+          stderr: "ignore",
+        });
+        await until(() => Bun.file(mark).exists(), 10_000, "the handler runs");
+        child.kill("SIGTERM");
+        expect([await child.exited, await new Response(child.stdout).text()]).toEqual([143, "done a\n"]);
+        expect((await q(["fetch", "q", "--all"], own)).stdout).toBe("b\t\n");
+      },
+      TEST_MS,
+    );
+  });
+
+test("four writers and two consumers on one file: each item comes once", async () => {
+  const own = place("many");
+  await q(["define", "q"], own);
+  const writer = (name: string): string =>
+    `i=0; while [ $i -lt 8 ]; do ${EXECUTABLE} queue add q ${name}$i "" || exit 1; i=$((i+1)); done`;
+  const writers = ["a", "b", "c", "d"].map((name) => sh(writer(name), own));
+  const consumer = async (): Promise<string[]> => {
+    const taken: string[] = [];
+    for (let misses = 0; misses < 40; ) {
+      const { code, out } = await sh(`${EXECUTABLE} queue fetch q --all`, own);
+      if (code === 0) taken.push(...out.split("\n").filter((line) => line !== ""));
+      else misses++;
+      if (taken.length >= 32) break;
+      if ((await Promise.race([Promise.all(writers), undefined])) !== undefined && code === 1) break;
+    }
+    return taken;
+  };
+  const [one, two] = await Promise.all([consumer(), consumer()]);
+  expect((await Promise.all(writers)).map(({ code, err }) => [code, err])).toEqual(Array(4).fill([0, ""]));
+  const rest = (await q(["fetch", "q", "--all"], own)).stdout.split("\n").filter((line) => line !== "");
+  const lines = [...one, ...two, ...rest];
+  expect([lines.length, new Set(lines).size]).toEqual([32, 32]);
+}, 120_000);
+
+test(
+  "a daemon that starts meanwhile has what was added on the file, and a follower of the file sees what comes through it",
+  async () => {
+    const own = place("later");
+    await q(["define", "q"], own);
+    await q(["add", "q", "before", ""], own);
+    const follower = all.start(["queue", "fetch", "q", "--follow"], own);
+    await until(() => follower.stdout === "before\t\n", 10_000, "the follower has the first item");
+    const daemon = await all.serve("later", "sip:127.0.0.62:5962", ["--state-dir", own.DMQ_STATE_DIR as string]);
+    expect((await daemon.run(["queue", "list"])).stdout).toStartWith("q\t0\t");
+    await daemon.run(["queue", "add", "q", "through", "it"]);
+    await until(() => follower.stdout === "before\t\nthrough\tit\n", 10_000, "the follower has the second one");
+    expect(await follower.end("SIGTERM")).toBe(143);
+  },
+  TEST_MS,
+);
+
+test(
+  "docs/QUEUES.md: alerts that one process adds, a follower writes to a log",
+  async () => {
+    const page = readFileSync(join(import.meta.dir, "..", "..", "docs", "QUEUES.md"), "utf8");
+    const blocks = [...page.matchAll(/```sh\n([\s\S]*?)```/g)].map((found) => found[1] as string);
+    const [adding, following, handling, draining] = blocks as [string, string, string, string];
+    const own = place("doc");
+    const log = join(dir, "log");
+    mkdirSync(join(dir, "bin"), { recursive: true });
+    // The page's commands by their own names: ours, and a logger that writes to a file.
+    writeFileSync(join(dir, "bin", "dmq"), `#!/bin/sh\nexec ${EXECUTABLE} "$@"\n`);
+    writeFileSync(join(dir, "bin", "logger"), `#!/bin/sh\necho "$@" >>${log}\n`);
+    for (const name of ["dmq", "logger"]) chmodSync(join(dir, "bin", name), 0o755);
+    const facts = { ...own, SRC: "192.0.2.1", PORT: "5060" };
+    const expected = "-p local0.alert src [192.0.2.1:5060] - pike flood detected\n";
+    const written = (): string => {
+      try {
+        return readFileSync(log, "utf8");
+      } catch {
+        return "";
+      }
+    };
+    expect(await sh(adding, facts)).toEqual({ code: 0, out: "", err: "" });
+    for (const block of [following, handling]) {
+      writeFileSync(log, "");
+      const script = block.replace(/^dmq /m, "exec timeout -s TERM 4 dmq ").replace("exec timeout", "timeout");
+      const running = sh(script, own);
+      await until(() => written() === expected, 10_000, "the alert is in the log");
+      expect(await sh(adding, facts)).toEqual({ code: 0, out: "", err: "" });
+      await until(() => written() === expected + expected, 10_000, "the second one, too");
+      await running;
+      expect((await sizes(own, "alert")).size).toBe(0);
+      await sh(adding, facts);
+    }
+    writeFileSync(log, "");
+    expect(await sh(draining, own)).toEqual({ code: 0, out: "", err: "" });
+    expect(written()).toBe(expected);
+  },
+  TEST_MS,
+);
