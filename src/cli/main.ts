@@ -47,7 +47,9 @@ async function route(argv: readonly string[], context: CliContext): Promise<numb
 /** The command that the word behind `dmq queue` names; its words have what stood before it. */
 async function runGroup(group: CommandSpec, words: readonly string[], context: CliContext): Promise<number> {
   const commands = group.subcommands as ReadonlyMap<string, CommandEntry>;
-  const front = readFront(words);
+  // As of every command, whatever else is wrong.
+  const asksForHelp = words.every((word) => word.startsWith("-")) && words.some((word) => /^(-h|--help)$/.test(word));
+  const front: Front = asksForHelp ? { type: "help" } : readFront(words);
   if (front.type === "version") throw new UsageError("--version stands before the command: dmq --version");
   if (front.type === "help" || front.name === undefined) {
     context[front.type === "help" ? "stdout" : "stderr"](helpText(group));

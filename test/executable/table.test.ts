@@ -519,6 +519,9 @@ const described = JSON.parse(Bun.spawnSync([EXECUTABLE, "help", "--json"]).stdou
   commands: Described[];
 };
 
+/** A group of commands (`queue`) has its rows in a file of its own: queue.test.ts, and test/cli/queue.test.ts. */
+const alone = described.commands.filter(({ name }) => name !== "queue");
+
 function rowsOf({ name, exits }: Described): Row[] {
   const usual = USUAL[name] ?? [];
   const unknown: Row = {
@@ -544,7 +547,7 @@ const world = new Neighbourhood();
 const noTerminal = missingPrograms("python3");
 if (noTerminal !== undefined && process.env.DMQ_REQUIRE_INTEROP === "1") throw new Error(`terminals: ${noTerminal}`);
 
-const runs: Pick<Running, "row" | "form" | "name" | "unique">[] = described.commands.flatMap((command) =>
+const runs: Pick<Running, "row" | "form" | "name" | "unique">[] = alone.flatMap((command) =>
   rowsOf(command).flatMap((row, index) =>
     formsOf(command, row).map((form) => ({ row, form, name: command.name, unique: `${command.name}${index}${form}` })),
   ),
@@ -609,7 +612,7 @@ async function finish({ row, form, name, unique }: (typeof runs)[number]): Promi
 }
 
 describe("each command has rows, and each exit code of its help one", () => {
-  for (const command of described.commands) {
+  for (const command of alone) {
     test(command.name, () => {
       const codes = new Set(rowsOf(command).map(({ code }) => code));
       const listed = command.exits.map(({ code }) => code);
