@@ -11,11 +11,8 @@ const UNVERIFIED_MAX = 16;
 const LIST_BYTES_MAX = 1_023;
 /** Times that a node may ask to be called at once again before that is a loop without an end. */
 const CALLS_AT_ONCE_MAX = 1_000;
-/**
- * What leaves a node because of an unverified source, as a multiple of what came from there. A list of twenty names of 1 KB
- * makes twenty probes of 450 octets, each sent eleven times; design.md 8 wants 5.
- */
-const AMPLIFICATION_MAX = 100;
+/** What leaves a node because of an unverified source, as a multiple of what came from there (design.md 8). */
+const AMPLIFICATION_MAX = 5;
 
 /** What an independent reader accepts as a line of ours: an IP literal, a port, a status that we may write. */
 const LINE =
