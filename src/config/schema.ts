@@ -597,7 +597,12 @@ function schemaOf(option: ConfigOption): v.GenericSchema<unknown, OptionValue> {
     case "boolean":
       return v.pipe(v.unknown(), v.transform(readBoolean), v.boolean());
     case "choice":
-      return v.picklist(option.choices as readonly string[]) as v.GenericSchema<unknown, OptionValue>;
+      return v.pipe(
+        v.unknown(),
+        // Kamailio numbers its modes, and TOML has numbers.
+        v.transform((raw) => (Number.isInteger(raw) ? String(raw) : raw)),
+        v.picklist(option.choices as readonly string[]),
+      );
     case "text":
       return v.pipe(
         v.string(),
