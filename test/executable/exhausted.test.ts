@@ -14,7 +14,11 @@ const SETUP_MS = 30_000;
 const TEST_MS = 40_000;
 
 const daemons = new Daemons();
-afterAll(() => daemons.endAll(), SETUP_MS);
+const children: Bun.Subprocess[] = [];
+afterAll(async () => {
+  for (const child of children) child.kill("SIGKILL");
+  await daemons.endAll();
+}, SETUP_MS);
 
 async function freePort(ip: string): Promise<number> {
   const socket = await Bun.udpSocket({ hostname: ip, port: 0 });
@@ -35,7 +39,7 @@ async function serve(name: string, prefix: readonly string[], ...args: string[])
     stdio: ["ignore", "ignore", "ignore"],
     env: { PATH: process.env.PATH ?? "", HOME: daemons.dir },
   });
-  process.on("exit", () => child.kill("SIGKILL"));
+  children.push(child);
   await until(() => child.exitCode !== null || existsSync(socket), 10_000, `${name} is up`);
   expect(child.exitCode).toBeNull();
   return { socket, child };
