@@ -124,6 +124,9 @@ const WORDS = [
 ];
 const HOSTILE = { LC_ALL: "C" };
 
+/** Without a command of its own a group shows what it has. */
+const GROUPS: Readonly<Record<string, string>> = { queue: "queue list" };
+
 describe("words", () => {
   const nowhere = join(daemons.dir, "nowhere.sock");
   // 4: what is fit to be asked finds no daemon. 3: no node on a list. 1: a file that cannot be written.
@@ -133,7 +136,7 @@ describe("words", () => {
     test(
       `${name}: in the place of each argument and of each value`,
       async () => {
-        const usual = (ASKING[name] ?? ALONE[name] ?? name).split(" ").slice(1);
+        const usual = (GROUPS[name] ?? ASKING[name] ?? ALONE[name] ?? name).split(" ").slice(1);
         const quick = name === "serve" ? ["--ping-interval", "0"] : usual;
         const inPlace = positionals.flatMap((_, at) =>
           WORDS.map((word) => [...quick.slice(0, at), word, ...quick.slice(at + 1)].join(" ")),
