@@ -2,7 +2,7 @@
  * What a network does: a cable that is pulled (network namespaces), loss, copies and delay (a wire of our own), a real Kamailio that
  * stands still. Goal: each message has an outcome and one run of its handler, and all find each other again without anybody's help.
  */
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { join } from "node:path";
 import { type Daemon, Daemons, EXECUTABLE, type ListRow } from "../helpers/daemon.ts";
 import { describeInterop, expectHealthy, type KamailioNode, startLab } from "../helpers/kamailio.ts";
@@ -27,8 +27,11 @@ describeWhere(namespaceProblem(), "a cable that is pulled", () => {
   const names = Object.keys(hosts) as Host[];
   const uriOf = (host: Host): string => `sip:${hosts[host]}:5060`;
   const socketOf = (host: Host): string => join(daemons.dir, `${host}.sock`);
-  const net = new Namespaces();
-  for (const name of names) net.add(name, hosts[name]);
+  let net: Namespaces;
+  beforeAll(() => {
+    net = new Namespaces();
+    for (const name of names) net.add(name, hosts[name]);
+  });
   afterAll(() => net.end(), SETUP_MS);
 
   const run = (host: Host, ...args: string[]) => {
