@@ -129,7 +129,7 @@ export class Pair {
   /** The other kind of store: only where nothing would have to move. */
   private redefine(definition: QueueDefinition): Answers["define"] {
     const [old, next] = definition.store === "memory" ? [this.disk, this.memory] : [this.memory, this.disk];
-    ask(old, { type: "drop", queue: definition.name, force: false });
+    dropEmpty(old, definition);
     ask(next, { type: "define", definition });
     return "changed";
   }
@@ -202,4 +202,13 @@ function ask<O extends Operation>(engine: Engine, operation: O): Answers[O["type
   const outcome = one(engine, operation);
   if (outcome.ok) return outcome.answer as Answers[O["type"]];
   throw new QueueError(outcome.code, outcome.message);
+}
+
+/** What `--force` does for `drop` nothing does here: the items would be gone. */
+function dropEmpty(engine: Engine, { name, store }: QueueDefinition): void {
+  const outcome = one(engine, { type: "drop", queue: name, force: false });
+  if (outcome.ok) return;
+  const isBusy = outcome.code === "queue-busy";
+  const advice = `queue ${name} holds items, so it cannot become store=${store}: fetch or clear them first, and dead letters`;
+  throw new QueueError(outcome.code, isBusy ? advice : outcome.message);
 }

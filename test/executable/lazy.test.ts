@@ -84,6 +84,7 @@ describe("what a command loads", () => {
         ...["src/rpc/client.ts", "src/rpc/paths.ts", "src/rpc/surface.ts"],
       ]);
       expect(loaded.builtins).toEqual(["fs", "path"]);
+      expect(loaded.files.filter((file) => /^src\/(queue|consume|cli\/queue)(\/|\.ts$)/.test(file))).toEqual([]);
       // What -l needs is loaded by -l.
       expect(loaded.files.filter((file) => /cli\/(batch|lines|progress)\.ts$/.test(file))).toEqual([]);
     });

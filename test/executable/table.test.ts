@@ -6,8 +6,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Daemon, dmq, EXECUTABLE, type Finished, jsonRows } from "../helpers/daemon.ts";
-import { type Form, pooled, type Started, start, untable } from "../helpers/forms.ts";
+import { type Daemon, dmq, EXECUTABLE, type Finished } from "../helpers/daemon.ts";
+import { checkStderr, checkStdout, type Expected } from "../helpers/expected.ts";
+import { type Form, pooled, type Started, start } from "../helpers/forms.ts";
 import { missingPrograms } from "../helpers/needs.ts";
 import { freeAddress, heard, Neighbourhood, type Place } from "../helpers/neighbourhood.ts";
 import { until } from "../helpers/wait.ts";
@@ -18,7 +19,7 @@ const TEST_MS = 60_000;
 /** Rows at a time: most of a row is waiting. */
 const POOL_WIDTH = 5;
 
-interface Row {
+interface Row extends Expected {
   what: string;
   /** Behind the command's name; `$A` and its like are replaced. */
   args: string[];
@@ -27,21 +28,6 @@ interface Row {
   at?: Place;
   /** It is run without `--socket`. */
   hasNoSocket?: true;
-  /** stdout in a pipe; on a terminal the same with its columns padded. Nothing without a word. */
-  out?: RegExp;
-  /** First line of the table on a terminal. */
-  header?: string;
-  /**
-   * stdout with `--json`: the fields of each object in it, or of the one that it is; `name?` need not be there. Nothing without
-   * a word.
-   */
-  fields?: readonly string[];
-  /** stderr of a failure, in all forms. */
-  err?: RegExp;
-  /** With `--json` stderr is empty: the result says it all. */
-  hasQuietJson?: true;
-  /** stderr on a terminal, where it says more. */
-  told?: RegExp;
   stdin?: string;
   forms?: readonly Form[];
   /** A command to its daemon before it runs. */
@@ -155,7 +141,7 @@ async function interruptSoon({ pid, ended }: Started): Promise<void> {
 
 async function interruptAfterOutput({ pid, seen }: Started): Promise<void> {
   await until(() => seen().endsWith("\n"), 10_000, "a first line");
-  process.kill(pid, "SIGINT");
+  tell(pid, "SIGINT");
 }
 
 /** Something that `events` tells of, until somebody was told. */
@@ -464,7 +450,7 @@ const TABLE: Record<string, Row[]> = {
       code: 130,
       out: /./,
       fields: ["time", "level", "text", "fields"],
-      meanwhile: interruptSoon,
+      meanwhile: interruptAfterOutput,
     },
   ],
   rpc: [
@@ -519,7 +505,7 @@ const described = JSON.parse(Bun.spawnSync([EXECUTABLE, "help", "--json"]).stdou
   commands: Described[];
 };
 
-/** A group of commands (`queue`) has its rows in a file of its own: queue.test.ts, and test/cli/queue.test.ts. */
+/** A group of commands (`queue`) has its rows in a file of its own: queues.test.ts. */
 const alone = described.commands.filter(({ name }) => name !== "queue");
 
 function rowsOf({ name, exits }: Described): Row[] {
@@ -639,46 +625,4 @@ for (const [index, { row, form, name }] of runs.entries()) {
     },
     TEST_MS,
   );
-}
-
-function checkStdout({ out, header = "", fields = [] }: Row, form: Form, stdout: string): void {
-  if (form === "json") checkJson(fields, stdout);
-  else if (out === undefined) expect(stdout).toBe("");
-  else if (form === "pipe") {
-    expect(stdout).not.toContain("\x1b");
-    expect(stdout).toMatch(out);
-  } else {
-    const plain = untable(stdout);
-    const head = header === "" ? "" : `${header}\n`;
-    expect(plain).toStartWith(head);
-    expect(plain.slice(head.length)).toMatch(out);
-  }
-}
-
-/** All documented fields, and no other one. */
-function checkJson(fields: readonly string[], stdout: string): void {
-  if (fields.length === 0) {
-    expect(["", "[]\n"]).toContain(stdout);
-    return;
-  }
-  expect(stdout).toEndWith("\n");
-  const rows = jsonRows<object>(stdout);
-  expect(rows.length).toBeGreaterThan(0);
-  for (const row of rows) {
-    const there = fields.filter((field) => !field.endsWith("?") || field.slice(0, -1) in row);
-    expect(Object.keys(row).sort()).toEqual(there.map((field) => field.replace("?", "")).sort());
-  }
-}
-
-const PROGRESS = /\r\x1b\[K(?:[^\r]*(?=\r\x1b\[K))?/g;
-
-function checkStderr({ err, told, hasQuietJson }: Row, form: Form, stderr: string): void {
-  if (form === "terminal" && told !== undefined) expect(stderr).toMatch(told);
-  else if (err === undefined || (form === "json" && hasQuietJson)) expect(stderr).toBe("");
-  else {
-    // Progress stands on a terminal as long as it lasts, and only if it lasts.
-    const lasting = form === "terminal" ? stderr.replaceAll(PROGRESS, "") : stderr;
-    expect(lasting).toMatch(/^(dmq: [^\n]+\n)+$/);
-    expect(lasting.trimEnd()).toMatch(err);
-  }
 }

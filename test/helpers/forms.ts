@@ -13,7 +13,7 @@ export type Form = "terminal" | "pipe" | "json";
 export interface Started {
   readonly pid: number;
   readonly ended: Promise<Finished>;
-  /** stdout so far; not of a terminal. */
+  /** stdout so far; of a terminal no more than the end of its first line. */
   readonly seen: () => string;
 }
 
@@ -67,7 +67,7 @@ async function startOnTerminal(args: readonly string[]): Promise<Started> {
     const utf8 = (octets: string): string => Buffer.from(octets, "latin1").toString("utf8");
     return { code, stdout: utf8(stdout), stderr: utf8(stderr) };
   };
-  return { pid: Number.parseInt(text, 10), ended: end(), seen: () => "" };
+  return { pid: Number.parseInt(text, 10), ended: end(), seen: () => text.slice(text.indexOf("\n") + 1) };
 }
 
 const COLOUR = /\x1b\[\d*m/g;

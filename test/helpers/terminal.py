@@ -1,5 +1,6 @@
 """Runs a program on two terminals, one for standard input and output and one for standard error, so that a test can tell them
-apart. Prints the number of the process on a line, and at its end a line of JSON: code, stdout, stderr (octets as Latin-1).
+apart. Prints the number of the process on a line, an empty line once a line is on its standard output, and at its end a line of
+JSON: code, stdout, stderr (octets as Latin-1).
 
     terminal.py PROGRAM [ARGUMENT...]
 """
@@ -31,6 +32,8 @@ def gather(sources):
             except OSError:
                 octets = b""
             if octets:
+                if source == sources[0] and b"\n" in octets and b"\n" not in parts[source]:
+                    print(flush=True)
                 parts[source] += octets
             else:
                 still.discard(source)

@@ -10,7 +10,7 @@ import { type Cell, formOf, writeJson, writeResult } from "../output.ts";
 import { readCount } from "../stream.ts";
 import { withQueues } from "./open.ts";
 import { QUEUES_OPTIONS, type Queues } from "./queues.ts";
-import { escapedOctets, escapedText, QUEUE_EXITS, queueName } from "./words.ts";
+import { escapedOctets, escapedText, queueExits, queueName } from "./words.ts";
 
 const ACTIONS = ["list", "show", "retry", "drop"] as const;
 
@@ -40,13 +40,12 @@ export const dead: CommandSpec = {
   notes: [
     "retry and drop print how many. REASON is exit N, the name of a signal, timeout, nack, overflow, expired, lease-lost and the like.",
   ],
-  exits: [
-    ...QUEUE_EXITS,
+  exits: queueExits(
     [EXIT.ok, "done; with list there was one"],
     [EXIT.no, "list: there is none"],
     [EXIT.notFound, "no such queue, or dead letter: then none was put back or dropped"],
     [EXIT.refused, "retry: the queue is full, and none was put back"],
-  ],
+  ),
   seeAlso: ["dmq queue fetch --exec", "dmq queue nack", "dmq queue stats"],
   async run(context, args) {
     const [name, word, ...ids] = args.positionals as [string, string, ...string[]];

@@ -5,7 +5,7 @@ import { type Arguments, type CommandSpec, type OptionSpec, quoted } from "../co
 import { EXIT } from "../exit.ts";
 import { withQueues } from "./open.ts";
 import { QUEUES_OPTIONS } from "./queues.ts";
-import { QUEUE_EXITS, queueName } from "./words.ts";
+import { QUEUE_EXITS, queueExits, queueName } from "./words.ts";
 
 const ATTRIBUTES: OptionSpec[] = [
   { flag: "size", value: "N", help: "items at most; 0 is no limit (0)" },
@@ -68,13 +68,12 @@ export const define: CommandSpec = {
     "Attributes that are not given have their default, also where the queue was defined before. Without a daemon the store is made",
     "where there is none. A queue of the daemon's configuration gets that definition again at each start.",
   ],
-  exits: [
-    ...QUEUE_EXITS.filter(([code]) => code !== EXIT.notFound),
+  exits: queueExits(
     [EXIT.ok, "it is as defined"],
     [EXIT.usage, "usage; an attribute that is none, or two that contradict"],
-    [EXIT.unreachable, "store=memory without a daemon; no permission for its socket"],
+    [EXIT.unreachable, "store=memory without a daemon; no permission for its socket, or it is gone"],
     [EXIT.refused, "it holds items, and its kind of store would change"],
-  ],
+  ).filter(([code]) => code !== EXIT.notFound),
   seeAlso: ["dmq queue stats", "dmq queue drop", "dmq serve --queue"],
   async run(context, args) {
     const text = definitionOf(args);

@@ -7,7 +7,7 @@ import { readTimeout } from "../message.ts";
 import { readCount } from "../stream.ts";
 import { withQueues } from "./open.ts";
 import { QUEUES_OPTIONS, type Queues } from "./queues.ts";
-import { escapedOctets, escapedText, QUEUE_EXITS, queueName } from "./words.ts";
+import { escapedOctets, escapedText, queueExits, queueName } from "./words.ts";
 
 const ANSWER_MS = 5_000;
 const ROOM_MS = 30_000;
@@ -41,15 +41,17 @@ export const pull: CommandSpec = {
     "answer that is lost on its way takes its item with it, and one with an empty key or value is lost in Kamailio itself, which stderr",
     "counts. What came but could not be stored here is printed on stdout as dmq queue fetch would; add it with --lines.",
   ],
-  exits: [
-    ...QUEUE_EXITS,
+  exits: queueExits(
     [EXIT.ok, "Kamailio's queue is empty now, or COUNT came"],
     [EXIT.no, "it was empty"],
     [EXIT.notFound, "no such queue here, or there"],
-    [EXIT.unreachable, "that Kamailio does not answer, or not with JSON-RPC"],
+    [
+      EXIT.unreachable,
+      "that Kamailio does not answer, or not with JSON-RPC; no permission for the daemon's socket, or it is gone",
+    ],
     [EXIT.refused, "our queue is full: the item that did not fit is on stdout"],
     [EXIT.timeout, "no answer in time: an item may be lost"],
-  ],
+  ),
   seeAlso: ["dmq queue import", "dmq rpc mqueue.fetch"],
   async run(context, args) {
     const queue = queueName(args.positionals[0] as string);

@@ -92,7 +92,11 @@ export const exportTable: CommandSpec = {
     "Kamailio has no content types, headers or delays: those are left here. It stumbles over an empty key or value when it saves, and cuts",
     `what does not fit its columns (${KAMAILIO_KEY_CHARS} and ${KAMAILIO_VALUE_CHARS} characters): stderr says how many of those there were.`,
   ],
-  exits: [...EXITS, [EXIT.ok, "all that was ready is in the table; there may be none"]],
+  exits: [
+    ...EXITS.filter(([code]) => code !== EXIT.notFound),
+    [EXIT.ok, "all that was ready is in the table; there may be none"],
+    [EXIT.notFound, "no such queue, or the table lacks a column of Kamailio's"],
+  ],
   seeAlso: ["dmq queue import", "dmq queue move"],
   async run(context, args) {
     const { queue, file, table } = readTable(args);

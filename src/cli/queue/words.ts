@@ -14,6 +14,12 @@ export const QUEUE_EXITS: Exits = [
   [EXIT.state, "the store is damaged, full, read-only or of a later version; the configuration is invalid"],
 ];
 
+/** The same, where a command says more of some of them. */
+export function queueExits(...own: Exits): Exits {
+  const said = new Set(own.map(([code]) => code));
+  return [...QUEUE_EXITS.filter(([code]) => !said.has(code)), ...own];
+}
+
 /** Ten years: what no date of ours goes beyond. */
 export const DURATION_MS_MAX: number = 10 * 365 * 24 * 3_600_000;
 

@@ -1,0 +1,64 @@
+/** What a row of a table of commands expects of one of them, in each of its forms. */
+import { expect } from "bun:test";
+import { jsonRows } from "./daemon.ts";
+import { type Form, untable } from "./forms.ts";
+
+export interface Expected {
+  /** stdout in a pipe; on a terminal the same with its columns padded. Nothing without a word. */
+  out?: RegExp;
+  /** First line of the table on a terminal. */
+  header?: string;
+  /**
+   * stdout with `--json`: the fields of each object in it, or of the one that it is; `name?` need not be there. Nothing without
+   * a word.
+   */
+  fields?: readonly string[];
+  /** stderr of a failure, in all forms. */
+  err?: RegExp;
+  /** With `--json` stderr is empty: the result says it all. */
+  hasQuietJson?: true;
+  /** stderr on a terminal, where it says more. */
+  told?: RegExp;
+}
+
+export function checkStdout({ out, header = "", fields = [] }: Expected, form: Form, stdout: string): void {
+  if (form === "json") checkJson(fields, stdout);
+  else if (out === undefined) expect(stdout).toBe("");
+  else if (form === "pipe") {
+    expect(stdout).not.toContain("\x1b");
+    expect(stdout).toMatch(out);
+  } else {
+    const plain = untable(stdout);
+    const head = header === "" ? "" : `${header}\n`;
+    expect(plain).toStartWith(head);
+    expect(plain.slice(head.length)).toMatch(out);
+  }
+}
+
+/** All documented fields, and no other one. */
+function checkJson(fields: readonly string[], stdout: string): void {
+  if (fields.length === 0) {
+    expect(["", "[]\n"]).toContain(stdout);
+    return;
+  }
+  expect(stdout).toEndWith("\n");
+  const rows = jsonRows<object>(stdout);
+  expect(rows.length).toBeGreaterThan(0);
+  for (const row of rows) {
+    const there = fields.filter((field) => !field.endsWith("?") || field.slice(0, -1) in row);
+    expect(Object.keys(row).sort()).toEqual(there.map((field) => field.replace("?", "")).sort());
+  }
+}
+
+const PROGRESS = /\r\x1b\[K(?:[^\r]*(?=\r\x1b\[K))?/g;
+
+export function checkStderr({ err, told, hasQuietJson }: Expected, form: Form, stderr: string): void {
+  if (form === "terminal" && told !== undefined) expect(stderr).toMatch(told);
+  else if (err === undefined || (form === "json" && hasQuietJson)) expect(stderr).toBe("");
+  else {
+    // Progress stands on a terminal as long as it lasts, and only if it lasts.
+    const lasting = form === "terminal" ? stderr.replaceAll(PROGRESS, "") : stderr;
+    expect(lasting).toMatch(/^(dmq: [^\n]+\n)+$/);
+    expect(lasting.trimEnd()).toMatch(err);
+  }
+}
