@@ -70,6 +70,8 @@ const STATUS = [
     "ready",
     "socket",
     "state_dir",
+    "links",
+    "queues",
   ],
 ];
 const MESSAGE = [
@@ -79,7 +81,7 @@ const MESSAGE = [
 const PINGED = ["round", "node", "outcome", "code", "reason", "ms", "attempts"];
 
 const EVENT = ["type", "time", "channel", "consumers"];
-const HELP = ["name", "summary", "usage", "examples", "arguments", "options", "notes", "exits", "see_also"];
+const HELP = ["name", "summary", "usage", "examples", "arguments", "options", "notes", "exits", "see_also", "commands"];
 
 const DELIVERY_HEADER = "NODE\tCODE\tREASON\tMS";
 const LIST_HEADER = "URI\tSTATUS\tLOCAL\tIP\tRTT_MS\tFAILS\tLAST_SEEN\tSOURCE\tUSER_AGENT";
@@ -474,6 +476,8 @@ const TABLE: Record<string, Row[]> = {
 
 /** Exit codes that no row can have, with the reason. */
 const WITHOUT_ROW: Record<string, string> = {
+  "send 75": "test/cli/spool.test.ts: it takes a daemon with an outbox",
+  "bcast 75": "test/cli/spool.test.ts, likewise",
   "demo 1": "it would be a mistake of ours",
   "demo 4": "test/cli/demo.test.ts: it takes a machine without loopback",
 };
