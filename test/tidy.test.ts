@@ -301,6 +301,11 @@ describe("habits", () => {
     expect(found).toEqual([]);
   });
 
+  test("no file holds two sides of a merge", () => {
+    const found = ALL_FILES.filter((file) => /^(<{7}|>{7}) /m.test(readText(file)));
+    expect(found).toEqual([]);
+  });
+
   test("the folders of test mirror those of src", () => {
     const own = new Set(["helpers", "fixtures", "interop", "executable", "fuzz"]);
     const strange = TESTS.filter((file) => file.startsWith("test/") && file.split("/").length > 2).filter((file) => {
