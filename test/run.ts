@@ -10,6 +10,7 @@
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
+import { missingPrograms } from "./helpers/needs.ts";
 
 const ROOT = join(import.meta.dir, "..");
 
@@ -63,7 +64,22 @@ function readReport(path: string): Tally {
   return { passed: tests - failed - skips, failed, skipped };
 }
 
-function runTests(files: string[]): Tally {
+/** A file that is of no use without them says so on a line of its own: `// needs programs: bash cat`. */
+function missingOf(file: string): string | undefined {
+  const words = /^\/\/ needs programs: (.+)$/m.exec(readFileSync(file, "utf8"))?.[1]?.split(" ") ?? [];
+  return process.env.DMQ_REQUIRE_INTEROP === "1" ? undefined : missingPrograms(...words);
+}
+
+function runTests(all: string[]): Tally {
+  const skipped = all.flatMap((file) => {
+    const missing = missingOf(file);
+    return missing === undefined ? [] : [`${relative(ROOT, file)}: the whole file: ${missing}`];
+  });
+  const tally = runFiles(all.filter((file) => missingOf(file) === undefined));
+  return { ...tally, skipped: [...tally.skipped, ...skipped] };
+}
+
+function runFiles(files: string[]): Tally {
   if (files.length === 0) return { passed: 0, failed: 0, skipped: [] };
   const folder = mkdtempSync(join(tmpdir(), "dmq-test-"));
   const report = join(folder, "report.xml");

@@ -2,6 +2,7 @@
  * `dmq queue`, each story twice: over a control socket with the daemon's queues behind it, and on the file where nobody answers.
  * What a shell reads must not depend on which it was.
  */
+// needs programs: bash cat env false head sleep tr true wc
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

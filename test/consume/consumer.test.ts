@@ -1,4 +1,5 @@
 /** What the end of a handler means for its item, and how a consumer stops: the rows of the specification's table, each by a real command. */
+// needs programs: bash cat env false head sleep tr true wc
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

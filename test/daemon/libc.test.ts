@@ -1,4 +1,5 @@
 /** What the C library is asked to do with this process; in a process of its own, because it cannot be taken back by looking away. */
+// needs programs: bash cat env false head sleep tr true wc
 import { expect, test } from "bun:test";
 import { join } from "node:path";
 

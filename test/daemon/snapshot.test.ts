@@ -2,6 +2,7 @@
  * The snapshot on disk. Goal: whatever lies at its place, a start goes on; whatever happens to a write, the place holds the old list
  * or the new one; nobody can lead it to another file.
  */
+// needs programs: bash cat env false head sleep tr true wc
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import {
   chmodSync,

@@ -2,6 +2,7 @@
  * A broadcast of the compiled executable to three others of which one answers, one refuses and one is frozen (SIGSTOP), over the
  * control socket: what is said of each, and in which time. What happens to a message that a node gets twice because of that.
  */
+// needs programs: bash cat env false head sleep tr true wc
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";

@@ -3,6 +3,7 @@
  * none, are somebody else's, or at which something answers that is no daemon. What a command says then is short, has nothing in it
  * that moves a cursor, and no trace of ours; and it says it with an exit code that its help knows.
  */
+// needs programs: bash cat env false head sleep tr true wc
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { chmodSync, copyFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

@@ -3,6 +3,7 @@
  * on standard input, streams that are closed, no daemon, one that dies, one of another user. And the exit codes of messages to real
  * nodes: one that answers, one that answers with 503, one that is stopped.
  */
+// needs programs: bash cat env false head sleep tr true wc
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { chmodSync } from "node:fs";
 import { join } from "node:path";

@@ -4,6 +4,7 @@
  *
  *   DMQ_TEST_LINES=100000 bun test ./test/executable/lines.test.ts
  */
+// needs programs: bash cat env false head sleep tr true wc
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";

@@ -2,6 +2,7 @@
  * Output of the executable against readers that are slow, or leave: the fake daemon's answer is larger than any pipe. Exit codes
  * tell what was done, not who read of it.
  */
+// needs programs: bash cat env false head sleep tr true wc
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

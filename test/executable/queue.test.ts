@@ -2,6 +2,7 @@
  * `dmq queue` as a shell has it: pipes whose readers die, processes that are killed, two of them on one file, a daemon that starts
  * meanwhile; and the examples of docs/QUEUES.md, word for word.
  */
+// needs programs: bash cat env false head sleep tr true wc
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

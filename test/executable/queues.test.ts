@@ -3,6 +3,7 @@
  * stdout, stderr and exit code. A command or an exit code without a row fails. With a daemon it runs in each form in which its output
  * differs, on the file in a pipe.
  */
+// needs programs: bash cat env false head sleep tr true wc
 import { Database } from "bun:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";

@@ -1,4 +1,5 @@
 /** `dmq serve` as a service: what a supervisor is told, how it ends, what it takes in while it runs. */
+// needs programs: bash cat env false head sleep tr true wc
 import { afterAll, describe, expect, test } from "bun:test";
 import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

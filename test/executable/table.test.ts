@@ -3,6 +3,7 @@
  * and exit code. A command or an exit code without a row fails. What holds for all rows is held by `check`: nothing on stderr of a
  * success that is piped, no colour there, one line of stderr behind `dmq: ` for a failure, JSON with the fields of docs/RPC.md.
  */
+// needs programs: bash cat env false head sleep tr true wc
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

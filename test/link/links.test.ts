@@ -1,4 +1,5 @@
 /** Links of nodes with real sockets and a real store: what is answered, what is stored, who is told, and what goes round. */
+// needs programs: bash cat env false head sleep tr true wc
 import { afterEach, describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

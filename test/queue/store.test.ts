@@ -1,4 +1,5 @@
 /** How a store is opened, shared and lost: two daemons, two processes, damage, a later version, a foreign lock, waiting. */
+// needs programs: bash cat env false head sleep tr true wc
 import { Database } from "bun:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, statSync, writeFileSync } from "node:fs";
