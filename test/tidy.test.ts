@@ -8,6 +8,7 @@ import { join } from "node:path";
 import {
   codeOnly,
   cycles,
+  ENTRIES,
   filesBelow,
   folderOf,
   type Import,
@@ -165,7 +166,7 @@ describe("layers", () => {
   test("there is no circle of imports", () => expect(cycles(GRAPH).map((circle) => circle.join(" → "))).toEqual([]));
 
   test("every file can be reached from the command or the library, the simulator from a test", () => {
-    const used = reachable(GRAPH, ["bin/dmq.ts", "src/index.ts", "src/queue/worker.ts"]);
+    const used = reachable(GRAPH, ENTRIES);
     const tested = reachable(readGraph([...SOURCES, ...TESTS]), TESTS);
     const isUsed = (file: string): boolean => used.has(file) || (folderOf(file) === "sim" && tested.has(file));
     expect(SOURCES.filter((file) => !isUsed(file))).toEqual([]);

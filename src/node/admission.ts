@@ -3,7 +3,7 @@
  * adds those who may send what is not KDMQ: load balancers that ask with OPTIONS, proxies whose REGISTERs are replicated.
  *
  * A stranger gets 403, a few times, then nothing: an answer for each request would make us a mirror. Over UDP the address is
- * what the sender says it is, so being let in proves nothing; what an allowed source may cause is bounded elsewhere (credit.ts).
+ * what the sender says it is, so being let in proves nothing; what an allowed source may cause is bounded elsewhere (sources.ts).
  */
 import type { Endpoint } from "../core/endpoint.ts";
 import { ConfigError } from "../core/errors.ts";
