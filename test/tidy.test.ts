@@ -34,10 +34,11 @@ const MAY_IMPORT = new Map<string, string[]>([
   ["transport", ["core"]],
   ["queue", ["core"]],
   ["rpc", ["core", "type:node", "type:queue"]],
+  ["amqp", ["core", "type:consume", "type:queue"]],
   ["exec", ["core"]],
   ["consume", ["core", "exec", "queue"]],
-  ["link", ["core", "node", "queue", "exec", "consume", "type:channel"]],
-  ["daemon", [...PURE, "channel", "transport", "rpc", "exec", "config", "queue", "link"]],
+  ["link", ["core", "node", "queue", "exec", "consume", "amqp", "type:channel"]],
+  ["daemon", [...PURE, "channel", "transport", "rpc", "exec", "config", "queue", "link", "amqp"]],
   ["guest", [...PURE, "channel", "transport", "rpc"]],
   ["cli", ["core", "rpc", "config", "exec"]],
 ]);
@@ -49,6 +50,7 @@ const FILE_MAY_IMPORT = new Map<string, string[]>([
   ["src/cli/demo.ts", ["core", "rpc", "config", "exec", "daemon"]],
   ["src/cli/connect.ts", ["core", "rpc", "guest"]],
   ["src/cli/queue", ["core", "rpc", "config", "consume", "queue"]],
+  ["src/cli/amqp", ["core", "rpc", "config", "exec", "consume", "queue", "amqp"]],
   ["src/index.ts", ["core", "channel", "daemon", "type:node"]],
   ["bin/dmq.ts", ["cli"]],
 ]);
