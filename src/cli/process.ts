@@ -22,15 +22,21 @@ const STDERR = 2;
  */
 export async function runProcess(argv: readonly string[]): Promise<void> {
   const stdout = new Output(() => Bun.stdout.writer());
-  const stderr = new Output(() => Bun.stderr.writer());
+  const stderr = new Output(() => Bun.stderr.writer(), FULL_DISK);
   const code = await main(argv, processContext(stdout, stderr)).catch((error) => crash(error, stderr));
   process.exitCode = code;
-  await Promise.all([stdout.flushed(), stderr.flushed()]);
-  process.exit(code);
+  await stdout.flushed();
+  const { failure } = stdout;
+  if (failure !== undefined) stderr.write(`dmq: standard output cannot be written (${failure}): some of it is lost\n`);
+  await stderr.flushed();
+  process.exit(failure !== undefined && code === EXIT.ok ? EXIT.no : code);
 }
 
-/** Of the system: no space left, no quota left. */
+/** Of the system: no space left, no quota left. A log goes on when there is room again; data that has a gap does not. */
 const FULL_DISK: readonly string[] = ["ENOSPC", "EDQUOT"];
+
+/** The reader went away, or there was none from the beginning (`>&-`). */
+const NOBODY_READS: readonly string[] = ["EPIPE", "ECONNRESET", "EBADF"];
 
 /** A broken invariant: the trace is for us, and the exit code must not look like an answer. */
 function crash(error: unknown, stderr: Output): number {
@@ -44,13 +50,22 @@ function crash(error: unknown, stderr: Output): number {
  */
 class Output {
   readonly #open: () => Bun.FileSink;
+  readonly #passing: readonly string[];
   readonly #closed = new AbortController();
   #sink: Bun.FileSink | undefined;
   /** What the last write left to be done. */
   #rest: Promise<unknown> | undefined;
+  #failure: string | undefined;
 
-  constructor(open: () => Bun.FileSink) {
+  /** @param passing  codes of failures after which it is opened anew for what comes later */
+  constructor(open: () => Bun.FileSink, passing: readonly string[] = []) {
     this.#open = open;
+    this.#passing = passing;
+  }
+
+  /** Why something was lost that a reader waits for, as the code of the system. */
+  get failure(): string | undefined {
+    return this.#failure;
   }
 
   /** Aborted once nothing can be written any more. */
@@ -80,10 +95,14 @@ class Output {
     written.catch((cause: unknown) => this.#failed(cause));
   }
 
-  /** What nobody reads any more is closed for good; a disk that is full may have room again for what comes later. */
   #failed(cause: unknown): void {
-    if (FULL_DISK.includes((cause as { code?: string }).code ?? "")) this.#sink = undefined;
-    else this.#closed.abort();
+    const code = (cause as { code?: string }).code ?? String(cause);
+    if (this.#passing.includes(code)) {
+      this.#sink = undefined;
+      return;
+    }
+    if (!NOBODY_READS.includes(code)) this.#failure ??= code;
+    this.#closed.abort();
   }
 }
 

@@ -13,13 +13,30 @@ import { EXECUTABLE } from "../helpers/daemon.ts";
 const LARGE = "x".repeat(4 * 1024 * 1024);
 const OUTPUT_BYTES = LARGE.length + '""\n'.length;
 
+const MESSAGE = {
+  time: "2026-11-21T00:00:00.000Z",
+  channel: "c",
+  from: "sip:192.0.2.1",
+  content_type: null,
+  body: "x",
+};
+
+/** Messages without end, as fast as they are taken. */
+async function* messages(): AsyncGenerator<string> {
+  for (;;) {
+    yield `${JSON.stringify(MESSAGE)}\n`;
+    await Bun.sleep(1);
+  }
+}
+
 describe("output", () => {
   const folder = mkdtempSync(join(tmpdir(), "do-"));
   const socket = join(folder, "d.sock");
   let server: Bun.Server<undefined>;
   beforeAll(() => {
     const answer = (): Response => Response.json({ jsonrpc: "2.0", id: 1, result: LARGE });
-    server = Bun.serve({ unix: socket, fetch: answer });
+    const isStream = (request: Request): boolean => new URL(request.url).pathname === "/listen";
+    server = Bun.serve({ unix: socket, fetch: (request) => (isStream(request) ? new Response(messages) : answer()) });
   });
   afterAll(async () => {
     await server.stop(true);
@@ -32,7 +49,12 @@ describe("output", () => {
       stdin: "ignore",
       stdout: "pipe",
       stderr: "pipe",
-      env: { PATH: process.env.PATH ?? "", DMQ: `${EXECUTABLE} rpc --socket ${socket} large`, FOLDER: folder },
+      env: {
+        PATH: process.env.PATH ?? "",
+        DMQ: `${EXECUTABLE} rpc --socket ${socket} large`,
+        EXECUTABLE,
+        FOLDER: folder,
+      },
     });
     const [stdout, stderr, code] = await Promise.all([
       new Response(child.stdout).text(),
@@ -61,6 +83,28 @@ describe("output", () => {
 
   test("no stdout at all is no failure either", async () => {
     expect(await shell("$DMQ >&-")).toEqual({ stdout: "", stderr: "", code: 0 });
+  });
+
+  test("a place that takes nothing is a failure, with a word", async () => {
+    const lost = {
+      stdout: "",
+      stderr: "dmq: standard output cannot be written (ENOSPC): some of it is lost\n",
+      code: 1,
+    };
+    expect(await shell("$DMQ >/dev/full")).toEqual(lost);
+    expect(await shell("$EXECUTABLE version >/dev/full")).toEqual(lost);
+    expect(await shell("$DMQ --help >/dev/full")).toEqual(lost);
+  });
+
+  test("a stream ends where some of it is lost", async () => {
+    const done = await shell("timeout 5 $EXECUTABLE listen -s $FOLDER/d.sock c >/dev/full");
+    expect(done.code).toBe(1);
+    expect(done.stderr).toContain("(ENOSPC)");
+  });
+
+  test("what went wrong already keeps its exit code", async () => {
+    const done = await shell("$EXECUTABLE config check --config $FOLDER/none >/dev/full");
+    expect(done.code).toBe(9);
   });
 
   test("on stderr an error comes whole, and the exit code behind it", async () => {
