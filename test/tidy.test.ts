@@ -309,6 +309,19 @@ describe("habits", () => {
     expect(found).toEqual([]);
   });
 
+  test("a file that a comment or a page names is there", () => {
+    const isThere = (name: string): boolean => ALL_FILES.some((file) => `/${file}`.endsWith(`/${name}`));
+    const told = (file: string): string =>
+      file.endsWith(".md") ? readText(file) : (readText(file).match(/\/\*[\s\S]*?\*\/|\/\/.*/g) ?? []).join("\n");
+    const pages = ALL_FILES.filter((file) => file.endsWith(".md") && !file.startsWith("docs/decisions/"));
+    const found = [...SOURCES, ...pages].flatMap((file) =>
+      [...new Set(told(file).match(/(?<![\w.*/-])[\w./-]*[\w-]\.ts(?!\w)/g) ?? [])]
+        .filter((name) => !isThere(name.replace(/^\.{0,2}\//, "")))
+        .map((name) => `${file}: ${name}`),
+    );
+    expect(found).toEqual([]);
+  });
+
   test("the folders of test mirror those of src", () => {
     const own = new Set(["helpers", "fixtures", "interop", "executable", "fuzz"]);
     const strange = TESTS.filter((file) => file.startsWith("test/") && file.split("/").length > 2).filter((file) => {

@@ -1,6 +1,6 @@
 /**
  * The non-INVITE client machine (RFC 3261 §17.1.2, Figure 6), and nothing but the machine: state and input in, state and
- * action out. It holds no clock and no message; table.ts does what it says. One function for each state, in the order of
+ * action out. It holds no clock and no message; clients.ts does what it says. One function for each state, in the order of
  * the figure; one case for each arrow.
  *
  *            request ─▶ trying ──1xx──▶ proceeding

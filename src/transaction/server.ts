@@ -1,6 +1,6 @@
 /**
  * The non-INVITE server machine (RFC 3261 §17.2.2, Figure 8, as amended by RFC 4320), and nothing but the machine: state
- * and input in, state and action out. table.ts keeps the answers and the clock. One function for each state, in the order
+ * and input in, state and action out. servers.ts keeps the answers and the clock. One function for each state, in the order
  * of the figure; one case for each arrow.
  *
  *            request ─▶ trying ──100──▶ proceeding

@@ -1,6 +1,6 @@
 /**
  * The timers of non-INVITE transactions (RFC 3261 §17.1.2.2, §17.2.2 and Table 4): how long, by transport. Who waits and
- * what happens then is the business of client.ts, server.ts and table.ts.
+ * what happens then is the business of client.ts and clients.ts, server.ts and servers.ts.
  */
 import { isReliable, type Transport } from "../core/endpoint.ts";
 import { UsageError } from "../core/errors.ts";
