@@ -7,6 +7,7 @@ import { canonicalIp, defaultPort } from "../core/endpoint.ts";
 import { ConfigError } from "../core/errors.ts";
 import { nearest } from "../core/nearest.ts";
 import { isWithin, parseAllow } from "../core/networks.ts";
+import { shownUrl } from "../core/secret.ts";
 import {
   CONFIG_OPTIONS,
   type ConfigOption,
@@ -159,13 +160,14 @@ function unknownKey(path: string, key: string): ConfigError {
 
 function find(option: ConfigOption, input: ConfigInput, file: ConfigFile | undefined): Found {
   const flags = input.flags.get(option.name);
-  if (flags !== undefined && flags.length > 0) return { source: `--${flagOf(option)}`, values: flags };
-  const variable = input.env[environmentOf(option)];
-  if (variable !== undefined && variable !== "") {
-    const values = option.repeatable ? splitVariable(option, variable) : [variable];
-    return { source: environmentOf(option), values };
+  if (flags !== undefined && flags.length > 0)
+    return { source: `--${flagOf(option)}`, values: splitCommas(option, flags) };
+  for (const name of [environmentOf(option), ...(option.alias === undefined ? [] : [option.alias])]) {
+    const variable = input.env[name];
+    if (variable === undefined || variable === "") continue;
+    return { source: name, values: option.repeatable ? splitVariable(option, variable) : [variable] };
   }
-  if (file?.keys.has(option.name)) return { source: file.path, values: fileValues(option, file) };
+  if (file?.keys.has(option.name)) return { source: file.path, values: splitCommas(option, fileValues(option, file)) };
   return { source: "default", values: option.default === undefined ? [] : [option.default] };
 }
 
@@ -181,6 +183,12 @@ const SEPARATORS: ReadonlyMap<string, RegExp> = new Map([
 function splitVariable(option: ConfigOption, variable: string): string[] {
   const separator = SEPARATORS.get(option.name) ?? /[\s,]+/;
   return variable.split(separator).filter((one) => one.trim() !== "");
+}
+
+function splitCommas({ commas }: ConfigOption, values: readonly unknown[]): readonly unknown[] {
+  if (commas !== true) return values;
+  // An empty one stays, and is refused: something was left out there.
+  return values.flatMap((value) => (typeof value === "string" ? value.split(",").map((one) => one.trim()) : [value]));
 }
 
 function fileValues(option: ConfigOption, file: ConfigFile): unknown[] {
@@ -225,7 +233,9 @@ function invalid(option: ConfigOption, source: string, raw: unknown, expected: s
   const name = source.startsWith("--") || source.startsWith("DMQ_") ? source : `${option.name} in ${source}`;
   const near = typeof raw === "string" ? nearest(raw, option.choices ?? []) : undefined;
   const hint = near === undefined ? "" : `: did you mean ${near}?`;
-  return new ConfigError("config-invalid-value", name, JSON.stringify(raw) ?? String(raw), `${expected}${hint}`);
+  const received =
+    option.secret === true && typeof raw === "string" ? shownUrl(raw) : (JSON.stringify(raw) ?? String(raw));
+  return new ConfigError("config-invalid-value", name, received, `${expected}${hint}`);
 }
 
 function checkTogether(config: DmqConfig): void {
@@ -311,6 +321,9 @@ function warningsFor(config: DmqConfig, sources: Map<string, string>): string[] 
   }
   if (config.tlsVerify === "none") {
     warnings.push("tls_verify is none: whoever answers at a node's address is believed, whatever certificate it shows");
+  }
+  if (config.amqpInsecure) {
+    warnings.push("amqp_insecure is 1: whoever answers at a broker's address is believed, and given the password");
   }
   warnings.push(...outsiders(config));
   if (sources.get("server_address") === "default") {

@@ -40,6 +40,12 @@ export interface ConfigOption {
   readonly reload?: "value" | "additions";
   /** A further rule on the text. */
   readonly accepts?: (text: string) => boolean;
+  /** A second variable, read where the first one is not set. */
+  readonly alias?: string;
+  /** Values are URLs that may hold a password: it is shown nowhere. */
+  readonly secret?: boolean;
+  /** One value of a flag or of the file may be several with commas between them. */
+  readonly commas?: boolean;
 }
 
 export type LogLevelName = "error" | "warn" | "info" | "debug" | "trace";
@@ -108,6 +114,28 @@ export interface DmqConfig {
   rpcFifo: string | undefined;
   /** Directory of the reply FIFOs of kamctl; `undefined` means `/tmp`, where kamctl makes them. */
   rpcFifoReplyDir: string | undefined;
+  /** URLs of brokers, in the order of preference, with their passwords (amqp/url.ts). */
+  amqp: string[];
+  /** The zone of brokers that name none. */
+  amqpPrimary: string;
+  /** `MODE` for all zones, or `ZONE=MODE`: failover or all. */
+  amqpMode: string[];
+  amqpPrefer: "current" | "first";
+  /** 0: none. */
+  amqpHeartbeatMs: number;
+  amqpConnectTimeoutMs: number;
+  /** Messages that a broker has not confirmed yet. */
+  amqpWindow: number;
+  /** Path of a file with the password of brokers whose URL has none. */
+  amqpPasswordFile: string | undefined;
+  /** Paths of PEM files. */
+  amqpCa: string | undefined;
+  amqpCert: string | undefined;
+  amqpKey: string | undefined;
+  amqpInsecure: boolean;
+  amqpServername: string | undefined;
+  /** Of this machine in `dmq@NAME`; `undefined` means its host name. */
+  nodeName: string | undefined;
   logLevel: LogLevelName;
   logJson: boolean;
 }
@@ -531,6 +559,133 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     accepts: isPath,
     help: "where kamctl makes its reply FIFOs (/tmp if unset, whatever TMPDIR says: kamctl has it so)",
   }),
+  text({
+    name: "amqp",
+    property: "amqp",
+    placeholder: "URL",
+    example: "amqp://dmq@192.0.2.10:5672/",
+    repeatable: true,
+    commas: true,
+    secret: true,
+    alias: "DMQ_AMQP_URL",
+    expected:
+      "amqp://USER:PASSWORD@HOST:PORT/VHOST, amqps:// or kazoo://, perhaps with a zone before it: zone=NAME;amqp://HOST; what is special in a user, password or virtual host as %XX",
+    accepts: isBroker,
+    help: "a broker (RabbitMQ), several in the order of preference; a password is better in the variable, or in amqp_password_file, than on a command line",
+  }),
+  text({
+    name: "amqp_primary",
+    property: "amqpPrimary",
+    placeholder: "ZONE",
+    default: "local",
+    expected: "a name of letters, digits and . _ -",
+    accepts: isZone,
+    help: "zone of the brokers that name none: it is where messages are published and queries are asked",
+  }),
+  text({
+    name: "amqp_mode",
+    property: "amqpMode",
+    placeholder: "MODE",
+    default: "failover",
+    example: "failover",
+    repeatable: true,
+    commas: true,
+    expected: "failover or all, or of one zone: ZONE=failover, ZONE=all",
+    accepts: isBrokerMode,
+    help: "failover: one broker at a time, the next when it fails, right for a broker cluster; all: connected to each, as Kamailio's kazoo, right where the brokers know nothing of one another",
+  }),
+  {
+    name: "amqp_prefer",
+    property: "amqpPrefer",
+    type: "choice",
+    placeholder: "current|first",
+    default: "current",
+    repeatable: false,
+    choices: ["current", "first"],
+    expected: "current or first",
+    help: "with failover: stay with the broker that works, or go back to an earlier one of the list when it answers again",
+  },
+  duration({
+    name: "amqp_heartbeat",
+    property: "amqpHeartbeatMs",
+    default: "10",
+    bounds: [0, 600_000],
+    help: "heartbeat of the connections in whole seconds; a broker that misses two of them is left; 0: none",
+  }),
+  duration({
+    name: "amqp_connect_timeout",
+    property: "amqpConnectTimeoutMs",
+    default: "3",
+    bounds: [100, 60_000],
+    help: "time that one address of a broker has for the connection and the login",
+  }),
+  integer({
+    name: "amqp_window",
+    property: "amqpWindow",
+    default: "500",
+    bounds: [1, 65_535],
+    help: "messages that a broker may leave unconfirmed; who publishes more waits",
+  }),
+  text({
+    name: "amqp_password_file",
+    property: "amqpPasswordFile",
+    placeholder: "FILE",
+    example: "/etc/dmq/amqp.password",
+    expected: "the path of a file whose first line is the password",
+    accepts: isPath,
+    help: "password for the brokers whose URL has a user and no password",
+  }),
+  text({
+    name: "amqp_ca",
+    property: "amqpCa",
+    placeholder: "FILE",
+    example: "/etc/dmq/broker-ca.pem",
+    expected: "the path of a PEM file",
+    accepts: isPath,
+    help: "certificates of the authorities that vouch for brokers (amqps) (the public ones that Mozilla lists if unset)",
+  }),
+  text({
+    name: "amqp_cert",
+    property: "amqpCert",
+    placeholder: "FILE",
+    example: "/etc/dmq/broker-client.pem",
+    expected: "the path of a PEM file",
+    accepts: isPath,
+    help: "certificate that is shown to brokers (amqps); with auth=external in the URL it is the login",
+  }),
+  text({
+    name: "amqp_key",
+    property: "amqpKey",
+    placeholder: "FILE",
+    example: "/etc/dmq/broker-client.key",
+    expected: "the path of a PEM file",
+    accepts: isPath,
+    help: "private key of amqp_cert",
+  }),
+  boolean({
+    name: "amqp_insecure",
+    property: "amqpInsecure",
+    default: "0",
+    help: "believe whatever certificate a broker shows",
+  }),
+  text({
+    name: "amqp_servername",
+    property: "amqpServername",
+    placeholder: "NAME",
+    example: "rabbit.example",
+    expected: "a host name",
+    accepts: isServerName,
+    help: "name that the certificates of brokers must have, instead of that in their URL",
+  }),
+  text({
+    name: "node_name",
+    property: "nodeName",
+    placeholder: "NAME",
+    example: "edge1.example",
+    expected: "letters, digits and . _ -",
+    accepts: isServerName,
+    help: "name of this machine in dmq@NAME, by which brokers and Kazoo applications know it (its host name if unset)",
+  }),
   {
     name: "log_level",
     property: "logLevel",
@@ -563,7 +718,8 @@ export function environmentOf(option: ConfigOption): string {
 /** The options as a table in Markdown, for docs/CONFIG.md: a test keeps the file equal to it. */
 export function configTable(): string {
   const rows = CONFIG_OPTIONS.map((option) => {
-    const cells = [`\`${option.name}\``, `\`--${flagOf(option)}\``, `\`${environmentOf(option)}\``];
+    const variables = [environmentOf(option), ...(option.alias === undefined ? [] : [option.alias])];
+    const cells = [`\`${option.name}\``, `\`--${flagOf(option)}\``, variables.map((one) => `\`${one}\``).join(", ")];
     const standard = option.default === undefined ? "–" : `\`${option.default}\``;
     const several = option.repeatable ? "; repeatable" : "";
     const allowed = `${option.expected}${several}`;
@@ -730,6 +886,24 @@ function isGroup(name: string): boolean {
 
 function isSocketPath(path: string): boolean {
   return isPath(path) && Buffer.byteLength(path) <= 107;
+}
+
+/** Its parts are the business of amqp/url.ts, which the daemon asks at its start. */
+function isBroker(text: string): boolean {
+  const url = /^(?:zone=[A-Za-z0-9._-]{1,64};)?(?:amqps?|kazoo):\/\/./i;
+  return text.length <= 2_048 && url.test(text) && !/[\s\0]/.test(text);
+}
+
+function isZone(name: string): boolean {
+  return /^[A-Za-z0-9._-]{1,64}$/.test(name);
+}
+
+function isBrokerMode(text: string): boolean {
+  return /^(?:[A-Za-z0-9._-]{1,64}=)?(?:failover|all)$/.test(text);
+}
+
+function isServerName(name: string): boolean {
+  return name.length <= 253 && /^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9])?$/.test(name);
 }
 
 function isAllow(text: string): boolean {

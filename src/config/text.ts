@@ -1,4 +1,5 @@
 /** Options as an operator reads them: their values in the file's units, and a file with all of them to begin with. */
+import { withoutPassword } from "../core/secret.ts";
 import { CONFIG_OPTIONS, type ConfigOption, type DmqConfig } from "./schema.ts";
 
 /** What `dmq config show` prints of a value: numbers in the unit of the file, lists as they are, `null` for nothing. */
@@ -7,6 +8,7 @@ export type ShownValue = string | number | boolean | readonly string[] | null;
 export function shownValue(option: ConfigOption, config: DmqConfig): ShownValue {
   const value = config[option.property];
   if (value === undefined) return null;
+  if (option.secret === true && Array.isArray(value)) return value.map(withoutPassword);
   if (typeof value !== "number") return value;
   if (option.name === "worker_usleep") return value * 1_000;
   return option.type === "duration" ? value / 1_000 : value;

@@ -84,6 +84,14 @@ describe("config show", () => {
     expect(rows.get("state_dir")?.value).toBe("/var/lib/a");
   });
 
+  test("passwords of brokers are not shown, in no form", async () => {
+    const urls = "amqp://user:secret@192.0.2.1/,zone=b;amqp://u:secret@192.0.2.2";
+    const rows = await shown(["--config", EMPTY], { DMQ_AMQP_URL: urls });
+    const value = ["amqp://user:***@192.0.2.1/", "zone=b;amqp://u:***@192.0.2.2"];
+    expect(rows.get("amqp")).toEqual({ option: "amqp", value, from: "DMQ_AMQP_URL" });
+    expect((await runCli(["config", "show", EMPTY, "--amqp", urls], { tty: true })).out).not.toContain("secret");
+  });
+
   test("a table on a terminal, tabs in a pipe", async () => {
     const { out } = await runCli(["config", "show", EMPTY], { tty: true });
     expect(out.split("\n")[0]).toMatch(/^OPTION +VALUE +FROM$/);

@@ -85,6 +85,20 @@ describe("defaults", () => {
       rpcFifo: undefined,
       rpcFifoReplyDir: undefined,
       logLevel: "info",
+      amqp: [],
+      amqpPrimary: "local",
+      amqpMode: ["failover"],
+      amqpPrefer: "current",
+      amqpHeartbeatMs: 10_000,
+      amqpConnectTimeoutMs: 3_000,
+      amqpWindow: 500,
+      amqpPasswordFile: undefined,
+      amqpCa: undefined,
+      amqpCert: undefined,
+      amqpKey: undefined,
+      amqpInsecure: false,
+      amqpServername: undefined,
+      nodeName: undefined,
       logJson: false,
     });
   });
@@ -179,6 +193,47 @@ describe("values", () => {
       expect(error.expected).toBe(CONFIG_OPTIONS.find((option) => option.name === name)?.expected as string);
     });
   }
+});
+
+describe("brokers", () => {
+  const a = "amqp://user:secret@192.0.2.1/";
+  const b = "zone=east;amqps://192.0.2.2:5671/v";
+
+  test("of a flag, a variable and a file may have commas between them", () => {
+    expect(load({ flags: { amqp: [`${a}, ${b}`] } }).config.amqp).toEqual([a, b]);
+    expect(load({ flags: { amqp: [a, b] } }).config.amqp).toEqual([a, b]);
+    expect(load({ env: { DMQ_AMQP: `${a},${b}` } }).config.amqp).toEqual([a, b]);
+    expect(load({ toml: `amqp = "${a},${b}"` }).config.amqp).toEqual([a, b]);
+    expect(load({ toml: `amqp = ["${a}", "${b}"]\namqp_mode = ["all", "east=failover"]` }).config).toMatchObject({
+      amqp: [a, b],
+      amqpMode: ["all", "east=failover"],
+    });
+  });
+
+  test("DMQ_AMQP_URL is read where DMQ_AMQP is not set", () => {
+    const loaded = load({ env: { DMQ_AMQP_URL: a } });
+    expect(loaded.config.amqp).toEqual([a]);
+    expect(loaded.sources.get("amqp")).toBe("DMQ_AMQP_URL");
+    expect(load({ env: { DMQ_AMQP_URL: a, DMQ_AMQP: b } }).config.amqp).toEqual([b]);
+  });
+
+  for (const [text, seen] of [
+    ["http://user:secret@192.0.2.1/", '"http://user:***@192.0.2.1/"'],
+    ["amqp://user:sec ret@192.0.2.1/", '"amqp://user:***@192.0.2.1/"'],
+    ["amqp://user:a@b/secret@192.0.2.1/\nx", '"amqp://user:***@192.0.2.1/\\nx"'],
+    ["secret@192.0.2.1", "a text of 16 characters"],
+    ["", "a text of 0 characters"],
+  ] as const)
+    test(`${JSON.stringify(text)} is refused without showing a password`, () => {
+      const error = failure({ flags: { amqp: [text] } });
+      expect(error.option).toBe("--amqp");
+      expect(error.received).toBe(seen);
+      expect(error.message).not.toContain("secret");
+    });
+
+  test("whoever believes every certificate is warned", () => {
+    expect(load({ flags: { amqp_insecure: ["1"] } }).warnings.join()).toContain("amqp_insecure is 1");
+  });
 });
 
 describe("precedence", () => {
