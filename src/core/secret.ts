@@ -7,7 +7,10 @@
  * @returns     the text with `***` in the place of the password
  */
 export function withoutPassword(text: string): string {
-  return text.replace(/(:\/\/[^:@/]*):.*@/s, "$1:***@");
+  const begin = text.indexOf("://");
+  const colon = text.indexOf(":", begin + 3);
+  const at = text.lastIndexOf("@");
+  return begin === -1 || colon === -1 || at < colon ? text : `${text.slice(0, colon)}:***${text.slice(at)}`;
 }
 
 /** The same for a text that an operator gave and that is refused: what has no `://` may be a piece of a password. */
