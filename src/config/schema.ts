@@ -114,7 +114,7 @@ export interface DmqConfig {
   rpcFifo: string | undefined;
   /** Directory of the reply FIFOs of kamctl; `undefined` means `/tmp`, where kamctl makes them. */
   rpcFifoReplyDir: string | undefined;
-  /** URLs of brokers, in the order of preference, with their passwords (amqp/url.ts). */
+  /** URLs of brokers, in the order of preference, with their passwords. */
   amqp: string[];
   /** The zone of brokers that name none. */
   amqpPrimary: string;
@@ -888,7 +888,7 @@ function isSocketPath(path: string): boolean {
   return isPath(path) && Buffer.byteLength(path) <= 107;
 }
 
-/** Its parts are the business of amqp/url.ts, which the daemon asks at its start. */
+/** Its parts are read by the daemon at its start. */
 function isBroker(text: string): boolean {
   const url = /^(?:zone=[A-Za-z0-9._-]{1,64};)?(?:amqps?|kazoo):\/\/./i;
   return text.length <= 2_048 && url.test(text) && !/[\s\0]/.test(text);
