@@ -5,10 +5,10 @@ interface Asked {
 }
 
 /**
- * `one.NAME` has one item; `empty` none; `missing` is not there; `silent` never answers; `words` answers with none of JSON-RPC.
+ * `one.NAME` has one item, `two.NAME` two; `empty` none; `missing` is not there; `silent` never answers; `words` answers with none of JSON-RPC.
  */
 export class Hub {
-  readonly #taken = new Set<string>();
+  readonly #taken = new Map<string, number>();
   readonly #server = Bun.serve({
     ...{ hostname: "127.0.0.1", port: 0 },
     fetch: async (request) => this.#answer((await request.json()) as Asked),
@@ -23,8 +23,10 @@ export class Hub {
     if (queue === "words") return new Response("welcome");
     if (queue === "missing") return said({ error: { code: 404, message: "No such mqueue" } });
     if (method === "mqueue.get_size") return said({ result: { size: 1 } });
-    if (queue === "empty" || this.#taken.has(queue)) return said({ error: { code: 404, message: "Empty queue" } });
-    this.#taken.add(queue);
+    const taken = this.#taken.get(queue) ?? 0;
+    const items = queue.startsWith("two.") ? 2 : 1;
+    if (queue === "empty" || taken >= items) return said({ error: { code: 404, message: "Empty queue" } });
+    this.#taken.set(queue, taken + 1);
     return said({ result: { key: "key", val: "val" } });
   }
 

@@ -39,7 +39,8 @@ export const pull: CommandSpec = {
   notes: [
     "Each item is fetched with Kamailio's mqueue.fetch and stored before the next one is. Kamailio takes it off before it answers: an",
     "answer that is lost on its way takes its item with it, and one with an empty key or value is lost in Kamailio itself, which stderr",
-    "counts. What came but could not be stored here is printed on stdout as dmq queue fetch would; add it with --lines.",
+    "counts. What came but could not be stored here is printed on stdout as dmq queue fetch would, and nothing else is then; stderr says",
+    "how many were stored before. dmq queue add --lines takes it in.",
   ],
   exits: queueExits(
     [EXIT.ok, "Kamailio's queue is empty now, or COUNT came"],
@@ -95,10 +96,14 @@ async function drain(
         came++;
       }
     }
+  } catch (error) {
+    // On stdout stands the item that has no other place, for dmq queue add --lines to read.
+    if (came > 0) context.stderr(`dmq: ${came} items were stored before the error\n`);
+    throw error;
   } finally {
-    context.stdout(`${came}\n`);
     if (lost > 0) context.stderr(`dmq: warning: ${lost} items had an empty key or value: Kamailio has lost them\n`);
   }
+  context.stdout(`${came}\n`);
   return came > 0 ? EXIT.ok : EXIT.no;
 }
 
