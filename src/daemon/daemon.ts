@@ -122,7 +122,7 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
     // Commands of links may still talk to this daemon.
     await work;
     await (await serving)?.close();
-    await queues.close();
+    await queues.stop();
   };
   const end = (options: { announce: boolean }): Promise<void> => {
     if (ending !== undefined) return ending;

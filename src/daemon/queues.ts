@@ -20,6 +20,7 @@ import { type QueueStore, storePath } from "../queue/store.ts";
 import { startStore } from "../queue/thread.ts";
 import { addWhenRoom, leaseWhenReady } from "../queue/wait.ts";
 import type { FollowListener, QueueLease, QueueRow, QueueSurface } from "../rpc/surface.ts";
+import { readTables, writeTables } from "./tables.ts";
 
 type Options = Pick<DmqConfig, "queues" | "queueSize" | "queueAddmode" | "storeMax" | "storeRepair">;
 
@@ -58,6 +59,7 @@ export async function openQueues(config: Options, stateDir: string, log: Logger)
   try {
     for (const definition of definitions) await queues.perform({ type: "define", definition });
     if (definitions.length === 0) await queues.open();
+    await readTables(await queues.open(), log);
   } catch (error) {
     // Two nodes of one machine share the directory as long as only one of them has queues.
     const isOther = error instanceof QueueError && error.code === "storage" && error.isHeld;
@@ -160,6 +162,13 @@ export class Queues implements QueueSurface {
   /** Who follows may have the next ones. */
   private settled(ids: readonly string[]): void {
     for (const id of ids) this.followers.get(id)?.settle(id);
+  }
+
+  /** What a stop has to do, other than a start that failed: queues with `dbmode=3` go to their tables. */
+  async stop(): Promise<void> {
+    const store = await this.opening?.catch(() => undefined);
+    if (store !== undefined) await writeTables(store, this.log);
+    await this.close();
   }
 
   async close(): Promise<void> {

@@ -38,7 +38,7 @@ export interface QueueDefinition {
   retryMs: number;
   /** Octets of one value at most. */
   maxValue: number;
-  /** Kamailio's: 0 memory, 1 disk, 2 reads `db` at start, 3 writes it at stop. */
+  /** Kamailio's: 0 memory, 1 disk, 2 the daemon reads `db` at its start, 3 it writes it at its stop. */
   dbmode: 0 | 1 | 2 | 3;
   /** SQLite file of dbmode 2 and 3. */
   db: string | undefined;
@@ -111,7 +111,8 @@ const ATTRIBUTES: ReadonlyMap<string, Attribute> = new Map<string, Attribute>([
     { expected: "0, 1, 2, all, oldest, newest or in-place", read: (text) => named("addmode", ADDMODES.get(text)) },
   ],
   ["dbmode", { expected: "0, 1, 2 or 3", read: (text) => named("dbmode", DBMODES.get(text)) }],
-  ["db", { expected: "the path of an SQLite file", read: (text) => (text === "" ? undefined : { db: text }) }],
+  // The daemon, whose directory is another one than that of who defines, reads and writes it.
+  ["db", { expected: "the path of an SQLite file from / on", read: (text) => named("db", path(text)) }],
   ["store", { expected: "disk or memory", read: (text) => named("store", oneOf(text, ["disk", "memory"])) }],
   ["sync", { expected: "full or normal", read: (text) => named("sync", oneOf(text, ["full", "normal"])) }],
   [
@@ -295,6 +296,10 @@ export function readAddMode(text: string): AddMode | undefined {
 function duration(text: string): number | undefined {
   const ms = parseDuration(text);
   return ms === undefined || ms > DURATION_MS_MAX ? undefined : Math.ceil(ms);
+}
+
+function path(text: string): string | undefined {
+  return /^\/[^\0]*$/.test(text) ? text : undefined;
 }
 
 function oneOf<W extends string>(text: string, words: readonly W[]): W | undefined {

@@ -3,6 +3,7 @@
  * meanwhile; and the examples of docs/QUEUES.md, word for word.
  */
 // needs programs: bash cat env false head sleep tr true wc
+import { Database } from "bun:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -171,6 +172,101 @@ test(
   },
   TEST_MS,
 );
+
+describe("a table of Kamailio's (B1: dbmode 2 and 3)", () => {
+  const rows = (path: string, table: string): unknown[] => {
+    const db = new Database(path, { readonly: true });
+    const found = db.query(`SELECT key, val FROM ${table} ORDER BY id`).values();
+    db.close();
+    return found;
+  };
+  const made = (name: string, sql: string): string => {
+    const path = join(dir, name);
+    const db = new Database(path, { create: true });
+    db.run(sql);
+    db.close();
+    return path;
+  };
+  const TABLE = "(id INTEGER PRIMARY KEY, key TEXT, val TEXT)";
+
+  test(
+    "dbmode=2: its rows are items at the start, in order, and gone from the table; what does not fit stays in it",
+    async () => {
+      const path = made(
+        "in.db",
+        `CREATE TABLE q ${TABLE}; INSERT INTO q (key, val) VALUES ('a', '1'), ('b', ''), ('', '3');
+         CREATE TABLE small ${TABLE}; INSERT INTO small (key, val) VALUES ('a', '1'), ('b', '2')`,
+      );
+      const small = `name=small;dbmode=2;db=${path};size=1;full=reject`;
+      const options = ["--state-dir", join(dir, "db2"), "--queue", `name=q;dbmode=2;db=${path}`, "--queue", small];
+      const daemon = await all.serve("db2", "sip:127.0.0.63:5963", options);
+      expect((await daemon.run(["queue", "peek", "q", "-n", "9"])).stdout).toBe("a\t1\nb\t\n\t3\n");
+      expect(rows(path, "q")).toEqual([]);
+      expect((await daemon.run(["queue", "size", "small"])).stdout).toBe("0\n");
+      expect(rows(path, "small")).toHaveLength(2);
+      expect(daemon.log).toMatch(/queue small: what is in its table stays there: .*is full/);
+      expect(await daemon.end("SIGTERM")).toBe(0);
+      expect(rows(path, "q")).toEqual([]);
+    },
+    TEST_MS,
+  );
+
+  test(
+    "dbmode=2: a file that is not there yet is a warning, one that is no database ends the start with 9",
+    async () => {
+      const serve = (file: string): Promise<Finished> =>
+        dmq(
+          [
+            "serve",
+            "--server-address",
+            "sip:127.0.0.63:5963",
+            "--no-snapshot",
+            "--queue",
+            `name=q;dbmode=2;db=${file}`,
+          ],
+          {
+            env: place("db2b"),
+            timeoutMs: 3_000,
+          },
+        );
+      const file = join(dir, "words.db");
+      writeFileSync(file, "no database, but long enough to be looked at as if it were one ".repeat(40));
+      const broken = await serve(file);
+      expect([broken.code, broken.stderr]).toEqual([9, expect.stringMatching(/words\.db cannot be used/)]);
+      const options = ["--state-dir", join(dir, "db2c"), "--queue", `name=q;dbmode=2;db=${join(dir, "later.db")}`];
+      const daemon = await all.serve("db2c", "sip:127.0.0.63:5963", options);
+      expect(daemon.log).toContain("later.db");
+      expect(await daemon.end("SIGTERM")).toBe(0);
+    },
+    TEST_MS,
+  );
+
+  test(
+    "dbmode=3: at the stop what is ready goes to the table, behind what is in it; what is not ready, and all after a kill, stays here",
+    async () => {
+      const path = made("out.db", `CREATE TABLE q ${TABLE}; INSERT INTO q (key, val) VALUES ('old', '0')`);
+      const options = ["--state-dir", join(dir, "db3"), "--queue", `name=q;dbmode=3;db=${path}`];
+      const killed = await all.serve("db3", "sip:127.0.0.64:5964", options);
+      await killed.run(["queue", "add", "q", "a", "1"]);
+      await killed.end("SIGKILL");
+      const daemon = await all.serve("db3", "sip:127.0.0.64:5964", options);
+      await daemon.run(["queue", "add", "q", "b", "2"]);
+      await daemon.run(["queue", "add", "q", "later", "3", "--delay", "1h"]);
+      expect(await daemon.end("SIGTERM")).toBe(0);
+      expect(rows(path, "q")).toEqual([
+        ["old", "0"],
+        ["a", "1"],
+        ["b", "2"],
+      ]);
+      const { ready, delayed, leased } = await sizes({
+        DMQ_STATE_DIR: join(dir, "db3"),
+        DMQ_SOCKET: join(dir, "no.sock"),
+      });
+      expect([ready, delayed, leased]).toEqual([0, 1, 0]);
+    },
+    TEST_MS,
+  );
+});
 
 test(
   "docs/QUEUES.md: alerts that one process adds, a follower writes to a log",

@@ -32,6 +32,7 @@ describe("the definition", () => {
     ["a name that is ours", "name=a.dead", "letter or digit"],
     ["memory that is on disk", "name=a;store=memory;dbmode=1", "only one of the two"],
     ["dbmode=2 without a file", "name=a;dbmode=2", "db=FILE"],
+    ["a file of whatever directory the daemon is in", "name=a;dbmode=2;db=file.db", "from / on"],
     ["two semicolons", "name=a;;size=1", "attribute=value"],
   ];
   for (const [what, given, hint] of WRONG) {
@@ -57,7 +58,7 @@ describe("the definition", () => {
       "a",
       "name=a;size=3;addmode=in-place;full=wait;ttl=90s;expired=dead;max-tries=2;retry=0;max-value=5k",
       "name=a;store=memory;bytes=1m;sync=normal",
-      "name=a;size=2;overflow=dead;dbmode=3;db=file.db",
+      "name=a;size=2;overflow=dead;dbmode=3;db=/file.db",
     ]) {
       const definition = parseDefinition(given);
       expect(parseDefinition(formatDefinition(definition))).toEqual(definition);

@@ -49,9 +49,9 @@ const ATTRIBUTES: OptionSpec[] = [
     flag: "dbmode",
     value: "0|1|2|3",
     choices: ["0", "1", "2", "3"],
-    help: "Kamailio's: 0 memory, 1 disk, 2 reads --db at start, 3 writes it at stop",
+    help: "Kamailio's: 0 memory, 1 disk, 2 the daemon takes in --db at start, 3 moves items there at stop",
   },
-  { flag: "db", value: "FILE", help: "SQLite file of dbmode 2 and 3" },
+  { flag: "db", value: "FILE", help: "SQLite file of dbmode 2 and 3, from / on; its table has the queue's name" },
 ];
 
 export const define: CommandSpec = {

@@ -1,15 +1,14 @@
 /** `dmq queue import` and `export`: tables of Kamailio's mqueue in an SQLite file. */
 import { UsageError } from "../../core/errors.ts";
-import type { Item } from "../../queue/operation.ts";
+import type { NewItem } from "../../queue/operation.ts";
 import { KAMAILIO_KEY_CHARS, KAMAILIO_VALUE_CHARS, KamailioTable } from "../../queue/table.ts";
+import { copyOut, giveOut, takeIn, type Written } from "../../queue/transfer.ts";
 import type { Arguments, CommandSpec, OptionSpec } from "../command.ts";
 import { EXIT } from "../exit.ts";
 import { withQueues } from "./open.ts";
 import { QUEUES_OPTIONS, type Queues } from "./queues.ts";
 import { QUEUE_EXITS, queueName } from "./words.ts";
 
-/** Rows that go over in one piece. */
-const BATCH = 500;
 const ROOM_MS = 30_000;
 const LEASE_MS = 60_000;
 
@@ -52,7 +51,8 @@ export const importTable: CommandSpec = {
       await queues.perform({ type: "sizes", queue });
       const rows = new KamailioTable(file, table, false);
       try {
-        const count = await takeIn(queues, queue, rows, args.has("keep"));
+        const add = (items: readonly NewItem[]): Promise<unknown> => queues.add({ type: "add", queue, items }, ROOM_MS);
+        const count = await takeIn(rows, add, args.has("keep"));
         context.stdout(`${count}\n`);
         return EXIT.ok;
       } finally {
@@ -61,19 +61,6 @@ export const importTable: CommandSpec = {
     });
   },
 };
-
-async function takeIn(queues: Queues, queue: string, table: KamailioTable, keep: boolean): Promise<number> {
-  let count = 0;
-  for (let after = Number.MIN_SAFE_INTEGER; ; ) {
-    const rows = table.read(after, BATCH);
-    if (rows.length === 0) return count;
-    await queues.add({ type: "add", queue, items: rows.map(({ key, value }) => ({ key, value })) }, ROOM_MS);
-    const ids = rows.map(({ id }) => id);
-    if (!keep) table.remove(ids);
-    after = ids.at(-1) as number;
-    count += ids.length;
-  }
-}
 
 export const exportTable: CommandSpec = {
   name: "queue export",
@@ -104,7 +91,7 @@ export const exportTable: CommandSpec = {
       await queues.perform({ type: "sizes", queue });
       const rows = new KamailioTable(file, table, true);
       try {
-        const { count, odd } = await (args.has("take") ? giveOut(queues, queue, rows) : copyOut(queues, queue, rows));
+        const { count, odd } = await (args.has("take") ? takeOff(queues, queue, rows) : copy(queues, queue, rows));
         context.stdout(`${count}\n`);
         if (odd > 0) context.stderr(`dmq: warning: ${odd} of them are empty or too long for Kamailio\n`);
         return EXIT.ok;
@@ -115,47 +102,21 @@ export const exportTable: CommandSpec = {
   },
 };
 
-interface Written {
-  count: number;
-  odd: number;
-}
-
-async function giveOut(queues: Queues, queue: string, table: KamailioTable): Promise<Written> {
+async function takeOff(queues: Queues, queue: string, table: KamailioTable): Promise<Written> {
   const supply = queues.supply({ queue, leaseMs: LEASE_MS });
-  const written: Written = { count: 0, odd: 0 };
+  const { signal } = new AbortController();
   try {
-    for (;;) {
-      const items = await supply.next({ max: BATCH, waitMs: 0, signal: new AbortController().signal });
-      if (items.length === 0) return written;
-      write(table, items, written);
-      await supply.ack(items);
-    }
+    return await giveOut(table, {
+      next: (max) => supply.next({ max, waitMs: 0, signal }),
+      ack: (items) => supply.ack(items),
+    });
   } finally {
     await supply.end();
   }
 }
 
-/** In the order of their numbers: what was given back is among the others again. */
-async function copyOut(queues: Queues, queue: string, table: KamailioTable): Promise<Written> {
-  const written: Written = { count: 0, odd: 0 };
-  for (let after = 0; ; ) {
-    const items = await queues.perform({ type: "peek", queue, count: BATCH, after });
-    if (items.length === 0) return written;
-    const sorted = items.toSorted((a, b) => a.seq - b.seq);
-    write(table, sorted, written);
-    after = (sorted.at(-1) as Item).seq;
-  }
-}
-
-function write(table: KamailioTable, items: readonly Item[], written: Written): void {
-  table.write(items);
-  written.count += items.length;
-  written.odd += items.filter(isOdd).length;
-}
-
-function isOdd({ key, value }: Item): boolean {
-  const isEmpty = key === "" || value.length === 0;
-  return isEmpty || key.length > KAMAILIO_KEY_CHARS || value.length > KAMAILIO_VALUE_CHARS || value.includes(0);
+function copy(queues: Queues, queue: string, table: KamailioTable): Promise<Written> {
+  return copyOut(table, (after, count) => queues.perform({ type: "peek", queue, count, after }));
 }
 
 function readTable(args: Arguments): { queue: string; file: string; table: string } {
