@@ -24,6 +24,8 @@ export const COMMANDS: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
   ["leave", { summary: "stop the daemon and tell the bus", load: async () => (await import("./leave.ts")).leave }],
   ["stop", { summary: "stop the daemon without a word", load: async () => (await import("./stop.ts")).stop }],
   ["queue", { summary: "queues that lose nothing", load: async () => (await import("./queue.ts")).queue }],
+  ["amqp", { summary: "speak with RabbitMQ", load: async () => (await import("./amqp.ts")).amqp }],
+  ["json", { summary: "look into a JSON text", load: async () => (await import("./json.ts")).json }],
   [
     "config",
     { summary: "show, check or begin a configuration", load: async () => (await import("./config.ts")).config },

@@ -96,7 +96,7 @@ function pageOf(line: string): string {
   const [program, command, sub] = line.split(" ");
   if (program !== "dmq" || command === undefined) return line;
   // Of a group of commands each has a page.
-  const isGroup = command === "queue" && sub !== undefined && /^[a-z]/.test(sub);
+  const isGroup = (command === "queue" || command === "amqp") && sub !== undefined && /^[a-z]/.test(sub);
   return `${pageName(isGroup ? `${command} ${sub}` : command)}(1)`;
 }
 

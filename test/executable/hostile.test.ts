@@ -126,10 +126,10 @@ const WORDS = [
 const HOSTILE = { LC_ALL: "C" };
 
 /** Where no daemon is on the socket that was named, they are at home without one. */
-const ALONE_IS_ENOUGH: readonly string[] = ["config", "queue"];
+const ALONE_IS_ENOUGH: readonly string[] = ["config", "queue", "amqp", "json"];
 
 /** Without a command of its own a group shows what it has. */
-const GROUPS: Readonly<Record<string, string>> = { queue: "queue list" };
+const GROUPS: Readonly<Record<string, string>> = { queue: "queue list", amqp: "amqp encode a b" };
 
 describe("words", () => {
   const nowhere = join(daemons.dir, "nowhere.sock");

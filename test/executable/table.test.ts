@@ -84,6 +84,8 @@ const PINGED = ["round", "node", "outcome", "code", "reason", "ms", "attempts"];
 const EVENT = ["type", "time", "channel", "consumers"];
 const HELP = ["name", "summary", "usage", "examples", "arguments", "options", "notes", "exits", "see_also", "commands"];
 
+const JSON_TEXT = '{"a": {"b": [1, 12345678901234567890]}, "s": "x y"}';
+
 const DELIVERY_HEADER = "NODE\tCODE\tREASON\tMS";
 const LIST_HEADER = "URI\tSTATUS\tLOCAL\tIP\tRTT_MS\tFAILS\tLAST_SEEN\tSOURCE\tUSER_AGENT";
 const SOON = ["--timeout", "400ms"];
@@ -396,6 +398,31 @@ const TABLE: Record<string, Row[]> = {
   ],
   leave: [{ what: "a daemon", args: [], at: "own", code: 0, told: /^left the bus/ }],
   stop: [{ what: "a daemon", args: [], at: "own", code: 0, told: /^stopped/ }],
+  json: [
+    {
+      what: "get",
+      args: ["get", "a.b[1]"],
+      stdin: JSON_TEXT,
+      code: 0,
+      out: /^12345678901234567890\n$/,
+      forms: ["pipe"],
+    },
+    {
+      what: "get, as JSON",
+      args: ["get", "s", "--json"],
+      stdin: JSON_TEXT,
+      code: 0,
+      out: /^"x y"\n$/,
+      forms: ["pipe"],
+    },
+    { what: "keys", args: ["keys"], stdin: JSON_TEXT, code: 0, out: /^a\ns\n$/, forms: ["pipe"] },
+    { what: "count", args: ["count", "a.b"], stdin: JSON_TEXT, code: 0, out: /^2\n$/, forms: ["pipe"] },
+    { what: "nothing there", args: ["get", "a.c"], stdin: JSON_TEXT, code: 1, forms: ["pipe", "json"] },
+    { what: "no object", args: ["keys", "s"], stdin: JSON_TEXT, code: 1, forms: ["pipe", "json"] },
+    { what: "no JSON", args: ["count"], stdin: "{", code: 2, err: /no JSON: it begins with/, forms: ["pipe", "json"] },
+    { what: "nothing at all", args: ["count"], stdin: "", code: 2, err: /is empty/, forms: ["pipe", "json"] },
+    { what: "no such action", args: ["gte"], code: 2, err: /did you mean get\?/ },
+  ],
   config: [
     {
       what: "show",
@@ -495,6 +522,7 @@ const USUAL: Record<string, string[]> = {
   remove: [GHOST],
   set: [GHOST, "active"],
   join: [GHOST],
+  json: ["get"],
   config: ["show"],
   rpc: ["core.version"],
   completion: ["bash"],
@@ -510,8 +538,8 @@ const described = JSON.parse(Bun.spawnSync([EXECUTABLE, "help", "--json"]).stdou
   commands: Described[];
 };
 
-/** A group of commands (`queue`) has its rows in a file of its own: queues.test.ts. */
-const alone = described.commands.filter(({ name }) => name !== "queue");
+/** A group of commands has its rows in a file of its own: queues.test.ts, amqp.test.ts. */
+const alone = described.commands.filter(({ name }) => name !== "queue" && name !== "amqp");
 
 function rowsOf({ name, exits }: Described): Row[] {
   const usual = USUAL[name] ?? [];

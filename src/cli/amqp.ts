@@ -1,0 +1,22 @@
+/** `dmq amqp`: its commands, none of which is loaded before it is asked for. */
+import type { CommandEntry, CommandSpec } from "./command.ts";
+import { EXIT } from "./exit.ts";
+
+const COMMANDS: ReadonlyMap<string, CommandEntry> = new Map<string, CommandEntry>([
+  [
+    "encode",
+    { summary: "make any text one word of a routing key", load: async () => (await import("./amqp/encode.ts")).encode },
+  ],
+]);
+
+export const amqp: CommandSpec = {
+  name: "amqp",
+  summary: "speak with RabbitMQ: Kamailio's kazoo and rabbitmq for shells and nodes",
+  examples: [['dmq amqp encode "$USER"', "one word of a routing key, whatever stands in it"]],
+  positionals: [],
+  options: [],
+  subcommands: COMMANDS,
+  exits: [[EXIT.ok, "done"]],
+  seeAlso: ["dmq amqp encode --help", "dmq json"],
+  run: async () => EXIT.usage,
+};

@@ -1,0 +1,118 @@
+/**
+ * Every command of `dmq amqp` × (success, each failure that its help names), as far as it takes no broker: stdout, stderr and exit
+ * code. What takes one is named in `WITH_BROKER` with the file whose test has it. A command or an exit code without either fails.
+ */
+import { describe, expect, test } from "bun:test";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { EXECUTABLE } from "../helpers/daemon.ts";
+import { checkStderr, checkStdout, type Expected } from "../helpers/expected.ts";
+import { type Form, start } from "../helpers/forms.ts";
+import { missingPrograms } from "../helpers/needs.ts";
+
+const TEST_MS = 60_000;
+
+interface Row extends Expected {
+  what: string;
+  /** Behind the command's name. */
+  args: string[];
+  code: number;
+  stdin?: string;
+  forms?: readonly Form[];
+}
+
+/** Besides an unknown option and, where one is required, no argument. */
+const TABLE: Record<string, Row[]> = {
+  encode: [
+    { what: "a word", args: ["a.b ~#é"], code: 0, out: /^a%2Eb\+~%23%C3%A9\n$/ },
+    { what: "standard input", args: [], stdin: "*", code: 0, out: /^\*\n$/, forms: ["pipe"] },
+    { what: "too long", args: [".".repeat(86)], code: 2, err: /a word of 258 octets, a routing key has at most 255/ },
+  ],
+};
+
+/** Exit codes that take a broker: the file with a test whose title begins with `dmq amqp NAME: exit CODE`. */
+const WITH_BROKER: Record<string, string> = {};
+
+/** Shortest line of each command that is right. */
+const USUAL: Record<string, string[]> = {
+  encode: ["x"],
+};
+
+interface Described {
+  name: string;
+  arguments: { required: boolean }[];
+  options: { flag: string }[];
+  exits: { code: number }[];
+}
+
+const described = JSON.parse(Bun.spawnSync([EXECUTABLE, "help", "--json"]).stdout.toString()) as {
+  commands: { name: string; commands?: Described[] }[];
+};
+const commands = (described.commands.find(({ name }) => name === "amqp")?.commands ?? []).map((command) => ({
+  ...command,
+  name: command.name.replace("amqp ", ""),
+}));
+
+function rowsOf({ name, arguments: places }: Described): Row[] {
+  const args = USUAL[name] ?? [];
+  const rows: Row[] = [
+    ...(TABLE[name] ?? []),
+    { what: "an unknown option", args: [...args, "--nonsense"], code: 2, err: /unknown option --nonsense/ },
+  ];
+  if (places.some(({ required }) => required))
+    rows.push({ what: "no argument", args: [], code: 2, err: /missing argument/ });
+  return rows;
+}
+
+const noTerminal = missingPrograms("python3");
+if (noTerminal !== undefined && process.env.DMQ_REQUIRE_INTEROP === "1") throw new Error(`terminals: ${noTerminal}`);
+
+function formsOf({ options }: Described, row: Row): readonly Form[] {
+  const all: Form[] = ["pipe"];
+  if (options.some(({ flag }) => flag === "json")) all.push("json");
+  if (row.stdin === undefined) all.push("terminal");
+  return all.filter((form) => (row.forms ?? all).includes(form));
+}
+
+describe("each command has rows, and each exit code of its help one here or with a broker", () => {
+  expect(commands.length).toBeGreaterThan(0);
+  for (const command of commands) {
+    test(command.name, () => {
+      const codes = new Set(rowsOf(command).map(({ code }) => code));
+      const listed = command.exits.map(({ code }) => code);
+      const without = listed.filter((code) => !codes.has(code) && !isWithBroker(command.name, code));
+      expect(USUAL[command.name]).toBeDefined();
+      expect({ without, unlisted: [...codes].filter((code) => !listed.includes(code)) }).toEqual({
+        without: [],
+        unlisted: [],
+      });
+    });
+  }
+});
+
+function isWithBroker(name: string, code: number): boolean {
+  const file = WITH_BROKER[`${name} ${code}`];
+  if (file === undefined) return false;
+  const path = join(import.meta.dir, "..", "..", file);
+  return existsSync(path) && readFileSync(path, "utf8").includes(`dmq amqp ${name}: exit ${code}`);
+}
+
+for (const command of commands) {
+  for (const row of rowsOf(command)) {
+    for (const form of formsOf(command, row)) {
+      const isMissing = form === "terminal" && noTerminal !== undefined;
+      const title = `${command.name}: ${row.what}, ${form}: exit ${row.code}${isMissing ? ` (${noTerminal})` : ""}`;
+      test.skipIf(isMissing)(
+        title,
+        async () => {
+          const args = ["amqp", command.name, ...(form === "json" ? ["--json"] : []), ...row.args];
+          const done = await (await start(form, args, row.stdin)).ended;
+          expect(done).toMatchObject({ code: row.code });
+          checkStdout(row, form, done.stdout);
+          checkStderr(row, form, done.stderr);
+        },
+        TEST_MS,
+      );
+    }
+  }
+}
