@@ -84,6 +84,12 @@ export interface NotificationFacts {
 }
 
 /** What an answer is about, beside its receiver. */
+/** A 2xx to a notification of ours. */
+interface Answer {
+  body: Uint8Array;
+  from: Endpoint;
+}
+
 interface AnswerShape {
   userAgent?: string | undefined;
   sender?: PeerAddress | undefined;
@@ -578,37 +584,68 @@ export class Members {
   }
 
   /** The peer that an answered request went to; a hint becomes one by its answer. */
-  private prove(
-    request: OutgoingRequest,
-    response: { body: Uint8Array; from: Endpoint },
-    now: Instant,
-  ): Peer | undefined {
+  private prove(request: OutgoingRequest, response: Answer, now: Instant): Peer | undefined {
     const hint = this.hints.probed(request.peerKey);
     const known = hint === undefined ? this.registry.get(request.peerKey) : undefined;
-    const address = hint?.address ?? (isProvenAt(known, request.to.ip) ? undefined : known?.address);
-    if (address !== undefined && isElsewhere(address, request.to, parseNodeList(response.body, response.from.ip))) {
+    const address = hint?.address ?? known?.address;
+    if (address !== undefined && !this.isItself(address, known, request.to, response)) {
       this.hints.fail(request.peerKey, now);
-      if (known !== undefined) this.drop(known, "it answers as a node of another transport");
       this.pump(now);
       return undefined;
     }
-    if (hint === undefined) return known;
-    this.hints.settle(hint.key);
-    // By the address that answered, too: a node that is listed by name and by IP is one peer.
-    const alias = this.registry.find(hint.address) ?? this.registry.at(request.to);
-    const peer = alias ?? this.addPeer(hint.address, hint.source, "not_active", now);
-    if (peer === undefined) return undefined;
-    peer.forwards = Math.max(peer.forwards, hint.forwards);
-    if (peer !== alias) this.registry.resolve(peer, request.to.ip);
+    const peer = hint === undefined ? known : this.makePeer(hint, request.to, now);
+    if (peer !== undefined) this.absorbTwins(peer, request.to, response);
     return peer;
   }
 
-  private readAnswer(
-    peer: Peer,
-    request: OutgoingRequest,
-    response: { body: Uint8Array; from: Endpoint },
-    now: Instant,
-  ): void {
+  private makePeer(hint: Hint, to: Endpoint, now: Instant): Peer | undefined {
+    this.hints.settle(hint.key);
+    // By the address that answered, too: a node that is listed by name and by IP is one peer.
+    const alias = this.registry.find(hint.address) ?? this.registry.at(to);
+    const peer = alias ?? this.addPeer(hint.address, hint.source, "not_active", now);
+    if (peer === undefined) return undefined;
+    peer.forwards = Math.max(peer.forwards, hint.forwards);
+    if (peer !== alias) this.registry.resolve(peer, to.ip);
+    return peer;
+  }
+
+  /**
+   * Whoever listens on two transports is one node, the one that its list says; known as two, it would get every message twice.
+   *
+   * @returns false if the one that was asked is not that: then it is no peer any more
+   */
+  private isItself(address: PeerAddress, known: Peer | undefined, to: Endpoint, { body, from }: Answer): boolean {
+    const twins = this.twinsAt(to);
+    const isProven = known !== undefined && isProvenAt(known, to.ip);
+    if (twins.length === 0 && isProven) return true;
+    const list = parseNodeList(body, from.ip);
+    if (!isElsewhere(address, to, list)) return true;
+    // What an operator gave stays until the node is known by its own address.
+    const named = twins.find((twin) => !isElsewhere(twin.address, to, list));
+    if (named === undefined && isProven) return true;
+    if (known !== undefined) this.dropTwin(known, named);
+    return false;
+  }
+
+  private absorbTwins(peer: Peer, to: Endpoint, { body, from }: Answer): void {
+    const twins = this.twinsAt(to).filter((twin) => twin !== peer);
+    if (twins.length === 0) return;
+    const list = parseNodeList(body, from.ip);
+    for (const twin of twins) if (isElsewhere(twin.address, to, list)) this.dropTwin(twin, peer);
+  }
+
+  private twinsAt({ transport, ip, port }: Endpoint): Peer[] {
+    const others = TRANSPORTS.filter((one) => one !== transport);
+    return others.map((one) => this.registry.at({ transport: one, ip, port })).filter((peer) => peer !== undefined);
+  }
+
+  private dropTwin(peer: Peer, heir: Peer | undefined): void {
+    if (heir !== undefined && peer.source === "notification_address") this.registry.source(heir, peer.source);
+    this.drop(peer, "it answers as a node of another transport");
+    if (heir !== undefined) this.lost.delete(peer.key);
+  }
+
+  private readAnswer(peer: Peer, request: OutgoingRequest, response: Answer, now: Instant): void {
     // Whoever calls itself 0.0.0.0 is the one that answered.
     const list = this.readList(response.body, response.from, response.from.ip, now);
     let leaving = false;
@@ -907,13 +944,15 @@ function reasonOf(end: RequestEnd): string {
   return end.type === "unreachable" ? `it is unreachable: ${end.reason}` : "no answer to a ping in time";
 }
 
+const TRANSPORTS = ["udp", "tcp", "tls"] as const;
+
 function isActive({ status }: Peer): boolean {
   return status === "active";
 }
 
 /** It has answered from there before, or an operator says that it is there. */
-function isProvenAt(peer: Peer | undefined, ip: string): boolean {
-  return peer === undefined || peer.provenIp === ip || ["notification_address", "added"].includes(peer.source);
+function isProvenAt(peer: Peer, ip: string): boolean {
+  return peer.provenIp === ip || ["notification_address", "added"].includes(peer.source);
 }
 
 /**

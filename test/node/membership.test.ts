@@ -391,6 +391,26 @@ describe("what the simulator found", () => {
     expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 active"]);
   });
 
+  test("a notification address on another transport gives way to the node's own, whichever answers first", () => {
+    const own = line("127.0.0.3:5060");
+    for (const first of ["tcp", "udp"]) {
+      const harness = new Harness({ notificationAddresses: ["sip:127.0.0.3:5060;transport=tcp"] });
+      harness.start();
+      const connection = harness.take().find(({ to }) => to === "127.0.0.3:5060") as Sent;
+      const viaTcp = (): void =>
+        harness.receive(response(connection, "200 OK", own), { ...udp("127.0.0.3"), transport: "tcp" });
+      const viaUdp = (): void => {
+        harness.receive(kdmq({ from: "127.0.0.3:5060", body: own }), udp("127.0.0.3"));
+        const ping = harness.take().find((one) => isRequest(one) && one.to === "127.0.0.3:5060") as Sent;
+        harness.receive(response(ping, "200 OK", own), udp("127.0.0.3"));
+      };
+      for (const answer of first === "tcp" ? [viaTcp, viaUdp] : [viaUdp, viaTcp]) answer();
+      expect(harness.node.nodes().map(({ uri, status, source }) => `${uri} ${status} ${source}`)).toEqual([
+        "sip:127.0.0.3:5060 active notification_address",
+      ]);
+    }
+  });
+
   test("a name that leads elsewhere of late is not listed before it has answered from there", () => {
     const harness = new Harness({ notificationAddresses: ["sip:bus.example:5060"] });
     harness.start();
