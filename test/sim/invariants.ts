@@ -13,6 +13,8 @@ const LIST_BYTES_MAX = 1_023;
 const CALLS_AT_ONCE_MAX = 1_000;
 /** What leaves a node because of an unverified source, as a multiple of what came from there (design.md 8). */
 const AMPLIFICATION_MAX = 5;
+/** What its rightful owner may have saved up for an address: who forges that spends it. */
+const SAVED_MAX = 16_384;
 
 /** What an independent reader accepts as a line of ours: an IP literal, a port, a status that we may write. */
 const LINE =
@@ -41,6 +43,8 @@ export class Invariants {
   private readonly lives = new Map<string, Life>();
   /** Octets to nodes that do not exist and that only the hostile one has named. */
   private readonly wasted = new Map<SimNode, number>();
+  /** Octets that came from each address other than the hostile one. */
+  private readonly owned = new Map<SimNode, Map<string, number>>();
   private readonly witness: Witness;
   private readonly around: Surroundings;
 
@@ -53,6 +57,7 @@ export class Invariants {
   arrival(node: SimNode, input: Input): void {
     if (input.type !== "received") return;
     this.life(node).heard.add(input.from.ip);
+    this.own(node, input.from.ip, input.bytes.length);
     if (input.from.transport !== "udp") return;
     const text = latin1(input.bytes, 400);
     if (text.startsWith("KDMQ sip:explore@")) this.witness.came(node, branchIn(text));
@@ -124,8 +129,10 @@ export class Invariants {
     const key = `${ip} ${branchIn(text)}`;
     const at = this.around.now();
     const before = life.answers.get(key);
+    // The same late is the old one still: a node that was frozen has its timers behind.
+    if (before?.text === text) return;
     if (before === undefined || at - before.at >= REMEMBERED_MS) life.answers.set(key, { at, text });
-    else if (before.text !== text) {
+    else {
       const [first, second] = [before.text, text].map((one) => one.slice(0, one.indexOf("\r\n")));
       throw new Violation(`${node.name} answers ${key} with ${first}, then otherwise with ${second}`);
     }
@@ -155,11 +162,25 @@ export class Invariants {
     if (!life.heard.has(ip)) throw new Violation(`${node.name} lists a node of which it has heard nothing: ${line}`);
   }
 
+  /** All that came counts: what is no announcement earns nothing, which makes this generous by that. */
+  private own(node: SimNode, ip: string, octets: number): void {
+    if (ip === this.around.hostileIp) return;
+    const owned = this.owned.get(node) ?? new Map<string, number>();
+    owned.set(ip, (owned.get(ip) ?? 0) + octets);
+    this.owned.set(node, owned);
+  }
+
+  private saved(node: SimNode): number {
+    let sum = 0;
+    for (const octets of this.owned.get(node)?.values() ?? []) sum += Math.min(SAVED_MAX, AMPLIFICATION_MAX * octets);
+    return sum;
+  }
+
   private waste(node: SimNode, octets: number): void {
     const sent = this.around.allowance(node);
     const wasted = (this.wasted.get(node) ?? 0) + octets;
     this.wasted.set(node, wasted);
-    if (sent === undefined || wasted <= AMPLIFICATION_MAX * sent) return;
+    if (sent === undefined || wasted <= AMPLIFICATION_MAX * sent + this.saved(node)) return;
     throw new Violation(`${node.name} sends ${wasted} octets to nobodies that an unverified source of ${sent} named`);
   }
 }
