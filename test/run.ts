@@ -1,7 +1,7 @@
 /**
  * Runs the tests in parts and says at the end, in one line, how they went: `N passed, N failed[, N skipped]`.
  *
- *   bun test/run.ts [unit|executable|interop|sim]…     all four without an argument
+ *   bun test/run.ts [unit|sim|executable|amqp|interop]…     all five without an argument
  *
  * A part is one `bun test` process, so that what one part breaks, another does not feel. What Bun counted is read from
  * its JUnit report and not from its words. A process that fails without a failed test (it crashed, a file did not load)
@@ -98,12 +98,13 @@ function runSimulation(): Tally {
   return { passed: 1 - failed, failed, skipped: [] };
 }
 
-const FOLDERS = ["executable", "interop"];
+const FOLDERS = ["executable", "interop", "amqp"];
 
 const PARTS: [name: string, run: () => Tally][] = [
   ["unit", () => runTests(testFiles(join(ROOT, "test")).filter((file) => !FOLDERS.some((name) => isIn(name, file))))],
   ["sim", runSimulation],
   ["executable", () => runTests(testFiles(join(ROOT, "test", "executable")))],
+  ["amqp", () => runTests(testFiles(join(ROOT, "test", "amqp")))],
   ["interop", () => runTests(testFiles(join(ROOT, "test", "interop")))],
 ];
 

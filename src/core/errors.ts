@@ -29,7 +29,13 @@ export type ErrorCode =
   | "queue-busy"
   | "queue-timeout"
   | "item-refused"
-  | "storage";
+  | "storage"
+  | "amqp-unreachable"
+  | "amqp-login"
+  | "amqp-no-such"
+  | "amqp-refused"
+  | "amqp-timeout"
+  | "amqp-invalid";
 
 /** The base of all errors of this project: a stable `code`, and `cause` where there is one. */
 export class DmqError extends Error {

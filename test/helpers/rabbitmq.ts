@@ -1,0 +1,172 @@
+/**
+ * Real RabbitMQ brokers on loopback, from the scripts beside the repository (`../shared/rabbitmq`, or where DMQ_RABBITMQ_LAB points).
+ *
+ * Where the broker or the scripts are missing, tests are skipped with the reason in their name; with DMQ_REQUIRE_INTEROP=1 the
+ * same reason is a failure.
+ */
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describeWhere, missingPrograms } from "./needs.ts";
+
+const LAB = process.env.DMQ_RABBITMQ_LAB ?? join(import.meta.dir, "..", "..", "..", "shared", "rabbitmq");
+
+/** A broker takes 2 s to start on an idle machine. */
+export const BROKER_START_MS = 90_000;
+
+/** @returns what is missing, `undefined` if nothing is */
+export function brokerProblem(): string | undefined {
+  if (!existsSync(join(LAB, "up.sh"))) return "the RabbitMQ scripts are not beside the repository";
+  return missingPrograms("bash", "rabbitmq-server", "erl", "setsid", "openssl");
+}
+
+/** `describe` that is skipped with its reason, or fails where everything is required. */
+export function describeBroker(name: string, body: () => void, problem = brokerProblem()): void {
+  describeWhere(problem, name, body);
+}
+
+async function run(words: readonly string[]): Promise<string> {
+  const child = Bun.spawn(["bash", ...words], {
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+    timeout: BROKER_START_MS,
+  });
+  const [stdout, stderr, code] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
+  if (code !== 0) throw new Error(`${words.slice(0, 5).join(" ")} ended with ${code}: ${stdout}${stderr}`);
+  return stdout;
+}
+
+export type BrokerName = "a" | "b";
+
+export interface BrokersOptions {
+  /** Default 1; two are independent of each other. */
+  nodes?: 1 | 2;
+  /** Two that form one cluster. */
+  cluster?: boolean;
+  tls?: boolean;
+  /** Lines of `rabbitmq.conf`. */
+  config?: readonly string[];
+}
+
+/** One or two running brokers and their directory. */
+export class Brokers {
+  readonly dir: string;
+  private values = new Map<string, string>();
+
+  constructor(dir: string) {
+    this.dir = dir;
+    this.read();
+  }
+
+  /** `amqp://guest:guest@127.0.0.1:PORT` */
+  url(name: BrokerName = "a"): string {
+    return this.value(`AMQP_URL_${name.toUpperCase()}`);
+  }
+
+  /** `amqps://guest:guest@localhost:PORT`, with `tls`. */
+  tlsUrl(name: BrokerName = "a"): string {
+    return this.value(`AMQPS_URL_${name.toUpperCase()}`);
+  }
+
+  /** PEM texts, and where they are: the authority, and a client certificate for the name `guest`. */
+  get tls(): { ca: string; cert: string; key: string; caFile: string; certFile: string; keyFile: string } {
+    const [caFile, certFile, keyFile] = ["CA", "CERT", "KEY"].map((name) => this.value(`AMQP_TLS_${name}`)) as [
+      ...[string, string, string],
+    ];
+    const [ca, cert, key] = [caFile, certFile, keyFile].map((path) => readFileSync(path, "utf8")) as [
+      ...[string, string, string],
+    ];
+    return { ca, cert, key, caFile, certFile, keyFile };
+  }
+
+  pid(name: BrokerName = "a"): number {
+    return Number(this.value(`AMQP_PID_${name.toUpperCase()}`));
+  }
+
+  /** `rabbitmqctl` of this broker. */
+  ctl(name: BrokerName, ...words: string[]): Promise<string> {
+    return run([join(this.dir, name, "ctl"), ...words]);
+  }
+
+  /** SIGKILL. */
+  kill(name: BrokerName): void {
+    process.kill(this.pid(name), "SIGKILL");
+  }
+
+  /** SIGSTOP: sockets stay, nothing answers. */
+  freeze(name: BrokerName): void {
+    process.kill(this.pid(name), "SIGSTOP");
+  }
+
+  thaw(name: BrokerName): void {
+    process.kill(this.pid(name), "SIGCONT");
+  }
+
+  /** In good order: clients are told 320. */
+  async stop(name: BrokerName): Promise<void> {
+    await run([join(LAB, "down.sh"), this.dir, "--only", name]);
+    this.read();
+  }
+
+  /** Again, with the same port and data, after `kill` or `stop`. */
+  async start(name: BrokerName): Promise<void> {
+    await run([join(LAB, "up.sh"), this.dir, "--only", name, "--timeout", String(BROKER_START_MS / 1_000)]);
+    this.read();
+  }
+
+  /** Blocks publishers, as a broker without memory does, or frees them. */
+  async block(name: BrokerName, blocked: boolean): Promise<void> {
+    await this.ctl(name, "set_vm_memory_high_watermark", "absolute", blocked ? "1MB" : "1GB");
+  }
+
+  /** All connections that the broker lists, by the name that clients gave. */
+  async connections(name: BrokerName = "a"): Promise<string[]> {
+    const text = await this.ctl(name, "list_connections", "client_properties");
+    return [...text.matchAll(/"connection_name","([^"]*)"/g)].map((match) => match[1] as string);
+  }
+
+  async down(): Promise<void> {
+    for (const name of ["a", "b"] as const) {
+      // A frozen one would not end.
+      const pid = Number(this.values.get(`AMQP_PID_${name.toUpperCase()}`) ?? "");
+      if (pid > 0 && existsSync(`/proc/${pid}`)) process.kill(pid, "SIGCONT");
+    }
+    await run([join(LAB, "down.sh"), this.dir, "--kill", "--purge"]);
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  private value(name: string): string {
+    const value = this.values.get(name);
+    if (value === undefined || value === "") throw new Error(`${this.dir}/env has no ${name}`);
+    return value;
+  }
+
+  private read(): void {
+    const text = readFileSync(join(this.dir, "env"), "utf8");
+    this.values = new Map(
+      [...text.matchAll(/^(\w+)=(.*)$/gm)].map((match) => [match[1] as string, match[2] as string]),
+    );
+  }
+}
+
+/** Starts brokers in a new directory; `down()` in `afterAll` or `finally`. */
+export async function startBrokers(options: BrokersOptions = {}): Promise<Brokers> {
+  const dir = mkdtempSync(join(tmpdir(), "dr-"));
+  if (options.config !== undefined) writeFileSync(join(dir, "extra.conf"), `${options.config.join("\n")}\n`);
+  const words = ["--nodes", String(options.nodes ?? 1), "--timeout", String(BROKER_START_MS / 1_000)];
+  if (options.cluster === true) words.push("--cluster");
+  if (options.tls === true) words.push("--tls");
+  try {
+    await run([join(LAB, "up.sh"), dir, ...words]);
+    return new Brokers(dir);
+  } catch (error) {
+    await run([join(LAB, "down.sh"), dir, "--kill"]).catch(() => undefined);
+    rmSync(dir, { recursive: true, force: true });
+    throw error;
+  }
+}
