@@ -9,7 +9,8 @@ export type Kind = "exchange" | "queue";
 export type TopologyStep =
   | ({ readonly do: "declare-exchange" } & Partial<ExchangeDefinition> & { readonly name: string })
   | ({ readonly do: "declare-queue" } & Partial<QueueDefinition>)
-  | ({ readonly do: "bind" | "unbind" } & Binding)
+  | ({ readonly do: "bind" } & Binding)
+  | ({ readonly do: "unbind" } & Binding)
   | {
       readonly do: "delete";
       readonly kind: Kind;
