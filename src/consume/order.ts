@@ -12,6 +12,9 @@ const WAITING_MAX = 64;
 /** How long an item is set aside whose key waits for a failed one. */
 const ASIDE: Fate = { fate: "retry", delayMs: 1_000, counts: false, reason: "order" };
 
+/** What has not come back by then was taken by another consumer of the queue: nothing waits for it any longer. */
+const AWAY_MS_MAX = 10 * 60_000;
+
 /** @returns the text at `a.b.0` of a JSON value; the empty text where there is none, so that those keep their order, too */
 export function jsonPath(path: string): (item: Item) => string {
   const names = path.split(".");
@@ -33,14 +36,15 @@ export class InOrder implements Supply {
   private readonly keyOf: (item: Item) => string;
   private waiting: Item[] = [];
   private readonly busy = new Set<string>();
-  /** By key, the item that failed. */
-  private readonly failed = new Map<string, number>();
+  /** By key, the items that failed or were set aside, and until when the later ones wait for them. */
+  private readonly away = new Map<string, Map<number, number>>();
   private pulling: Promise<number> | undefined;
   private wake = Promise.withResolvers<void>();
 
   constructor(supply: Supply, keyOf: (item: Item) => string) {
     this.supply = supply;
     this.keyOf = keyOf;
+    supply.onGone?.((items) => this.forget(items));
   }
 
   /** One at a time: the next one may have to wait for it. */
@@ -76,12 +80,43 @@ export class InOrder implements Supply {
   }
 
   private async accept(item: Item): Promise<void> {
-    const failed = this.failed.get(this.keyOf(item));
-    if (failed !== undefined && item.seq > failed) await this.supply.fail([item], ASIDE);
-    else {
-      this.waiting.push(item);
-      this.waiting.sort((a, b) => a.seq - b.seq);
-    }
+    this.isBack(item);
+    if (this.waitsForAnother(item)) return this.setAside([item]);
+    this.waiting.push(item);
+    this.waiting.sort((a, b) => a.seq - b.seq);
+  }
+
+  private waitsForAnother(item: Item): boolean {
+    const now = Date.now();
+    for (const [seq, until] of this.away.get(this.keyOf(item)) ?? []) if (seq < item.seq && until > now) return true;
+    return false;
+  }
+
+  private async setAside(items: readonly Item[]): Promise<void> {
+    for (const item of items) this.isAway(item);
+    const ends = await this.supply.fail(items, ASIDE);
+    for (const [index, item] of items.entries()) if (ends[index] !== "retried") this.isBack(item);
+  }
+
+  private isAway(item: Item): void {
+    const key = this.keyOf(item);
+    const away = this.away.get(key) ?? new Map<number, number>();
+    this.away.set(key, away.set(item.seq, Date.now() + AWAY_MS_MAX));
+  }
+
+  private isBack(item: Item): void {
+    const key = this.keyOf(item);
+    const away = this.away.get(key);
+    away?.delete(item.seq);
+    if (away?.size === 0) this.away.delete(key);
+  }
+
+  /** They come again under other numbers, if at all. */
+  private forget(items: readonly Item[]): void {
+    const seqs = new Set(items.map(({ seq }) => seq));
+    this.waiting = this.waiting.filter(({ seq }) => !seqs.has(seq));
+    for (const item of items) this.isBack(item);
+    this.ring();
   }
 
   async ack(items: readonly Item[]): Promise<number> {
@@ -91,23 +126,31 @@ export class InOrder implements Supply {
   }
 
   async fail(items: readonly Item[], fate: Fate): Promise<("retried" | "dead" | "lost")[]> {
+    // Before it is said: it may be back before we hear of it.
+    for (const item of items) this.isAway(item);
     const ends = await this.supply.fail(items, fate);
     for (const [index, item] of items.entries()) {
+      if (ends[index] === "retried") await this.holdUp(item);
+      else this.isBack(item);
       this.free(item);
-      if (ends[index] !== "retried") continue;
-      const key = this.keyOf(item);
-      this.failed.set(key, item.seq);
-      const held = this.waiting.filter((one) => this.keyOf(one) === key);
-      this.waiting = this.waiting.filter((one) => !held.includes(one));
-      await this.supply.fail(held, ASIDE);
     }
     return ends;
   }
 
-  private free(item: Item): void {
+  /** What waits here and came after it waits for it elsewhere: this place is bounded. */
+  private async holdUp(item: Item): Promise<void> {
     const key = this.keyOf(item);
-    this.busy.delete(key);
-    if (this.failed.get(key) === item.seq) this.failed.delete(key);
+    const held = this.waiting.filter((one) => one.seq > item.seq && this.keyOf(one) === key);
+    this.waiting = this.waiting.filter((one) => !held.includes(one));
+    await this.setAside(held);
+  }
+
+  private free(item: Item): void {
+    this.busy.delete(this.keyOf(item));
+    this.ring();
+  }
+
+  private ring(): void {
     this.wake.resolve();
     this.wake = Promise.withResolvers();
   }

@@ -29,6 +29,8 @@ export interface Supply {
   ack(items: readonly Item[]): Promise<number>;
   /** @returns what became of each; `lost` where the lease was */
   fail(items: readonly Item[], fate: Fate): Promise<("retried" | "dead" | "lost")[]>;
+  /** Tells of items that are not settled and nobody's here any more: what is known of them is to be forgotten. */
+  onGone?(listener: (items: readonly Item[]) => void): void;
   /** Gives back what is not settled, with the tries it had. */
   end(): Promise<void>;
 }
