@@ -1,17 +1,17 @@
 /** `dmq config`: what the node's options are and where each is from, whether a file is right, and a file to begin with. */
 import { closeSync, openSync, writeSync } from "node:fs";
-import { type LoadedConfig, loadConfig } from "../config/load.ts";
+import { type LoadedConfig, readConfig } from "../config/load.ts";
 import { CONFIG_OPTIONS } from "../config/schema.ts";
 import { configTemplate, type ShownValue, shownValue } from "../config/text.ts";
-import { UsageError } from "../core/errors.ts";
+import { type ConfigError, UsageError } from "../core/errors.ts";
 import type { Logger } from "../core/logger.ts";
 import { controlSocketPath, stateDirectory } from "../rpc/paths.ts";
 import { choose } from "./choice.ts";
-import { type Arguments, type CommandSpec, FORM_OPTIONS } from "./command.ts";
+import { type Arguments, type CommandSpec, FORM_OPTIONS, sayable } from "./command.ts";
 import { CONFIG_FLAGS, configFlags } from "./config-flags.ts";
 import type { CliContext } from "./context.ts";
 import { EXIT } from "./exit.ts";
-import { type Cell, formOf, writeResult } from "./output.ts";
+import { type Cell, formOf, writeJson, writeResult } from "./output.ts";
 
 const ACTIONS = ["show", "check", "init"] as const;
 
@@ -40,7 +40,8 @@ export const config: CommandSpec = {
   ],
   notes: [
     "The options of the node are read as `dmq serve` reads them: flags win over DMQ_… variables, variables over the file.",
-    "A check also looks for the commands of handlers and reads the TLS files. Warnings go to stderr and change no exit code.",
+    "A check also looks for the commands of handlers and reads the TLS files. A line on stderr for each mistake and each warning;",
+    "with --json one object instead: file, mistakes (code, option, received, expected) and warnings. Warnings change no exit code.",
   ],
   exits: [
     [0, "shown, right, written"],
@@ -54,18 +55,37 @@ export const config: CommandSpec = {
 
 async function runConfig(context: CliContext, args: Arguments): Promise<number> {
   const action = choose("action", args.positionals[0] as string, ACTIONS);
+  for (const flag of args.values.keys()) {
+    const owners = ownersOf(flag);
+    if (owners.includes(action)) continue;
+    throw new UsageError(`--${flag} belongs to dmq config ${owners.join(" and ")}, not to ${action}`);
+  }
   if (action === "init") return init(context, args);
-  if (args.has("output")) throw new UsageError(`--output belongs to dmq config init, not to ${action}`);
-  const loaded = load(context, args);
-  return action === "show" ? show(context, args, loaded) : check(context, loaded);
+  const loaded = read(context, args);
+  if (action === "check") return check(context, args, loaded);
+  return Array.isArray(loaded) ? refuse(context, loaded) : show(context, args, loaded);
 }
 
-function load(context: CliContext, args: Arguments): LoadedConfig {
+type Action = (typeof ACTIONS)[number];
+
+/** The flags are one list for three actions; the socket may be of an alias, `dmq -s PATH`. */
+function ownersOf(flag: string): readonly Action[] {
+  if (flag === "socket") return ACTIONS;
+  if (flag === "output") return ["init"];
+  return flag === "plain" ? ["show"] : ["show", "check"];
+}
+
+function read(context: CliContext, args: Arguments): LoadedConfig | ConfigError[] {
   const [, named] = args.positionals;
   const flag = args.value("config");
   if (named !== undefined && flag !== undefined) throw new UsageError("the file is given twice: FILE and --config");
   const file = named ?? flag;
-  return loadConfig({ flags: configFlags(args), env: context.env, ...(file !== undefined && { file }) });
+  return readConfig({ flags: configFlags(args), env: context.env, ...(file !== undefined && { file }) });
+}
+
+function refuse(context: CliContext, mistakes: readonly ConfigError[]): number {
+  for (const { message } of mistakes) context.stderr(`dmq: ${sayable(message)}\n`);
+  return EXIT.state;
 }
 
 interface Shown {
@@ -99,17 +119,35 @@ function cellOf(value: ShownValue): Cell {
   return typeof value === "object" && value !== null ? value.join(", ") : value;
 }
 
-async function check(context: CliContext, { config: values, file, warnings }: LoadedConfig): Promise<number> {
-  const warn = (text: string): void => context.stderr(`dmq: warning: ${text}\n`);
-  const silent = (): void => undefined;
-  const log: Logger = { error: warn, warn, info: silent, debug: silent, trace: silent };
-  for (const warning of warnings) warn(warning);
-  const { checkConfig } = await import("../daemon/check.ts");
-  await checkConfig(values, log);
+async function check(context: CliContext, args: Arguments, loaded: LoadedConfig | ConfigError[]): Promise<number> {
+  const warnings: string[] = [];
+  const mistakes = Array.isArray(loaded) ? loaded : await checkStart(context, loaded, warnings);
+  if (args.has("json")) {
+    const told = mistakes.map(({ code, option, received, expected }) => ({ code, option, received, expected }));
+    writeJson(context, { file: Array.isArray(loaded) ? null : (loaded.file ?? null), mistakes: told, warnings });
+    return mistakes.length > 0 ? EXIT.state : EXIT.ok;
+  }
+  for (const warning of warnings) context.stderr(`dmq: warning: ${warning}\n`);
+  if (Array.isArray(loaded) || mistakes.length > 0) return refuse(context, mistakes);
+  const { file } = loaded;
   const done =
     file === undefined ? "right; there is no file, so these are defaults, flags and variables" : `${file} is right`;
   if (context.isTty.stderr) context.stderr(`${done}\n`);
   return EXIT.ok;
+}
+
+/** What only the start itself would find. */
+async function checkStart(
+  { env }: CliContext,
+  { config: values, warnings: said }: LoadedConfig,
+  warnings: string[],
+): Promise<ConfigError[]> {
+  const warn = (text: string): number => warnings.push(text);
+  const silent = (): void => undefined;
+  const log: Logger = { error: warn, warn, info: silent, debug: silent, trace: silent };
+  warnings.push(...said);
+  const { checkConfig } = await import("../daemon/check.ts");
+  return checkConfig(values, env, log);
 }
 
 function init(context: CliContext, args: Arguments): number {

@@ -8,6 +8,7 @@ import { ConfigError } from "../core/errors.ts";
 import { nearest } from "../core/nearest.ts";
 import { isWithin, parseAllow } from "../core/networks.ts";
 import { shownUrl } from "../core/secret.ts";
+import { Mistakes } from "./mistakes.ts";
 import {
   CONFIG_OPTIONS,
   type ConfigOption,
@@ -52,20 +53,36 @@ interface Found {
 
 /**
  * @throws ConfigError `config-unknown-key`, `config-invalid-value`, `config-contradiction`, `config-unreadable`, with the
- *         place and the name of the option, what was seen and what is allowed
+ *         place and the name of the option, what was seen and what is allowed; of several the first
  */
 export function loadConfig(input: ConfigInput): LoadedConfig {
-  const file = readConfigFile(input);
+  const reading = readConfig(input);
+  if (Array.isArray(reading)) throw reading[0];
+  return reading;
+}
+
+/**
+ * Reads all of it, whatever is wrong on the way. What holds options together is looked at where each of them is right.
+ *
+ * @returns the configuration; or all mistakes, at least one
+ */
+export function readConfig(input: ConfigInput): LoadedConfig | ConfigError[] {
+  const mistakes = new Mistakes();
+  const file = mistakes.try(() => readConfigFile(input, mistakes));
   const settings = new Map<string, OptionValue | OptionValue[] | undefined>();
   const sources = new Map<string, string>();
   for (const option of CONFIG_OPTIONS) {
-    const found = find(option, input, file);
-    settings.set(option.property, read(option, found));
+    const found = mistakes.try(() => find(option, input, file));
+    if (found === undefined) continue;
+    settings.set(option.property, read(option, found, mistakes));
     sources.set(option.name, found.source);
   }
+  if (mistakes.found.length > 0) return mistakes.found;
   const config = Object.fromEntries(settings) as unknown as DmqConfig;
   config.serverAddress ??= DEFAULT_SERVER_ADDRESS;
-  checkTogether(config);
+  mistakes.try(() => checkNotification(config));
+  mistakes.try(() => checkPlaces(config));
+  if (mistakes.found.length > 0) return mistakes.found;
   return { config, sources, file: file?.path, warnings: warningsFor(config, sources) };
 }
 
@@ -74,11 +91,11 @@ interface ConfigFile {
   keys: Map<string, unknown>;
 }
 
-function readConfigFile(input: ConfigInput): ConfigFile | undefined {
-  if (input.file !== undefined) return parseConfigFile(input.file, readText(input.file));
+function readConfigFile(input: ConfigInput, mistakes: Mistakes): ConfigFile | undefined {
+  if (input.file !== undefined) return parseConfigFile(input.file, readText(input.file), mistakes);
   for (const path of usualPlaces(input.env)) {
     const content = readTextIfThere(path);
-    if (content !== undefined) return parseConfigFile(path, content);
+    if (content !== undefined) return parseConfigFile(path, content, mistakes);
   }
   return undefined;
 }
@@ -111,7 +128,7 @@ function readText(path: string): string {
   throw new ConfigError("config-unreadable", "config", `${path} (${content.length} bytes)`, "at most 1 MiB");
 }
 
-function parseConfigFile(path: string, content: string): ConfigFile {
+function parseConfigFile(path: string, content: string, mistakes: Mistakes): ConfigFile {
   let table: Record<string, unknown>;
   try {
     table = Bun.TOML.parse(content) as Record<string, unknown>;
@@ -119,28 +136,37 @@ function parseConfigFile(path: string, content: string): ConfigFile {
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new ConfigError("config-unreadable", "config", `${path} (${why})`, "TOML", cause);
   }
-  const keys = flattened(path, table);
-  for (const key of keys.keys()) if (!CONFIG_OPTIONS.some((option) => option.name === key)) throw unknownKey(path, key);
+  const keys = flattened(path, table, mistakes);
+  for (const key of keys.keys()) if (!isOption(key)) mistakes.add(() => unknownKey(path, key));
   return { path, keys };
 }
 
+function isOption(name: string): boolean {
+  return CONFIG_OPTIONS.some((option) => option.name === name);
+}
+
 /** The table `[tls]` is another way to write the keys that begin with `tls_`: `cert` in it is `tls_cert`. */
-function flattened(path: string, table: Record<string, unknown>): Map<string, unknown> {
+function flattened(path: string, table: Record<string, unknown>, mistakes: Mistakes): Map<string, unknown> {
   const { tls, ...rest } = table;
   const keys = new Map(Object.entries(rest));
   if (tls === undefined) return keys;
-  if (typeof tls !== "object" || tls === null || Array.isArray(tls))
-    throw new ConfigError("config-invalid-value", `tls in ${path}`, JSON.stringify(tls), "a table: [tls]");
+  if (typeof tls !== "object" || tls === null || Array.isArray(tls)) {
+    const seen = JSON.stringify(tls);
+    mistakes.add(() => new ConfigError("config-invalid-value", `tls in ${path}`, seen, "a table: [tls]"));
+    return keys;
+  }
   for (const [key, value] of Object.entries(tls)) {
     const name = `tls_${key}`;
-    if (keys.has(name)) {
-      const both = `${name} and ${key} in [tls]`;
-      throw new ConfigError("config-contradiction", `${name} in ${path}`, both, "one of the two");
-    }
-    if (!CONFIG_OPTIONS.some((option) => option.name === name)) throw unknownTlsKey(path, key);
-    keys.set(name, value);
+    if (keys.has(name)) mistakes.add(() => twice(path, name, key));
+    else if (isOption(name)) keys.set(name, value);
+    else mistakes.add(() => unknownTlsKey(path, key));
   }
   return keys;
+}
+
+function twice(path: string, name: string, key: string): ConfigError {
+  const both = `${name} and ${key} in [tls]`;
+  return new ConfigError("config-contradiction", `${name} in ${path}`, both, "one of the two");
 }
 
 function unknownTlsKey(path: string, key: string): ConfigError {
@@ -219,11 +245,12 @@ function linkText(value: unknown): unknown {
   return `${String(from)} -> ${String(to)}${texts.join("")}`;
 }
 
-function read(option: ConfigOption, found: Found): OptionValue | OptionValue[] | undefined {
-  const values = found.values.map((raw) => {
+function read(option: ConfigOption, found: Found, mistakes: Mistakes): OptionValue | OptionValue[] | undefined {
+  const values = found.values.flatMap((raw) => {
     const result = validate(option, raw);
-    if (!result.ok) throw invalid(option, found.source, raw, option.expected);
-    return result.value;
+    if (result.ok) return [result.value];
+    mistakes.add(() => invalid(option, found.source, raw, option.expected));
+    return [];
   });
   if (option.repeatable) return [...new Set(values)];
   return values.at(-1);
@@ -238,17 +265,14 @@ function invalid(option: ConfigOption, source: string, raw: unknown, expected: s
   return new ConfigError("config-invalid-value", name, received, `${expected}${hint}`);
 }
 
-function checkTogether(config: DmqConfig): void {
-  const addresses = config.notificationAddresses;
-  if (config.multiNotify && addresses.length > 1) {
-    throw new ConfigError(
-      "config-contradiction",
-      "multi_notify with notification_address",
-      `${addresses.length} notification addresses (${addresses.join(", ")})`,
-      "one notification_address whose host name resolves to all, or multi_notify 0",
-    );
-  }
-  checkPlaces(config);
+function checkNotification({ multiNotify, notificationAddresses: addresses }: DmqConfig): void {
+  if (!multiNotify || addresses.length <= 1) return;
+  throw new ConfigError(
+    "config-contradiction",
+    "multi_notify with notification_address",
+    `${addresses.length} notification addresses (${addresses.join(", ")})`,
+    "one notification_address whose host name resolves to all, or multi_notify 0",
+  );
 }
 
 /** The node must listen for what its address promises, and TLS needs a certificate. What is in the files is seen later. */

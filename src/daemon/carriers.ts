@@ -25,9 +25,7 @@ type Places = Pick<DmqConfig, "ctl" | "rpcFifo" | "rpcFifoReplyDir" | "rpcGroup"
  */
 export async function openCarriers(places: Places, surface: ControlSurface, log: Logger): Promise<Carriers> {
   const { socketPath, ctl, rpcFifo, rpcFifoReplyDir } = places;
-  expectOwnPath("ctl", ctl, [socketPath]);
-  expectOwnPath("rpc_fifo", rpcFifo, [socketPath, ctl]);
-  expectReplyDir(rpcFifoReplyDir, rpcFifo);
+  checkPaths(places);
   const group = readGroup(places.rpcGroup);
   const sockets = ctl === undefined ? [socketPath] : [socketPath, ctl];
   const open: Carriers[] = [];
@@ -46,6 +44,13 @@ export async function openCarriers(places: Places, surface: ControlSurface, log:
   }
   if (group !== undefined) for (const path of sockets) warnOfDirectory(path, group, log);
   return { close };
+}
+
+/** @throws ConfigError two of the paths are the same one, or the directory of answers is not there or of no use */
+export function checkPaths({ socketPath, ctl, rpcFifo, rpcFifoReplyDir }: Places): void {
+  expectOwnPath("ctl", ctl, [socketPath]);
+  expectOwnPath("rpc_fifo", rpcFifo, [socketPath, ctl]);
+  expectReplyDir(rpcFifoReplyDir, rpcFifo);
 }
 
 /**

@@ -135,6 +135,65 @@ describe("config check", () => {
     for (const word of says) expect(err).toContain(word);
   });
 
+  const MANY = [
+    ...['server_address = "nonsense"', "ping_intervall = 3", 'log_level = "inof"', "window = 0"],
+    ...['queue = ["jobs", "bad name"]', "[tls]", 'certificate = "x"'],
+  ].join("\n");
+
+  test("all mistakes are told at once, each on its line", async () => {
+    const { code, out, err } = await runCli(["config", "check", file("many.toml", MANY)]);
+    expect([code, out]).toEqual([9, ""]);
+    const lines = err.trim().split("\n");
+    for (const line of lines) expect(line).toStartWith("dmq: ");
+    for (const word of ["server_address", "ping_intervall", "inof", "window", "certificate"])
+      expect(lines.filter((line) => line.includes(word))).toHaveLength(1);
+  });
+
+  test("so are those that only a start would see: handlers, queues, links, paths, TLS files", async () => {
+    const path = file(
+      "start.toml",
+      [
+        ...['server_address = "sip:10.0.2.1:5060"', 'on = ["a=no-such-program-1", "b=true", "c=no-such-program-2"]'],
+        ...['queue = ["name=jobs;max=many", "name=fine"]', 'link = ["a -> nothing:x"]', 'rpc_group = "no-such-group"'],
+        ...['rpc_fifo_reply_dir = "/nowhere"', 'tls_cert = "/nowhere/a.pem"', 'tls_key = "/nowhere/a.key"'],
+      ].join("\n"),
+    );
+    const { code, err } = await runCli(["config", "check", path]);
+    expect(code).toBe(9);
+    const found = err.trim().split("\n");
+    for (const word of ["program-1", "program-2", '"max"', "link: got", "no-such-group", "no rpc_fifo", "a.pem"])
+      expect(found.filter((line) => line.includes(word))).toHaveLength(1);
+    expect(found).toHaveLength(7);
+  });
+
+  test("values that are right alone, and not together, are one mistake", async () => {
+    const path = file(
+      "twice.toml",
+      'server_address = "sip:10.0.2.1:5060"\nqueue = ["name=one", "name=twice", "name=twice;size=1"]\n',
+    );
+    const { code, err } = await runCli(["config", "check", path]);
+    expect([code, err]).toEqual([9, "dmq: queue twice: got it twice, expected it once\n"]);
+  });
+
+  test("a file of nothing but mistakes is told of in part", async () => {
+    const path = file("endless.toml", Array.from({ length: 20_000 }, (_, i) => `wrong${i} = 1`).join("\n"));
+    const { code, err } = await runCli(["config", "check", path]);
+    expect([code, err.trim().split("\n").length]).toEqual([9, 50]);
+  });
+
+  test("--json: one object, whatever comes out, and nothing beside it", async () => {
+    const warned = file("warn.toml", 'server_address = "sip:10.0.2.1:5060"\nping_interval = 2\n');
+    const right = await runCli(["config", "check", "--json", warned]);
+    expect([right.code, right.err]).toEqual([0, ""]);
+    expect(JSON.parse(right.out)).toMatchObject({ file: warned, mistakes: [], warnings: [expect.any(String)] });
+    const wrong = await runCli(["config", "check", "--json", file("many.toml", MANY)]);
+    expect([wrong.code, wrong.err]).toEqual([9, ""]);
+    const { mistakes } = JSON.parse(wrong.out) as { mistakes: { code: string; option: string }[] };
+    expect(mistakes[0]).toMatchObject({ code: "config-unknown-key", received: "the unknown key certificate in [tls]" });
+    expect(mistakes.map(({ code }) => code)).toContain("config-invalid-value");
+    expect(mistakes.length).toBeGreaterThan(4);
+  });
+
   test("a file that is not there is exit 9", async () => {
     const { code, err } = await runCli(["config", "check", join(dir, "none.toml")]);
     expect(code).toBe(9);
@@ -193,6 +252,9 @@ describe("usage", () => {
     [["show", "a", "--config", "b"], "given twice"],
     [["check", "--output", "x"], "--output belongs to dmq config init"],
     [["init", "x"], "--output FILE names a new one"],
+    [["check", "--plain"], "--plain belongs to dmq config show, not to check"],
+    [["init", "--json"], "--json belongs to dmq config show and check, not to init"],
+    [["init", "--ping-interval", "5"], "--ping-interval belongs to dmq config show and check"],
     [["check", "--ping-intervall", "1"], "did you mean --ping-interval?"],
   ];
   test.each(cases)("%j", async (args, says) => {
