@@ -104,7 +104,7 @@ export function exitOfBroadcast(
 }
 
 /** JSON-RPC 2.0 section 5.1. */
-const METHOD_NOT_FOUND = -32601;
+export const METHOD_NOT_FOUND = -32601;
 const INVALID_PARAMS = -32602;
 
 /** @returns the exit code of a failed command; programmer errors are not mapped, they are thrown on by the caller */

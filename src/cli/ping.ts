@@ -1,6 +1,6 @@
 import { UsageError } from "../core/errors.ts";
 import type { PingResult } from "../rpc/surface.ts";
-import { type Arguments, type CommandSpec, FORM_OPTIONS } from "./command.ts";
+import { type Arguments, type CommandSpec, FORM_OPTIONS, sayable } from "./command.ts";
 import { type Caller, VIA_OPTIONS, withCaller } from "./connect.ts";
 import type { CliContext } from "./context.ts";
 import { EXIT, exitOfBroadcast } from "./exit.ts";
@@ -36,7 +36,8 @@ export const ping: CommandSpec = {
   ],
   notes: [
     "A ping is what the nodes of the bus send each other all the time, so a Kamailio answers it as it is. Neither status nor",
-    "fail count of a node changes by it. --json gives an object a line; `round` counts from 1.",
+    "fail count of a node changes by it. --json gives an object a line; `round` counts from 1. Why a node is unreachable is on",
+    "stderr, once as long as it stays the same.",
   ],
   exits: [
     [EXIT.ok, "all answered, each time"],
@@ -82,11 +83,13 @@ async function pingAll(
   const params = { ...(nodes.length > 0 && { nodes }), timeout_ms: timeoutMs };
   const tally = new Map<string, number[]>();
   const exits = new Exits();
+  const causes = new Map<string, string>();
   for (let round = 1; round <= count && !context.outputClosed.aborted; round++) {
     const beganAt = performance.now();
     const options = { timeoutMs: timeoutMs + ANSWER_MS_MAX };
     const results = await caller.call<PingResult[]>("dmq.ping", params, options);
     write(context, form, results, round);
+    sayCauses(context, results, causes);
     exits.add(results);
     for (const result of results) keep(tally, result);
     if (round < count) await Bun.sleep(Math.max(0, intervalMs - (performance.now() - beganAt)));
@@ -121,6 +124,17 @@ function codeOf(results: readonly PingResult[]): number {
 function write(context: CliContext, form: OutputForm, results: readonly PingResult[], round: number): void {
   if (form === "json") for (const result of results) writeJson(context, { round, ...result });
   else writeRows(context, form, [], results.map(cells));
+}
+
+/** On stderr, as the words of a cause may change: why a node cannot be reached, once for each cause that it has in a row. */
+function sayCauses(context: CliContext, results: readonly PingResult[], said: Map<string, string>): void {
+  for (const { node, outcome, reason } of results) {
+    if (outcome !== "unreachable") said.delete(node);
+    else if (said.get(node) !== reason) {
+      said.set(node, reason);
+      context.stderr(`dmq: ${sayable(`${node}: ${reason}`)}\n`);
+    }
+  }
 }
 
 function cells({ node, code, reason, outcome, ms }: PingResult): Cell[] {

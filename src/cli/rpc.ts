@@ -1,6 +1,8 @@
-import { UsageError } from "../core/errors.ts";
-import type { CommandSpec } from "./command.ts";
-import { EXIT } from "./exit.ts";
+import { RpcError, UsageError } from "../core/errors.ts";
+import { nearest } from "../core/nearest.ts";
+import type { RpcClient } from "../rpc/client.ts";
+import { type CommandSpec, quoted } from "./command.ts";
+import { EXIT, METHOD_NOT_FOUND } from "./exit.ts";
 import { connectDaemon } from "./socket.ts";
 
 export const rpc: CommandSpec = {
@@ -29,11 +31,22 @@ export const rpc: CommandSpec = {
     const [method, text] = args.positionals as [string, string | undefined];
     const json = text === "-" ? new TextDecoder().decode(await context.stdin()) : text;
     const params = json === undefined ? undefined : parseParams(json);
-    const result = await connectDaemon(context, args).call<unknown>(method, params);
+    const client = connectDaemon(context, args);
+    const result = await client.call<unknown>(method, params).catch((error) => explained(error, method, client));
     context.stdout(`${JSON.stringify(result, undefined, context.isTty.stdout ? 2 : 0)}\n`);
     return EXIT.ok;
   },
 };
+
+/** @throws in any case: the error itself, or where there is no such method, one that names those that there are */
+async function explained(error: unknown, method: string, client: RpcClient): Promise<never> {
+  if (!(error instanceof RpcError) || error.fault !== METHOD_NOT_FOUND) throw error;
+  const methods = await client.call<unknown>("system.listMethods").catch(() => undefined);
+  if (!Array.isArray(methods) || methods.includes(method)) throw error;
+  const near = nearest(method, methods.map(String));
+  const hint = near === undefined ? `there are ${methods.join(", ")}` : `did you mean ${near}?`;
+  throw new UsageError(`${error.message}: ${quoted(method)}; ${hint}`);
+}
 
 function parseParams(text: string): unknown {
   let value: unknown;

@@ -6,7 +6,7 @@ import { lstatSync, type Stats, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { type ErrorCode, RpcError } from "../core/errors.ts";
 import type { Probe } from "./socket-file.ts";
-import { REQUEST_BYTES_MAX } from "./surface.ts";
+import { REQUEST_BYTES_MAX, STREAM_TYPE } from "./surface.ts";
 
 export interface CallOptions {
   /** Ends the call: it rejects with the signal's reason. The daemon may do what was asked all the same. */
@@ -69,6 +69,8 @@ export class RpcClient {
     try {
       const response = await this.#fetch(path, { signal: aborter.signal });
       if (!response.ok) throw this.#refused(path, response.status, await response.text());
+      const type = response.headers.get("Content-Type") ?? "no Content-Type";
+      if (type !== STREAM_TYPE) throw this.#error("rpc-protocol", path, `${path} is ${type}, expected ${STREAM_TYPE}`);
       onOpen?.();
       yield* this.#lines(path, response);
     } catch (error) {
@@ -121,6 +123,7 @@ export class RpcClient {
       }
       if (tail !== "") pending.push(tail);
     }
+    if (pending.length > 0) throw this.#error("rpc-protocol", path, `${path} ended in the middle of a line`);
   }
 
   #lineOf(path: string, line: string): unknown {

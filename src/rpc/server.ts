@@ -7,7 +7,7 @@
 import { answer, failureOf } from "./jsonrpc.ts";
 import { itemRow, queuesOf } from "./queue-methods.ts";
 import { claimSocket, type SocketClaim } from "./socket-file.ts";
-import { type ControlSurface, LOG_LEVELS, REQUEST_BYTES_MAX } from "./surface.ts";
+import { type ControlSurface, LOG_LEVELS, REQUEST_BYTES_MAX, STREAM_TYPE } from "./surface.ts";
 
 /** Octets that wait for the reader of one stream, on top of what the kernel takes. */
 export const STREAM_BUFFER_BYTES_MAX = 4 * 1024 * 1024;
@@ -141,7 +141,7 @@ function logs(surface: ControlSurface, streams: Streams, _request: Request, url:
     });
   }
   const text = surface.logs(query).map((line) => `${JSON.stringify(line)}\n`);
-  return new Response(text.join(""), { headers: { "Content-Type": "application/x-ndjson" } });
+  return new Response(text.join(""), { headers: { "Content-Type": STREAM_TYPE } });
 }
 
 const QUEUE_PATH = /^\/queue\/([^/]+)\/lease$/;
@@ -222,7 +222,7 @@ class Streams {
       return faultResponse(error);
     }
     this.#open.add(stream);
-    return new Response(stream.readable, { headers: { "Content-Type": "application/x-ndjson" } });
+    return new Response(stream.readable, { headers: { "Content-Type": STREAM_TYPE } });
   }
 
   endAll(): void {

@@ -8,6 +8,9 @@ import type { AnswerOf, Answers, Item, LeaseRequest, Operation } from "../queue/
 /** A request larger than this is refused before it is read: 413. */
 export const REQUEST_BYTES_MAX = 32 * 1024 * 1024;
 
+/** The media type of all streams: a JSON object a line. */
+export const STREAM_TYPE = "application/x-ndjson";
+
 export type Status = PeerInfo["status"];
 
 /** What a reload did; both lists hold names of options, and the first one `tls certificates` where files were read again. */

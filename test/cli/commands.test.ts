@@ -290,6 +290,18 @@ describe("commands that ask one thing", () => {
 });
 
 describe("rpc", () => {
+  test("a method that there is not is answered with the nearest, or all of them", async () => {
+    const methods = ["dmq.add", "dmq.list_nodes", "system.listMethods"];
+    const missing = { error: { code: -32601, message: "Method Not Found", data: { exit: 2 } } };
+    daemon.reply = ({ method }) => (method === "system.listMethods" ? { result: methods } : missing);
+    const near = 'dmq: Method Not Found: "dmq.lst_nodes"; did you mean dmq.list_nodes?\n';
+    expect(await run(["rpc", "dmq.lst_nodes"])).toEqual({ code: 2, out: "", err: near });
+    const all = `dmq: Method Not Found: "NONSENSE"; there are ${methods.join(", ")}\n`;
+    expect(await run(["rpc", "NONSENSE"])).toEqual({ code: 2, out: "", err: all });
+    daemon.reply = () => missing;
+    expect(await run(["rpc", "NONSENSE"])).toEqual({ code: 2, out: "", err: "dmq: Method Not Found\n" });
+  });
+
   test("passes parameters on and prints the result as JSON", async () => {
     daemon.reply = ({ params }) => ({ result: { got: params } });
     expect((await run(["rpc", "m", '["a"]'])).out).toBe('{"got":["a"]}\n');

@@ -132,6 +132,25 @@ describe("logs", () => {
     expect(await run(["logs"])).toEqual({ code: 0, out: "", err: "" });
     expect((await run(["logs", "-s", join(directory, "none.sock")])).code).toBe(4);
   });
+
+  const STREAM = "application/x-ndjson";
+  const strangers: [what: string, body: string, type: string, says: string][] = [
+    ["a page", "<html></html>", "text/html", "/logs? is text/html, expected application/x-ndjson"],
+    ["an object of another kind", "{}", "application/json", "is application/json"],
+    ["lines that are no JSON", "hello\n", STREAM, "gave a line that is not JSON"],
+    ["half a line", '{"a":', STREAM, "ended in the middle of a line"],
+  ];
+  test.each(strangers)("%s is no answer of a daemon: 4, and said", async (_what, body, type, says) => {
+    const unix = join(directory, "other.sock");
+    const stranger = Bun.serve({ unix, fetch: () => new Response(body, { headers: { "Content-Type": type } }) });
+    try {
+      const { code, out, err } = await run(["logs", "-s", unix]);
+      expect([code, out]).toEqual([4, ""]);
+      expect(err).toContain(says);
+    } finally {
+      await stranger.stop(true);
+    }
+  });
 });
 
 describe("ping", () => {
@@ -164,6 +183,16 @@ describe("ping", () => {
       { round: 1, ...good },
       { round: 1, ...late },
     ]);
+  });
+
+  test("says why a node is unreachable, once while it stays so", async () => {
+    const other: PingResult = { ...dead, reason: "no route\u001b[2J" };
+    const rounds = [[dead], [dead], [other], [good], [other]];
+    const said = ["ECONNREFUSED", "no route\\x1b[2J", "no route\\x1b[2J"].map((why) => `dmq: ${PEER_URI}: ${why}\n`);
+    surface.ping = async () => rounds.shift() ?? [];
+    const { err, out } = await run(["ping", "-c", "5", "-i", "100ms"]);
+    expect(err).toBe(said.join(""));
+    expect(out).toStartWith(`${PEER_URI}\t-\tunreachable\t1.3\n`);
   });
 
   test("hands over nodes and time, asks COUNT times, and sums up on a terminal", async () => {

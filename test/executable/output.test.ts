@@ -35,8 +35,9 @@ describe("output", () => {
   let server: Bun.Server<undefined>;
   beforeAll(() => {
     const answer = (): Response => Response.json({ jsonrpc: "2.0", id: 1, result: LARGE });
+    const stream = (): Response => new Response(messages, { headers: { "Content-Type": "application/x-ndjson" } });
     const isStream = (request: Request): boolean => new URL(request.url).pathname === "/listen";
-    server = Bun.serve({ unix: socket, fetch: (request) => (isStream(request) ? new Response(messages) : answer()) });
+    server = Bun.serve({ unix: socket, fetch: (request) => (isStream(request) ? stream() : answer()) });
   });
   afterAll(async () => {
     await server.stop(true);
