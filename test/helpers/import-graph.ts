@@ -17,6 +17,8 @@ export const ENTRIES: readonly string[] = [
   "src/queue/worker.ts",
   "src/amqp/client.ts",
   "src/amqp/supply.ts",
+  "src/amqp/folder.ts",
+  "src/amqp/subscribe.ts",
 ];
 
 export interface Import {
