@@ -1,4 +1,5 @@
 /** All targets by name, each with what it starts from. */
+import { AMQP_BODIES, amqp } from "./amqp.ts";
 import { binrpc } from "./binrpc.ts";
 import { codec } from "./codec.ts";
 import { CONFIG_FILES, config } from "./config.ts";
@@ -30,4 +31,5 @@ export const TARGETS: ReadonlyMap<string, Entry> = new Map([
   entry(binrpc, rpcCorpus("binrpc")),
   entry(config, CONFIG_FILES),
   entry(definition, []),
+  entry(amqp, AMQP_BODIES),
 ]);
