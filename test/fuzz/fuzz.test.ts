@@ -21,7 +21,7 @@ const INPUTS: Record<string, number> = {
   binrpc: 2_000,
   config: 1_500,
   definition: 3_000,
-  amqp: 2_000,
+  amqp: 1_000,
 };
 /** Fewer distinct outcomes than these mean that the inputs do not get anywhere any more. */
 const OUTCOMES_MIN: Record<string, number> = {
@@ -34,7 +34,7 @@ const OUTCOMES_MIN: Record<string, number> = {
   binrpc: 15,
   config: 15,
   definition: 10,
-  amqp: 30,
+  amqp: 18,
 };
 const TEST_MS_MAX = 30_000;
 
