@@ -33,14 +33,14 @@ const MAY_IMPORT = new Map<string, string[]>([
   ["sim", [...PURE, "channel"]],
   ["transport", ["core"]],
   ["queue", ["core"]],
-  ["rpc", ["core", "type:node", "type:queue"]],
+  ["rpc", ["core", "type:node", "type:queue", "type:amqp"]],
   ["amqp", ["core", "type:consume", "type:queue"]],
   ["exec", ["core"]],
   ["consume", ["core", "exec", "queue"]],
   ["link", ["core", "node", "queue", "exec", "consume", "amqp", "type:channel"]],
   ["daemon", [...PURE, "channel", "transport", "rpc", "exec", "config", "queue", "link", "amqp"]],
   ["guest", [...PURE, "channel", "transport", "rpc"]],
-  ["cli", ["core", "rpc", "config", "exec"]],
+  ["cli", ["core", "rpc", "config", "exec", "type:amqp"]],
 ]);
 
 /** Files with a rule of their own, and folders in a folder. */

@@ -3,6 +3,7 @@
  * several texts, `amqps://` for TLS, `kazoo://` as another spelling of `amqp://`, and `zone=NAME;URL`.
  */
 import { ConfigError } from "../core/errors.ts";
+import { shownUrl } from "../core/secret.ts";
 
 export interface BrokerUrl {
   readonly zone: string;
@@ -132,14 +133,5 @@ function describe(url: URL, { tls, external, user, port, vhost }: Described): st
 }
 
 function refuse(text: string, expected: string): ConfigError {
-  return new ConfigError("config-invalid-value", "amqp", `"${withoutPassword(text)}"`, expected);
-}
-
-/** For what cannot be read as a URL too: everything between the first colon after `//` and the last `@` goes. */
-export function withoutPassword(text: string): string {
-  const start = text.indexOf("//");
-  const end = text.lastIndexOf("@");
-  if (start === -1 || end < start) return text;
-  const colon = text.indexOf(":", start);
-  return colon === -1 || colon > end ? text : `${text.slice(0, colon)}:***${text.slice(end)}`;
+  return new ConfigError("config-invalid-value", "amqp", shownUrl(text), expected);
 }

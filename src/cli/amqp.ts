@@ -7,6 +7,10 @@ const COMMANDS: ReadonlyMap<string, CommandEntry> = new Map<string, CommandEntry
     "encode",
     { summary: "make any text one word of a routing key", load: async () => (await import("./amqp/encode.ts")).encode },
   ],
+  [
+    "status",
+    { summary: "brokers, what is connected, the spool", load: async () => (await import("./amqp/status.ts")).status },
+  ],
 ]);
 
 export const amqp: CommandSpec = {

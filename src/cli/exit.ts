@@ -113,22 +113,28 @@ export function exitOfError(error: unknown): number {
   if (!(error instanceof DmqError)) return EXIT.no;
   switch (error.code) {
     case "usage":
+    case "amqp-invalid":
       return EXIT.usage;
     case "no-such-node":
     case "no-such-channel":
     case "no-such-queue":
     case "no-such-item":
+    case "amqp-no-such":
       return EXIT.notFound;
     case "queue-full":
     case "queue-busy":
     case "item-refused":
+    case "amqp-refused":
       return EXIT.refused;
     case "queue-timeout":
+    case "amqp-timeout":
       return EXIT.timeout;
     case "transport-bind":
     case "transport-connect":
     case "transport-send":
     case "tls-refused":
+    case "amqp-unreachable":
+    case "amqp-login":
       return EXIT.unreachable;
     case "config-unknown-key":
     case "config-invalid-value":

@@ -1,3 +1,4 @@
+import type { AmqpReport } from "../amqp/desk.ts";
 import type { StatusAnswer } from "../rpc/surface.ts";
 import { type CommandSpec, FORM_OPTIONS } from "./command.ts";
 import { EXIT } from "./exit.ts";
@@ -28,7 +29,7 @@ export const status: CommandSpec = {
 };
 
 function facts(report: StatusAnswer): Cell[][] {
-  const { channels, peers, counters, listeners, links = [], queues = [], ...plain } = report;
+  const { channels, peers, counters, listeners, links = [], queues = [], amqp, ...plain } = report;
   const simple = Object.entries(plain).map(([name, value]): Cell[] => [name, value]);
   const listening = listeners.map((listener): Cell[] => ["listener", listener]);
   const spoken = channels.map(({ name, consumers, declared }): Cell[] => [
@@ -43,7 +44,27 @@ function facts(report: StatusAnswer): Cell[][] {
     `queue ${name}`,
     `${ready} ready, ${delayed} delayed, ${leased} leased, ${dead} dead, ${bytes} bytes`,
   ]);
+  const brokers = (amqp?.brokers ?? []).map((one): Cell[] => [`broker ${one.number}`, brokerText(one)]);
   const known = Object.entries(peers).map(([name, count]): Cell[] => [`peers ${name}`, count]);
   const counted = Object.entries(counters).map(([name, count]): Cell[] => [`counter ${name}`, count]);
-  return [...simple, ...listening, ...spoken, ...linked, ...kept, ...known, ...counted];
+  return [...simple, ...listening, ...spoken, ...linked, ...kept, ...brokers, ...published(amqp), ...known, ...counted];
+}
+
+function brokerText({ broker, zone, state, blocked, lastError }: AmqpReport["brokers"][number]): string {
+  const why = [
+    ...(blocked === undefined ? [] : [`blocked: ${blocked}`]),
+    ...(lastError === undefined ? [] : [lastError]),
+  ];
+  return `${broker} (zone ${zone}): ${[state, ...why].join("; ")}`;
+}
+
+function published(amqp: AmqpReport | null | undefined): Cell[][] {
+  if (amqp === null || amqp === undefined) return [];
+  const { publisher, spool } = amqp;
+  const { confirmed, unconfirmed, waiting, repeated, returned, refused } = publisher;
+  const counts = { confirmed, unconfirmed, waiting, repeated, returned, refused };
+  const text = Object.entries(counts).map(([name, count]) => `${count} ${name}`);
+  const stored: Cell[][] =
+    spool === null ? [] : [["spool", `${spool.waiting} waiting, ${spool.dead} dead, ${spool.bytes} bytes`]];
+  return [["published", text.join(", ")], ...stored];
 }

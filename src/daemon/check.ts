@@ -4,6 +4,7 @@ import type { DmqConfig } from "../config/schema.ts";
 import type { ConfigError } from "../core/errors.ts";
 import type { Logger } from "../core/logger.ts";
 import { checkSocketPath, controlSocketPath, type Environment } from "../rpc/paths.ts";
+import { checkAmqp } from "./amqp.ts";
 import { checkPaths, readGroup } from "./carriers.ts";
 import { Handlers } from "./handlers.ts";
 import { readDaemonLinks } from "./linking.ts";
@@ -24,5 +25,6 @@ export async function checkConfig(config: DmqConfig, env: Environment, log: Logg
   mistakes.each(config.links, (links) => readDaemonLinks({ ...config, links }));
   mistakes.each(config.handlers, (handlers) => new Handlers({ config: { ...config, handlers }, socketPath, log }));
   await mistakes.await(readMaterial(tlsOf(config)));
+  await mistakes.await(checkAmqp(config));
   return mistakes.found;
 }

@@ -1,4 +1,5 @@
 /** The control surface of a running node: what rpc/methods.ts serves, in the words and fields of docs/RPC.md. */
+import type { AmqpSurface } from "../amqp/desk.ts";
 import { deliver, deliverToAll } from "../channel/delivery.ts";
 import { formatHost } from "../core/endpoint.ts";
 import { UsageError } from "../core/errors.ts";
@@ -48,6 +49,7 @@ export interface ControlOptions {
   handlerTimeoutMs: Duration;
   journal: Journal;
   queues?: QueueSurface;
+  amqp?: AmqpSurface;
   links?: Pick<Links, "status">;
   outbox?: Outbox;
   socketPath: string;
@@ -62,6 +64,7 @@ const EVENT_TYPES = ["joined", "peer-up", "peer-down", "peer-disabled", "peer-re
 
 export class Control implements ControlSurface {
   readonly queues?: QueueSurface;
+  readonly amqp?: AmqpSurface;
   private readonly node: RunningNode;
   private readonly options: ControlOptions;
   private readonly startedAt = monotonicNow();
@@ -73,6 +76,7 @@ export class Control implements ControlSurface {
     this.options = options;
     this.node = options.node;
     if (options.queues !== undefined) this.queues = options.queues;
+    if (options.amqp !== undefined) this.amqp = options.amqp;
     this.listeners = new Listeners({
       node: options.node,
       handlerTimeoutMs: options.handlerTimeoutMs,

@@ -12,6 +12,7 @@ import { Links } from "../link/links.ts";
 import { Outbox } from "../link/outbox.ts";
 import { controlSocketPath, stateDirectory } from "../rpc/paths.ts";
 import type { ReloadReport } from "../rpc/surface.ts";
+import { openAmqp } from "./amqp.ts";
 import { type Carriers, openCarriers } from "./carriers.ts";
 import { Control } from "./control.ts";
 import { createNode, type RunningNode } from "./driver.ts";
@@ -80,6 +81,7 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
   await keepSecret(config.tlsKey, log);
   const definitions = readDaemonLinks(config);
   const queues = await openQueues(config, storeDir, log);
+  const amqp = await closing(queues, openAmqp(config, queues, log));
   const links = new Links({ links: definitions, queues, log, socketPath });
   await closing(queues, links.prepare());
   const created = createNode(
@@ -129,21 +131,24 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
     supervisor?.stopping();
     surface?.close();
     // Both go on with the node for as long as it leaves: what is under way then is given up, and given back.
-    work = Promise.all([links.close(), outbox.close()]);
+    work = Promise.all([links.close(), outbox.close()]).finally(() => amqp?.close());
     ending = handlers.close(node.close(options));
     ending.then(closeSocket, closeSocket).then(done.resolve, done.reject);
     return ending;
   };
   try {
     const { notificationChannel, handlerTimeoutMs } = config;
-    const facts = { notificationChannel, handlerTimeoutMs, queues, links, outbox, socketPath, stateDir };
+    const brokers = amqp === undefined ? {} : { amqp: amqp.surface };
+    const facts = { notificationChannel, handlerTimeoutMs, queues, links, outbox, socketPath, stateDir, ...brokers };
     surface = new Control({ node, journal, reload, end, ...facts });
     serving = openCarriers({ ...config, socketPath }, surface, log);
     await serving;
+    await amqp?.start(queues.isOpen);
     await links.start(node);
     if (queues.isOpen) await outbox.resume();
   } catch (cause) {
     await Promise.all([links.close(), outbox.close()]);
+    await amqp?.close();
     await handlers.close(node.close({ announce: false }));
     await queues.close();
     throw cause;

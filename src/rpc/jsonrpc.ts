@@ -122,6 +122,12 @@ const FAULTS: ReadonlyMap<ErrorCode, readonly [code: number, exit: number]> = ne
   ["item-refused", [413, 5]],
   ["delivery", [500, 5]],
   ["storage", [500, 9]],
+  ["amqp-unreachable", [503, 4]],
+  ["amqp-login", [503, 4]],
+  ["amqp-no-such", [404, 3]],
+  ["amqp-refused", [409, 5]],
+  ["amqp-timeout", [504, 6]],
+  ["amqp-invalid", [-32602, 2]],
 ]);
 
 function faultCode(code: ErrorCode): number {

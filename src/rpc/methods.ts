@@ -3,6 +3,7 @@
  * fault codes (dmq.md section 14), so that a script written for a Kamailio cannot tell the difference; ours stand beside
  * them. docs/RPC.md is the same table for readers.
  */
+import { AMQP_METHODS } from "./amqp-methods.ts";
 import { define, type Method } from "./method.ts";
 import { bodyBytes, invalidParams, type Params } from "./params.ts";
 import { QUEUE_METHODS } from "./queue-methods.ts";
@@ -174,6 +175,7 @@ export const METHODS: ReadonlyMap<string, Method> = new Map<string, Method>([
     }),
   ],
   ...QUEUE_METHODS,
+  ...AMQP_METHODS,
   ["dmq.status", define({ help: "What the daemon is and counts.", run: statusOf })],
   ["core.version", define({ help: "The daemon's name and version.", run: (surface) => surface.version() })],
   ["core.uptime", define({ help: "Since when the daemon runs.", run: uptime })],
@@ -198,7 +200,8 @@ export function methodNotFound(): RpcFault {
 }
 
 async function statusOf(surface: ControlSurface): Promise<StatusAnswer> {
-  return { ...surface.status(), queues: (await surface.queues?.sizes()) ?? [] };
+  const queues = (await surface.queues?.sizes()) ?? [];
+  return { ...surface.status(), queues, amqp: (await surface.amqp?.status()) ?? null };
 }
 
 async function listNodes(surface: ControlSurface): Promise<Record<string, unknown>[]> {

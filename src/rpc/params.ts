@@ -62,6 +62,30 @@ export interface Params {
   seqs: number[] | "all";
   spool: boolean;
   spool_ttl_ms: number;
+  exchange: string;
+  routing_key: string;
+  content_encoding: string;
+  /** Of any JSON values. */
+  amqp_headers: object;
+  persistent: boolean;
+  priority: number;
+  correlation_id: string;
+  reply_to: string;
+  expiration_ms: number;
+  timestamp: number;
+  message_type: string;
+  user_id: string;
+  app_id: string;
+  mandatory: boolean;
+  confirm: boolean;
+  declare: string;
+  kazoo: boolean;
+  many: number;
+  reply: "direct" | "queue";
+  idempotent: boolean;
+  ack: "after" | "receipt";
+  how: "ack" | "requeue" | "reject";
+  steps: object[];
 }
 
 export type ParamName = keyof Params;
@@ -79,6 +103,8 @@ const TIMEOUT_MS_MAX = 3_600_000;
 const MAX_FORWARDS_MAX = 255;
 const RETRY_MAX = 10;
 const REPLIES_MAX = 1_000_000;
+/** What a broker takes: 32 bits. */
+const EXPIRATION_MS_MAX = 0xffff_ffff;
 const DURATION_MS_MAX = 10 * 365 * 24 * 3_600_000;
 /** Items in one answer, or in one call. */
 const ITEMS_MAX = 10_000;
@@ -141,6 +167,29 @@ const READERS: { [Name in ParamName]: { read: Reader<Params[Name]>; expected: st
   seqs: { read: numbersOrAll, expected: "an array of seqs, or all" },
   spool: { read: flag, expected: "true or false" },
   spool_ttl_ms: duration(1),
+  exchange: { read: wellFormed, expected: "the name of an exchange, empty for the default one" },
+  routing_key: { read: wellFormed, expected: "a string" },
+  content_encoding: { read: word, expected: "a text without control characters" },
+  amqp_headers: { read: object, expected: "an object" },
+  persistent: { read: flag, expected: "true or false" },
+  priority: { read: integer(0, 255), expected: "an integer from 0 to 255" },
+  correlation_id: { read: wellFormed, expected: "a string" },
+  reply_to: { read: wellFormed, expected: "a string" },
+  expiration_ms: { read: integer(0, EXPIRATION_MS_MAX), expected: `an integer from 0 to ${EXPIRATION_MS_MAX}` },
+  timestamp: { read: integer(0, Number.MAX_SAFE_INTEGER), expected: "seconds since 1970" },
+  message_type: { read: wellFormed, expected: "a string" },
+  user_id: { read: wellFormed, expected: "a string" },
+  app_id: { read: wellFormed, expected: "a string" },
+  mandatory: { read: flag, expected: "true or false" },
+  confirm: { read: flag, expected: "true or false" },
+  declare: { read: word, expected: "the type of an exchange: topic, direct, fanout, headers" },
+  kazoo: { read: flag, expected: "true or false" },
+  many: { read: integer(1, ITEMS_MAX), expected: `an integer from 1 to ${ITEMS_MAX}` },
+  reply: { read: choice("direct", "queue"), expected: "direct or queue" },
+  idempotent: { read: flag, expected: "true or false" },
+  ack: { read: choice("after", "receipt"), expected: "after or receipt" },
+  how: { read: choice("ack", "requeue", "reject"), expected: "ack, requeue or reject" },
+  steps: { read: objects, expected: `an array of 1 to ${ITEMS_MAX} objects` },
 };
 
 /**
@@ -255,6 +304,10 @@ function someWords(value: unknown): string[] | undefined {
 function texts(value: unknown): Record<string, string> | undefined {
   if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
   return Object.values(value).every((one) => wellFormed(one) !== undefined) ? (value as never) : undefined;
+}
+
+function object(value: unknown): object | undefined {
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? value : undefined;
 }
 
 function objects(value: unknown): object[] | undefined {

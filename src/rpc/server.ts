@@ -4,6 +4,9 @@
  *
  * A stream that its reader does not keep up with is ended rather than buffered without end; the node never waits for it.
  */
+
+import type { Subscription } from "../amqp/subscription.ts";
+import { amqpOf } from "./amqp-methods.ts";
 import { answer, failureOf } from "./jsonrpc.ts";
 import { itemRow, queuesOf } from "./queue-methods.ts";
 import { claimSocket, type SocketClaim } from "./socket-file.ts";
@@ -84,6 +87,7 @@ const ROUTES: ReadonlyMap<string, { method: "GET" | "POST"; handle: Handler }> =
   ["/events", { method: "GET" as const, handle: events }],
   ["/logs", { method: "GET" as const, handle: logs }],
   ["/queue/NAME/lease", { method: "GET" as const, handle: lease }],
+  ["/amqp/subscribe", { method: "GET" as const, handle: subscribe }],
   ["/livez", { method: "GET" as const, handle: (surface) => health(surface.live(), "live") }],
   ["/readyz", { method: "GET" as const, handle: (surface) => health(surface.ready(), "ready") }],
 ] satisfies [string, { method: "GET" | "POST"; handle: Handler }][]);
@@ -177,6 +181,41 @@ function lease(surface: ControlSurface, streams: Streams, _request: Request, url
     { oversize: true },
   );
 }
+
+/**
+ * Messages of a broker as they come, `{"type":"ready"}` once it consumes. Where the subscription acknowledges, each has an `id` for
+ * `amqp.settle`; `{"type":"lost","ids":[…]}` names those that the broker has again, and what is not settled when the stream ends goes
+ * back, too. What a broker refuses is `{"type":"error"}`, and tried again.
+ */
+function subscribe(surface: ControlSurface, streams: Streams, _request: Request, url: URL): Response {
+  const subscription = subscriptionOf(url.searchParams.get("subscription"));
+  if (subscription === undefined) return plain(400, "subscription is a JSON object with queue: see docs/RPC.md");
+  return streams.open(
+    (write) =>
+      amqpOf(surface).subscribe(subscription, {
+        ready: () => write({ type: "ready" }),
+        delivered: (row) => write(row),
+        lost: (ids) => write({ type: "lost", ids }),
+        error: (error) => write({ type: "error", error: failureOf(error) }),
+      }),
+    { oversize: true },
+  );
+}
+
+function subscriptionOf(text: string | null): Subscription | undefined {
+  let value: Partial<Subscription> | null;
+  try {
+    value = JSON.parse(text ?? "null") as Partial<Subscription> | null;
+  } catch {
+    return undefined;
+  }
+  if (typeof value !== "object" || value === null || typeof value.queue !== "object") return undefined;
+  const standard = { exchangeBindings: [], routing: [], noAck: false, prefetch: PREFETCH, federate: false };
+  return { ...standard, ...(value as Subscription) };
+}
+
+/** Messages that may be unsettled, where the subscription does not say. */
+const PREFETCH = 2;
 
 /** `undefined` where it is not given, NaN where it is none. */
 function numberOf(url: URL, name: string, high: number): number | undefined {

@@ -2,6 +2,7 @@
  * What a daemon lets its operators see and do: the interface that the RPC methods and streams serve, and nothing else of
  * the daemon. Field names are those of the wire (docs/RPC.md), because these objects go out as JSON without translation.
  */
+import type { AmqpReport, AmqpSurface } from "../amqp/desk.ts";
 import type { NodeEvent, Outcome, PeerInfo, WarningCode } from "../node/io.ts";
 import type { AnswerOf, Answers, Item, LeaseRequest, Operation } from "../queue/operation.ts";
 
@@ -225,8 +226,8 @@ export interface LinkRow {
   held_back: number;
 }
 
-/** What `dmq.status` answers: sizes are asked of the store. */
-export type StatusAnswer = StatusReport & { queues: QueueRow[] };
+/** What `dmq.status` answers: sizes are asked of the store; `amqp` is null where the daemon has no brokers. */
+export type StatusAnswer = StatusReport & { queues: QueueRow[]; amqp: AmqpReport | null };
 
 /** A queue in `dmq.status`. */
 export interface QueueRow {
@@ -318,6 +319,8 @@ export type QueueLease = { queue: string } & Omit<LeaseRequest, "holder">;
 export interface ControlSurface {
   /** Absent where there are none: at a node that is only visited. */
   readonly queues?: QueueSurface;
+  /** Absent where there are no brokers. */
+  readonly amqp?: AmqpSurface;
   /** Peers newest first, the local node last. */
   listNodes(): NodeRow[] | Promise<NodeRow[]>;
   /** @throws RpcFault `malformed()`, `alreadyAdded()` */

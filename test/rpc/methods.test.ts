@@ -228,7 +228,7 @@ describe("our other methods", () => {
       [],
     ],
     ["dmq.stop", [1], fault(-32602, "Invalid params: got 1, expected at most 0", 2), []],
-    ["dmq.status", undefined, { result: { ...STATUS_REPORT, queues: [] } }, []],
+    ["dmq.status", undefined, { result: { ...STATUS_REPORT, queues: [], amqp: null } }, []],
     ["core.version", undefined, { result: "dmq 0.1.0" }, []],
     ["system.listMethods", undefined, { result: [...METHODS.keys()].sort() }, []],
     ["system.methodHelp", ["core.version"], { result: "The daemon's name and version." }, []],

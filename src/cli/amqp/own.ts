@@ -1,0 +1,77 @@
+/** Brokers that a command connects to itself: the methods of docs/RPC.md, served by a client that lives as long as the command. */
+import { AmqpClient } from "../../amqp/client.ts";
+import { Desk } from "../../amqp/desk.ts";
+import { readAmqp } from "../../amqp/options.ts";
+import { loadConfig } from "../../config/load.ts";
+import type { DmqConfig } from "../../config/schema.ts";
+import { RpcError } from "../../core/errors.ts";
+import type { Duration } from "../../core/time.ts";
+import { AMQP_METHODS } from "../../rpc/amqp-methods.ts";
+import type { CallOptions } from "../../rpc/client.ts";
+import { failureOf } from "../../rpc/jsonrpc.ts";
+import type { ControlSurface } from "../../rpc/surface.ts";
+import type { CliContext } from "../context.ts";
+import type { Brokers } from "./caller.ts";
+
+/** @throws ConfigError */
+export function readOwn(
+  flags: ReadonlyMap<string, readonly string[]>,
+  { env }: CliContext,
+  file: string | undefined,
+): DmqConfig {
+  return loadConfig({ flags, env, ...(file !== undefined && { file }) }).config;
+}
+
+export class OwnBrokers implements Brokers {
+  readonly socketPath = undefined;
+  readonly client: AmqpClient;
+  private readonly desk: Desk;
+  private opening: Promise<void> | undefined;
+
+  /** @throws ConfigError for brokers that are none, and files that cannot be read */
+  constructor(config: DmqConfig) {
+    const options = readAmqp(config);
+    if (options === undefined) throw new Error("a broker is named");
+    this.client = new AmqpClient(options);
+    this.desk = new Desk({ client: this.client });
+  }
+
+  /** Connects, once. @throws AmqpError with what each broker said */
+  private ready(timeoutMs: Duration): Promise<void> {
+    if (this.opening === undefined) {
+      this.client.start();
+      this.opening = this.client.ready(timeoutMs);
+    }
+    return this.opening;
+  }
+
+  async call<T>(method: string, params: object, { timeoutMs = READY_MS }: CallOptions = {}): Promise<T> {
+    try {
+      const found = METHODS.get(method);
+      if (found === undefined) throw new Error(`${method} is no method of brokers`);
+      await this.ready(timeoutMs);
+      return (await found.run({ amqp: this.desk } as unknown as ControlSurface, params)) as T;
+    } catch (cause) {
+      const { code, message, data } = failureOf(cause);
+      throw new RpcError("rpc-fault", message, { method, socketPath: "", fault: code, data, cause });
+    }
+  }
+
+  callEach<T>(method: string, params: readonly object[], options: CallOptions = {}): Promise<(T | RpcError)[]> {
+    const told = (error: unknown): RpcError => {
+      if (error instanceof RpcError) return error;
+      throw error;
+    };
+    return Promise.all(params.map((one) => this.call<T>(method, one, options).catch(told)));
+  }
+
+  async close(): Promise<void> {
+    this.desk.close();
+    await this.client.close();
+  }
+}
+
+const METHODS = new Map(AMQP_METHODS);
+
+/** For all brokers of the list together. */
+const READY_MS: Duration = 10_000;
