@@ -136,6 +136,8 @@ export interface DmqConfig {
   amqpServername: string | undefined;
   /** Of this machine in `dmq@NAME`; `undefined` means its host name. */
   nodeName: string | undefined;
+  /** Name of the bus, in the paths of messages that go over brokers. */
+  bus: string;
   logLevel: LogLevelName;
   logJson: boolean;
 }
@@ -493,9 +495,9 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     example: "channel:alerts -> queue:alert",
     repeatable: true,
     expected:
-      "A -> B with options behind semicolons, A and B one of channel:NAME, queue:NAME, exec:CMD; in the file also tables: [[link]]",
+      "A -> B with options behind semicolons, A and B one of channel:NAME, queue:NAME, exec:CMD, exchange:NAME/KEY, amqp-queue:NAME; in the file also tables: [[link]]",
     accepts: (one) => one.includes("->"),
-    help: "store what comes on a channel in a queue, send what is in a queue on a channel, or give it to a command; docs/QUEUES.md",
+    help: "carry messages between a channel, a queue, a command and a broker, one of them a queue or a broker's exchange; docs/QUEUES.md, docs/AMQP.md",
   }),
   integer({
     name: "queue_size",
@@ -685,6 +687,15 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     expected: "letters, digits and . _ -",
     accepts: isServerName,
     help: "name of this machine in dmq@NAME, by which brokers and Kazoo applications know it (its host name if unset)",
+  }),
+  text({
+    name: "bus",
+    property: "bus",
+    placeholder: "NAME",
+    default: "dmq",
+    expected: "a name of letters, digits and . _ -",
+    accepts: isZone,
+    help: "name of this bus, for links with a broker: what has been on it is not sent to it again; two buses that are joined over one exchange have different ones",
   }),
   {
     name: "log_level",

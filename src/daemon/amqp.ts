@@ -4,8 +4,10 @@
  */
 import type { AmqpClient } from "../amqp/client.ts";
 import type { AmqpSurface, Desk } from "../amqp/desk.ts";
+import type { BrokerUrl } from "../amqp/url.ts";
 import type { DmqConfig } from "../config/schema.ts";
 import type { Logger } from "../core/logger.ts";
+import type { LinkBroker } from "../link/broker.ts";
 import type { LinkQueues } from "../link/host.ts";
 import type { Spool } from "../link/spool.ts";
 
@@ -27,23 +29,31 @@ export async function openAmqp(config: DmqConfig, queues: LinkQueues, log: Logge
   const { readAmqp } = await import("../amqp/options.ts");
   const options = readAmqp(config, log);
   if (options === undefined) return undefined;
-  const [{ AmqpClient }, { Desk }, { Spool }] = await Promise.all([
+  const [{ AmqpClient }, { Desk }, { Publisher }, { Spool }] = await Promise.all([
     import("../amqp/client.ts"),
     import("../amqp/desk.ts"),
+    import("../link/broker.ts"),
     import("../link/spool.ts"),
   ]);
   const client = new AmqpClient(options);
-  const spool = new Spool({ client, queues, log });
-  return new DaemonAmqp(client, spool, new Desk({ client, spool }));
+  const publisher = new Publisher(client);
+  const spool = new Spool({ client: publisher, queues, log });
+  const zone = options.primaryZone ?? (options.brokers[0] as BrokerUrl).zone;
+  const heartbeatMs = Math.max(...options.brokers.map(({ heartbeatS }) => heartbeatS)) * 1_000;
+  const links = { client, publisher, bus: config.bus, zone, heartbeatMs };
+  return new DaemonAmqp(client, links, spool, new Desk({ client, spool }));
 }
 
 export class DaemonAmqp {
   readonly client: AmqpClient;
+  /** What links need of it. */
+  readonly links: LinkBroker;
   readonly spool: Spool;
   private readonly desk: Desk;
 
-  constructor(client: AmqpClient, spool: Spool, desk: Desk) {
+  constructor(client: AmqpClient, links: LinkBroker, spool: Spool, desk: Desk) {
     this.client = client;
+    this.links = links;
     this.spool = spool;
     this.desk = desk;
   }
@@ -65,6 +75,7 @@ export class DaemonAmqp {
 
   /** Within a second and a half; what is not published then is in the spool, or its caller is told. */
   async close(): Promise<void> {
+    this.links.publisher.close();
     await this.spool.close();
     this.desk.close();
     await this.client.close();

@@ -18,7 +18,7 @@ import { Control } from "./control.ts";
 import { createNode, type RunningNode } from "./driver.ts";
 import { Handlers } from "./handlers.ts";
 import { Journal } from "./journal.ts";
-import { readDaemonLinks } from "./linking.ts";
+import { closedChannels, readDaemonLinks } from "./linking.ts";
 import { openQueues, type Queues } from "./queues.ts";
 import { Reloader, type Reread, tlsOf } from "./reload.ts";
 import { readReplication, replicateRequests } from "./replication.ts";
@@ -82,7 +82,9 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
   const definitions = readDaemonLinks(config);
   const queues = await openQueues(config, storeDir, log);
   const amqp = await closing(queues, openAmqp(config, queues, log));
-  const links = new Links({ links: definitions, queues, log, socketPath });
+  const bridging = amqp === undefined ? {} : { broker: amqp.links };
+  const closed = closedChannels(config);
+  const links = new Links({ links: definitions, queues, log, socketPath, closed, ...bridging });
   await closing(queues, links.prepare());
   const created = createNode(
     { ...config, snapshot: snapshot?.read() ?? [], userAgent: `dmq/${VERSION}`, methods, tls: tlsOf(config) },

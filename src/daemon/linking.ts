@@ -1,6 +1,8 @@
 /** The links and the outbox of a daemon: what the configuration says of them, and the addresses of nodes that are not there. */
 import type { DmqConfig } from "../config/schema.ts";
-import { type LinkDefinition, readLinks } from "../link/definition.ts";
+import { ConfigError } from "../core/errors.ts";
+import { readLinks } from "../link/definition.ts";
+import { isBrokerLink, type LinkDefinition } from "../link/kinds.ts";
 import type { Outbox, SpoolRequest } from "../link/outbox.ts";
 import { addressUri } from "../membership/peer.ts";
 import { addressOf } from "../node/message.ts";
@@ -8,14 +10,23 @@ import { resultOf, spooledResult } from "../rpc/rows.ts";
 import { type BroadcastRequest, type DeliveryResult, MODULE_CHANNELS, type SendRequest } from "../rpc/surface.ts";
 import type { RunningNode } from "./driver.ts";
 
-type Options = Pick<DmqConfig, "links" | "handlers" | "notificationChannel">;
+type Options = Pick<DmqConfig, "links" | "handlers" | "notificationChannel" | "amqp">;
 
-/** @throws ConfigError for what is no link, a circle, and a channel that has a command already */
-export function readDaemonLinks({ links, handlers, notificationChannel }: Options): LinkDefinition[] {
+/** @throws ConfigError for what is no link, a circle, a channel that has a command already, and a broker that there is not */
+export function readDaemonLinks({ links, handlers, notificationChannel, amqp }: Options): LinkDefinition[] {
   const taken = handlers.map((text) => text.slice(0, text.indexOf("=")));
   const inbound = new Set([...taken, notificationChannel]);
-  const outbound = new Set([...MODULE_CHANNELS, notificationChannel]);
-  return readLinks(links, { inbound, outbound }, process.env.PATH);
+  const outbound = closedChannels({ notificationChannel });
+  const definitions = readLinks(links, { inbound, outbound }, process.env.PATH);
+  const lone = amqp.length > 0 ? undefined : definitions.find(isBrokerLink);
+  if (lone === undefined) return definitions;
+  const expected = "amqp=URL besides, which says where the broker is";
+  throw new ConfigError("config-contradiction", "link", `${lone.name}, and no broker`, expected);
+}
+
+/** Channels that a wrong body does harm on. */
+export function closedChannels({ notificationChannel }: Pick<DmqConfig, "notificationChannel">): ReadonlySet<string> {
+  return new Set([...MODULE_CHANNELS, notificationChannel]);
 }
 
 /** `dmq.send` with `spool`. The node need not be known: one that was down for long is forgotten, and comes back under its address. */

@@ -4,18 +4,32 @@
  */
 import type { Handler as ChannelHandler } from "../channel/channel.ts";
 import { commandHandler } from "../consume/command.ts";
-import { type Became, consume, type Handler } from "../consume/consumer.ts";
+import type { Handler } from "../consume/consumer.ts";
 import { StoreSupply, type Supply } from "../consume/supply.ts";
+import { assert } from "../core/assert.ts";
 import type { Logger } from "../core/logger.ts";
 import type { Duration } from "../core/time.ts";
 import type { HandlerMode } from "../node/io.ts";
 import { holderName } from "../queue/holder.ts";
 import type { Item } from "../queue/operation.ts";
+import type { Bridge } from "./bridge.ts";
+import type { LinkBroker } from "./broker.ts";
 import { Counters, type LinkStatus } from "./counters.ts";
-import type { Endpoint, ExecLink, InboundLink, LinkDefinition, OutboundLink } from "./definition.ts";
+import { place } from "./endpoint.ts";
 import { GatedSupply } from "./gate.ts";
 import { ensureQueue, type LinkNode, type LinkQueues, Sparing, type Store } from "./host.ts";
-import { type InboundState, inboundHandler } from "./inbound.ts";
+import { Inbound } from "./inbound.ts";
+import { type Intake, intakeHandler } from "./intake.ts";
+import { keepConsuming } from "./keeper.ts";
+import {
+  type ExecLink,
+  type InboundLink,
+  isBrokerLink,
+  type LinkDefinition,
+  type OutboundLink,
+  type PublishLink,
+} from "./kinds.ts";
+import { QueueLetters } from "./letters.ts";
 import { Outbound, WINDOW } from "./outbound.ts";
 import { Repeats } from "./repeat.ts";
 
@@ -25,8 +39,8 @@ const LEASE_MS: Duration = 60_000;
 /** What commands have when the daemon stops; supervisors are patient for ten seconds. */
 const GRACE_MS: Duration = 5_000;
 
-/** After a consumer's end that was not asked for. */
-const AGAIN_MS: Duration = 5_000;
+/** Of a node that does not say. */
+export const DEFAULT_BUS = "dmq";
 
 /** What a node has that links give handlers to. */
 export interface ChannelHost extends LinkNode {
@@ -40,6 +54,10 @@ export interface LinksOptions {
   log: Logger;
   /** For commands: a `dmq` that they call talks to this daemon. */
   socketPath: string;
+  /** For links with a broker at one end. */
+  broker?: LinkBroker;
+  /** Channels of Kamailio's modules: no link that takes the channel from a message sends there. */
+  closed?: ReadonlySet<string>;
 }
 
 interface Running {
@@ -50,6 +68,8 @@ interface Running {
 export class Links {
   private readonly options: LinksOptions;
   private readonly warnings: Sparing;
+  private readonly repeats = new Repeats();
+  private bridge: Bridge | undefined;
   private readonly running: Running[] = [];
   private readonly stopping = new AbortController();
   private readonly ends: (() => void)[] = [];
@@ -67,20 +87,43 @@ export class Links {
    */
   async prepare(): Promise<void> {
     const { links, queues } = this.options;
-    for (const queue of new Set(links.map((link) => link.queue))) await ensureQueue(queues, queue);
+    const names = links.flatMap((link) => ("queue" in link ? [link.queue] : []));
+    for (const queue of new Set(names)) await ensureQueue(queues, queue);
+    await this.prepareBridge();
+  }
+
+  /** What knows brokers is loaded where a link needs one. */
+  private async prepareBridge(): Promise<void> {
+    const { links: all, broker, queues, log, closed = new Set() } = this.options;
+    const links = all.filter(isBrokerLink);
+    if (links.length === 0) return;
+    assert(broker !== undefined, "links with a broker at one end have one");
+    const { Bridge } = await import("./bridge.ts");
+    const { warnings, repeats } = this;
+    this.bridge = new Bridge({ links, broker, queues, log, closed, warnings, repeats });
+    await this.bridge.prepare();
   }
 
   /** Takes the channels; to be called before the node joins. */
   bind(node: ChannelHost): void {
-    const inbound = this.options.links.filter((link): link is InboundLink => link.type === "inbound");
-    const byChannel = Map.groupBy(inbound, ({ channel }) => channel);
+    const taking = this.options.links.filter((link) => link.type === "inbound" || link.type === "publish");
+    const byChannel = Map.groupBy(taking, ({ channel }) => channel);
     for (const [channel, links] of byChannel) {
-      const states = links.map((link): InboundState => ({ link, counters: this.counting(link) }));
-      const host = { queues: this.options.queues, warnings: this.warnings, uri: () => node.uri() };
+      const intakes = links.map((link) => this.intakeOf(link, node));
       node.declare(channel);
       // Inline: many commits are one flush, and a worker would wait for each of them.
-      node.channel(channel, inboundHandler(host, states), { mode: "inline" });
+      node.channel(channel, intakeHandler(this.warnings, intakes), { mode: "inline" });
     }
+  }
+
+  private intakeOf(link: InboundLink | PublishLink, node: ChannelHost): Intake {
+    const uri = (): string => node.uri();
+    const intake =
+      link.type === "publish"
+        ? (this.bridge as Bridge).intake(link, uri)
+        : new Inbound(link, { queues: this.options.queues, warnings: this.warnings, uri });
+    this.counting(link, intake.counters);
+    return intake;
   }
 
   private counting(link: LinkDefinition, counters: Counters = new Counters()): Counters {
@@ -88,20 +131,30 @@ export class Links {
     return counters;
   }
 
-  /** Begins to take items out of queues. @throws QueueError `storage` */
+  /** Begins to take items out of queues, and from brokers. @throws QueueError `storage` */
   async start(node: LinkNode): Promise<void> {
     const { links, queues } = this.options;
-    if (!links.some(({ type }) => type !== "inbound")) return;
+    if (links.every(({ type }) => type === "inbound")) return;
     const store = await queues.open();
-    const repeats = new Repeats();
     for (const link of links) {
-      if (link.type === "outbound") this.startOutbound(link, node, store, repeats);
+      if (link.type === "outbound") this.startOutbound(link, node, store);
       if (link.type === "exec") this.startExec(link, store);
+    }
+    for (const { link, counters, consuming } of this.bridge?.start(node, store) ?? []) {
+      this.counting(link, counters);
+      this.consumers.push(keepConsuming(consuming, this.keeper()));
     }
   }
 
-  private startOutbound(link: OutboundLink, node: LinkNode, store: Store, repeats: Repeats): void {
-    const outbound = new Outbound(link, { node, store, repeats, warnings: this.warnings });
+  private keeper(): { log: Logger; warnings: Sparing; stop: AbortSignal } {
+    return { log: this.options.log, warnings: this.warnings, stop: this.stopping.signal };
+  }
+
+  private startOutbound(link: OutboundLink, node: LinkNode, store: Store): void {
+    const { repeats, warnings } = this;
+    const bus = this.options.broker?.bus ?? DEFAULT_BUS;
+    const letters = new QueueLetters(link, { store, bus, uri: () => node.uri() });
+    const outbound = new Outbound(link, { node, letters, repeats, warnings });
     this.counting(link, outbound.counters);
     let gate: GatedSupply | undefined;
     this.ends.push(node.on("peer-up", () => gate?.look()));
@@ -109,7 +162,8 @@ export class Links {
       gate = new GatedSupply(supply, () => outbound.isOpen());
       return gate;
     };
-    this.consumers.push(this.keepConsuming(link, store, outbound.handle, WINDOW, supplied));
+    // Requests that wait for an answer are given up by the node, which has its own patience.
+    this.keep(link, store, outbound.handle, { jobs: WINDOW, graceMs: 0, what: "the item", supplied });
   }
 
   private startExec(link: ExecLink, store: Store): void {
@@ -134,58 +188,25 @@ export class Links {
       const isLast = verdict.fate.counts !== false && item.tries >= link.maxTries;
       return isLast ? { ...verdict, fate: { ...verdict.fate, fate: "dead" } } : verdict;
     };
-    this.consumers.push(this.keepConsuming(link, store, handle, link.jobs, (supply) => supply));
+    const { jobs } = link;
+    this.keep(link, store, handle, { jobs, graceMs: GRACE_MS, what: "the command", supplied: (supply) => supply });
   }
 
-  /** Until the daemon stops: a consumer that fails, or whose command cannot be run, is tried again. */
-  private async keepConsuming(
+  private keep(
     link: OutboundLink | ExecLink,
     store: Store,
     handle: Handler,
-    jobs: number,
-    supplied: (supply: Supply) => Supply,
-  ): Promise<void> {
-    const { signal } = this.stopping;
-    while (!signal.aborted) {
-      const why = await this.consumeOnce(link, store, handle, jobs, supplied).catch((error: Error) => error.message);
-      if (signal.aborted) return;
-      const text = why === undefined ? "it ended" : why;
-      this.warnings.warn(`ended ${link.name}`, `link ${link.name} begins anew in ${AGAIN_MS / 1_000} s: ${text}`);
-      await pause(AGAIN_MS, signal);
-    }
-  }
-
-  /** @returns why no item can be handled, if so */
-  private async consumeOnce(
-    link: OutboundLink | ExecLink,
-    store: Store,
-    handle: Handler,
-    jobs: number,
-    supplied: (supply: Supply) => Supply,
-  ): Promise<string | undefined> {
+    how: { jobs: number; graceMs: Duration; what: string; supplied: (supply: Supply) => Supply },
+  ): void {
+    const { name, queue } = link;
+    const { supplied, ...rest } = how;
     const orderByKey = link.type === "exec" && link.orderByKey;
-    const holder = holderName(`link ${link.name}`, true);
-    const supply = supplied(
-      new StoreSupply(store, { queue: link.queue, leaseMs: LEASE_MS, holder, ...(orderByKey && { orderByKey }) }),
-    );
-    try {
-      const endless = { batch: 1, count: Number.POSITIVE_INFINITY, waitMs: Number.POSITIVE_INFINITY };
-      const stop = this.stopping.signal;
-      const onFailure = (item: Item, why: string, became: Became): void => this.onFailure(link, item, why, became);
-      // Requests that wait for an answer are given up by the node, which has its own patience.
-      const graceMs = link.type === "exec" ? GRACE_MS : 0;
-      return (await consume({ supply, handle, jobs, ...endless, stop, graceMs, onFailure })).unable;
-    } finally {
-      await supply.end();
-    }
-  }
-
-  private onFailure(link: LinkDefinition, item: Item, why: string, became: Became): void {
-    const who = link.type === "exec" ? "the command" : "the item";
-    const fate = became === "dead" ? `it is a dead letter: dmq queue dead ${item.queue} show ${item.seq}` : became;
-    const text = `link ${link.name}: ${who} ${why}; ${fate}`;
-    if (became === "dead") this.warnings.warn(`dead ${link.name}`, text, { item: item.seq });
-    else this.options.log.debug(text, { item: item.seq });
+    const supply = (): Supply => {
+      const holder = holderName(`link ${name}`, true);
+      return supplied(new StoreSupply(store, { queue, leaseMs: LEASE_MS, holder, ...(orderByKey && { orderByKey }) }));
+    };
+    const deadOf = ({ seq }: Item): string => `dmq queue dead ${queue} show ${seq}`;
+    this.consumers.push(keepConsuming({ name, supply, handle, ...rest, deadOf }, this.keeper()));
   }
 
   status(): LinkStatus[] {
@@ -208,20 +229,6 @@ export class Links {
   async close(): Promise<void> {
     this.stopping.abort();
     for (const end of this.ends) end();
-    await Promise.all(this.consumers);
+    await Promise.all([...this.consumers, this.bridge?.close()]);
   }
-}
-
-function place(endpoint: Endpoint): string {
-  return `${endpoint.type}:${endpoint.name}`;
-}
-
-async function pause(ms: Duration, signal: AbortSignal): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, ms);
-  const onAbort = (): void => resolve();
-  signal.addEventListener("abort", onAbort);
-  await promise;
-  clearTimeout(timer);
-  signal.removeEventListener("abort", onAbort);
 }

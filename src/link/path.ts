@@ -35,3 +35,32 @@ export function loopIn(path: readonly string[], id: string): string | undefined 
 export function linkId(uri: string, name: string): string {
   return `${uri.replace(/^sips?:/, "")}/${name}`;
 }
+
+/** Longer names of buses and exchanges stand as a digest, so that an id stays within its bounds. */
+const PLACE_CHARS_MAX = 48;
+
+/** @param name  of the bus (`--bus`) */
+export function busPlace(name: string): string {
+  return `bus=${bounded(name)}`;
+}
+
+/** An exchange is known by its zone and its name, on whichever broker of the zone it is. */
+export function exchangePlace(zone: string, name: string): string {
+  return `exchange=${bounded(`${zone}:${name}`)}`;
+}
+
+/** @param place  that the message is taken from */
+export function placeId(place: string, name: string): string {
+  return `${place}/${name}`;
+}
+
+/** Whether a message was taken from there by any link of any node (amqp.md B9). */
+export function hasBeenIn(path: readonly string[], place: string): boolean {
+  return path.some((id) => id.startsWith(`${place}/`));
+}
+
+function bounded(text: string): string {
+  const encoded = encodeURIComponent(text);
+  if (encoded.length <= PLACE_CHARS_MAX) return encoded;
+  return new Bun.CryptoHasher("sha256").update(text).digest("hex").slice(0, PLACE_CHARS_MAX);
+}

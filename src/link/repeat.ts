@@ -24,6 +24,8 @@ interface Watched {
 
 export class Repeats {
   private readonly bodies = new Map<string, Watched>();
+  /** By a body's hash, when it went to a broker last. */
+  private readonly published = new Map<string, Instant>();
 
   /**
    * A body from the bus is about to be sent on a channel.
@@ -42,6 +44,19 @@ export class Repeats {
     const isKnown = watched.isWarnedOf;
     watched.isWarnedOf = true;
     return isKnown ? "still-held" : "held";
+  }
+
+  /** A body of the bus goes to a broker, by a link of this node. */
+  note(body: Uint8Array, now: Instant): void {
+    const key = Bun.hash(body).toString(36);
+    this.published.delete(key);
+    this.published.set(key, now);
+    if (this.published.size > BODIES_MAX) this.published.delete(this.published.keys().next().value as string);
+  }
+
+  /** What comes from a broker may be what went there: somebody may have sent it on without our headers. */
+  isNoted(body: Uint8Array, now: Instant): boolean {
+    return now - (this.published.get(Bun.hash(body).toString(36)) ?? Number.NEGATIVE_INFINITY) < QUIET_MS;
   }
 
   private watch(key: string, now: Instant): Watched {

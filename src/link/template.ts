@@ -1,7 +1,9 @@
 /**
- * Texts with `{field}` in them: the key of an item that a channel's message becomes, the node that an item goes to (queue.md B8).
- * A field that there is nothing for is the empty text.
+ * Texts with `{field}` in them: the key of an item that a channel's message becomes, the node that an item goes to (queue.md B8), the
+ * routing key of what goes to an exchange (amqp.md B9). A field that there is nothing for is the empty text. `{field|enc}` is the field
+ * as one word of a routing key.
  */
+import { encodeKey } from "../amqp/encode.ts";
 import { jsonPath } from "../consume/order.ts";
 import { ConfigError } from "../core/errors.ts";
 import type { Item } from "../queue/operation.ts";
@@ -19,7 +21,13 @@ export interface TemplateFacts {
   callId?: string;
   /** Only of an item. */
   key?: string;
+  /** Only of what comes from a broker. */
+  exchange?: string;
+  routingKey?: string;
 }
+
+/** What a template is filled from: a message of the bus, an item of a queue, a delivery of a broker. */
+export type TemplateOf = "message" | "item" | "delivery";
 
 type Field = (facts: TemplateFacts) => string;
 
@@ -40,7 +48,20 @@ const MESSAGE_FIELDS: ReadonlyMap<string, Field> = new Map<string, Field>([
 
 const ITEM_FIELDS: ReadonlyMap<string, Field> = new Map<string, Field>([["key", ({ key }) => key ?? ""]]);
 
+const DELIVERY_FIELDS: ReadonlyMap<string, Field> = new Map<string, Field>([
+  ["exchange", ({ exchange }) => exchange ?? ""],
+  ["routing_key", ({ routingKey }) => routingKey ?? ""],
+  ["routing_key.last", ({ routingKey }) => routingKey?.split(".").at(-1) ?? ""],
+]);
+
+const KNOWN: Readonly<Record<TemplateOf, ReadonlyMap<string, Field>>> = {
+  message: new Map([...FIELDS, ...MESSAGE_FIELDS]),
+  item: new Map([...FIELDS, ...ITEM_FIELDS]),
+  delivery: new Map([...FIELDS, ...DELIVERY_FIELDS]),
+};
+
 const FREE_FIELDS = ["header.NAME", "json:PATH"];
+const ENCODED = "|enc";
 
 export class Template {
   readonly text: string;
@@ -51,9 +72,9 @@ export class Template {
    * @param of      what it is filled from
    * @throws        ConfigError for an unknown field, or a brace that nothing closes
    */
-  constructor(text: string, option: string, of: "message" | "item") {
+  constructor(text: string, option: string, of: TemplateOf) {
     this.text = text;
-    const known = new Map([...FIELDS, ...(of === "message" ? MESSAGE_FIELDS : ITEM_FIELDS)]);
+    const known = KNOWN[of];
     this.parts = text
       .split(/(\{[^{}]*\})/)
       .filter((part) => part !== "")
@@ -63,9 +84,9 @@ export class Template {
   private part(part: string, option: string, known: ReadonlyMap<string, Field>): string | Field {
     const name = /^\{(.*)\}$/.exec(part)?.[1];
     if (name === undefined && !/[{}]/.test(part)) return part;
-    const field = name === undefined ? undefined : (known.get(name) ?? freeField(name));
+    const field = name === undefined ? undefined : fieldOf(name, known);
     if (field !== undefined) return field;
-    const expected = `text with fields such as ${[...known.keys(), ...FREE_FIELDS].map((one) => `{${one}}`).join(" ")}`;
+    const expected = `text with fields such as ${[...known.keys(), ...FREE_FIELDS].map((one) => `{${one}}`).join(" ")}, or {NAME|enc}`;
     throw new ConfigError("config-invalid-value", option, JSON.stringify(this.text), expected);
   }
 
@@ -77,6 +98,12 @@ export class Template {
   fill(facts: TemplateFacts): string {
     return this.parts.map((part) => (typeof part === "string" ? part : part(facts))).join("");
   }
+}
+
+function fieldOf(text: string, known: ReadonlyMap<string, Field>): Field | undefined {
+  const name = text.endsWith(ENCODED) ? text.slice(0, -ENCODED.length) : text;
+  const field = known.get(name) ?? freeField(name);
+  return field === undefined || name === text ? field : (facts) => encodeKey(field(facts));
 }
 
 function freeField(name: string): Field | undefined {

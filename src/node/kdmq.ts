@@ -29,8 +29,13 @@ export interface KdmqParts {
   messageId?: string | undefined;
   /** Header `X-DMQ-Path`. */
   path?: string | undefined;
+  /** Headers that the sender adds; they have been checked. */
+  headers?: ExtraHeaders | undefined;
   bodyBytes: number;
 }
+
+/** Name and value each. */
+export type ExtraHeaders = readonly (readonly [name: string, value: string])[];
 
 /**
  * A header of ours: the sender's name for a message. Who sends a message again gives it the same one, so that a receiver
@@ -79,8 +84,19 @@ export class KdmqTemplate {
   private readonly written: KdmqRequest = { bytes: EMPTY, place: OWN, high: 0, low: 0 };
 
   constructor(parts: KdmqParts) {
-    const { channel, local, maxForwards, contentType, userAgent, accept, messageId, path, bodyBytes } = parts;
-    for (const text of [channel, contentType, userAgent, accept ?? "", messageId ?? "", path ?? ""])
+    const {
+      channel,
+      local,
+      maxForwards,
+      contentType,
+      userAgent,
+      accept,
+      messageId,
+      path,
+      headers = [],
+      bodyBytes,
+    } = parts;
+    for (const text of [channel, contentType, userAgent, accept ?? "", messageId ?? "", path ?? "", ...headers.flat()])
       assert(isHeaderSafe(text), "a header value has no CR, LF or NUL");
     this.channel = channel;
     this.sentBy = `${formatHost(local.host)}:${local.port}`;
@@ -90,7 +106,8 @@ export class KdmqTemplate {
     const asked = accept === undefined ? "" : `Accept: ${accept}\r\n`;
     const named = messageId === undefined ? "" : `${MESSAGE_ID_HEADER}: ${messageId}\r\n`;
     const led = path === undefined ? "" : `${PATH_HEADER}: ${path}\r\n`;
-    this.last = `@${local.host}\r\nUser-Agent: ${userAgent}\r\n${named}${led}${asked}${type}\r\n`;
+    const extra = headers.map(([name, value]) => `${name}: ${value}\r\n`).join("");
+    this.last = `@${local.host}\r\nUser-Agent: ${userAgent}\r\n${named}${led}${extra}${asked}${type}\r\n`;
     this.parts = parts;
   }
 
@@ -100,7 +117,8 @@ export class KdmqTemplate {
     if (own.channel !== channel || own.bodyBytes !== parts.bodyBytes || own.contentType !== parts.contentType)
       return false;
     if (own.maxForwards !== parts.maxForwards || own.accept !== parts.accept) return false;
-    return own.messageId === parts.messageId && own.path === parts.path;
+    // The same list, not an equal one: who sends a message to several nodes has one for all of them.
+    return own.messageId === parts.messageId && own.path === parts.path && own.headers === parts.headers;
   }
 
   /** Octets of the request for a node, with headers. */
@@ -222,6 +240,18 @@ export function checkAccept(value: string): void {
   throw new UsageError(
     `accept ${shown(value)} is no media type of 1 to ${ACCEPT_LENGTH_MAX} printable ASCII characters`,
   );
+}
+
+const EXTRA_NAME = /^(?:X-[A-Za-z0-9-]{1,62}|Content-Encoding)$/i;
+const EXTRA_MAX = 32;
+
+/** @throws UsageError for headers that are none of the sender's: all but `X-…` and Content-Encoding have a meaning here */
+export function checkExtraHeaders(headers: ExtraHeaders): void {
+  if (headers.length > EXTRA_MAX) throw new UsageError(`${headers.length} headers, ${EXTRA_MAX} are the most`);
+  for (const [name, value] of headers) {
+    if (!EXTRA_NAME.test(name)) throw new UsageError(`header ${shown(name)} is neither X-NAME nor Content-Encoding`);
+    checkHeaderText(`header ${name}`, value);
+  }
 }
 
 /** @throws UsageError where the value cannot be a message id: 1 to 255 visible ASCII characters, no space */

@@ -6,7 +6,14 @@ import type { Duration } from "../core/time.ts";
 import { type PeerAddress, parseAddress } from "../membership/peer.ts";
 import type { SipResponse } from "../sip/message.ts";
 import type { Outcome } from "./io.ts";
-import { checkAccept, checkChannel, checkHeaderText, checkMessageId } from "./kdmq.ts";
+import {
+  checkAccept,
+  checkChannel,
+  checkExtraHeaders,
+  checkHeaderText,
+  checkMessageId,
+  type ExtraHeaders,
+} from "./kdmq.ts";
 
 export interface SendOptions {
   /** Default `text/plain`. */
@@ -21,6 +28,8 @@ export interface SendOptions {
   messageId?: string;
   /** Header `X-DMQ-Path`: the links that the message went through, with commas between. */
   path?: string;
+  /** Further headers, `X-…` or Content-Encoding. */
+  headers?: ExtraHeaders;
 }
 
 /** A request that was sent to a peer, and the number under which its `outcome` comes. */
@@ -39,6 +48,7 @@ export function checkMessage(channel: string, options: SendOptions): void {
   if (options.accept !== undefined) checkAccept(options.accept);
   if (options.messageId !== undefined) checkMessageId(options.messageId);
   if (options.path !== undefined) checkHeaderText("path", options.path);
+  if (options.headers !== undefined) checkExtraHeaders(options.headers);
   const hops = options.maxForwards;
   if (hops !== undefined && !(Number.isInteger(hops) && hops >= 0 && hops <= 255))
     throw new UsageError(`max-forwards ${hops} is not a whole number from 0 to 255`);

@@ -308,8 +308,8 @@ export class DmqNode {
 
   /** One message after the other differs in its body alone, mostly: then the last template does. */
   private templateFor(channel: string, body: Uint8Array, options: SendOptions): KdmqTemplate {
-    const { maxForwards = 1, contentType = "text/plain", accept, messageId, path } = options;
-    const parts = { maxForwards, contentType, accept, messageId, path, bodyBytes: body.length };
+    const { maxForwards = 1, contentType = "text/plain", accept, messageId, path, headers } = options;
+    const parts = { maxForwards, contentType, accept, messageId, path, headers, bodyBytes: body.length };
     if (this.template?.isFor(channel, parts) === true) return this.template;
     checkMessage(channel, options);
     const { address: local, userAgent } = this.options;

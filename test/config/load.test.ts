@@ -99,6 +99,7 @@ describe("defaults", () => {
       amqpInsecure: false,
       amqpServername: undefined,
       nodeName: undefined,
+      bus: "dmq",
       logJson: false,
     });
   });

@@ -124,7 +124,23 @@ describe("headers of a message", () => {
     expect(sendWith({})).not.toMatch(/X-DMQ-Id|Accept/);
   });
 
+  test("headers: further ones stand in it as they are, and another list is another message", () => {
+    const headers = [["X-DMQ-H-Kind", "disk"]] as const;
+    const harness = withPeer();
+    const texts = [{ headers }, { headers }, {}].map((options: SendOptions) => {
+      harness.do((node, now) => node.send("lab", "sip:127.0.0.2:5060", encodeUtf8("x"), options, now));
+      return harness.take()[0]?.text ?? "";
+    });
+    const has = texts.map((text) => text.includes("\r\nX-DMQ-H-Kind: disk\r\nContent-Type: text/plain\r\n\r\nx"));
+    expect(has).toEqual([true, true, false]);
+  });
+
   const wrong: [name: string, options: SendOptions][] = [];
+  for (const name of ["Via", "X Y", "", "X-a:b", "Content-Length", "X-a\r\nVia"])
+    wrong.push([`a further header ${JSON.stringify(name)}`, { headers: [[name, "b"]] }]);
+  for (const value of ["", "a\r\nVia: b", "a\0", "x".repeat(1_025)])
+    wrong.push([`a further header of ${JSON.stringify(value)}`, { headers: [["X-a", value]] }]);
+  wrong.push(["33 further headers", { headers: new Array(33).fill(["X-a", "b"]) }]);
   for (const text of ["", "a\r\nX: y", "a\n", "\0", "\u00fc", "a\t", " a", "x".repeat(256)])
     wrong.push(
       [`accept ${JSON.stringify(text)}`, { accept: text }],
