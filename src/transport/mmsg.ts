@@ -8,19 +8,11 @@
  * one, and after a while it is tried again.
  *
  * The kernel sees no memory but one table and one arena, which live as long as the socket: octets are copied into the arena.
- * All this needs is looked for when a socket opens; where something is missing, Bun's socket does it (docs/decisions/0012-mmsg.md).
+ * See docs/decisions/0012-mmsg.md.
  */
 import { assert } from "../core/assert.ts";
 import { ipGroups } from "../core/endpoint.ts";
-import {
-  BATCH_DATAGRAMS,
-  type BunDatagrams,
-  BunSocket,
-  type DatagramSocket,
-  FIELDS,
-  KnownAddresses,
-  type Packets,
-} from "./datagram.ts";
+import { BATCH_DATAGRAMS, type BunDatagrams, BunSocket, FIELDS, KnownAddresses, type Packets } from "./datagram.ts";
 
 /** Room for the octets of one call; what does not fit waits for the next. */
 const ARENA_BYTES = 256 * 1024;
@@ -52,67 +44,13 @@ const SO_RCVBUF = 8;
 /** MSG_DONTWAIT and MSG_NOSIGNAL. */
 const FLAGS = 0x4040;
 
-/** What is used of the C library, so that a test can stand in for a kernel. */
-export interface Library {
+/** What is used of the C library here, so that a test can stand in for a kernel. */
+export interface SendLibrary {
   sendmmsg(fd: number, messages: number, count: number, flags: number): number;
   getsockopt(fd: number, level: number, option: number, value: number, length: number): number;
   setsockopt(fd: number, level: number, option: number, value: number, length: number): number;
   /** Where the octets are for the kernel. */
   address(octets: ArrayBuffer): number;
-}
-
-/** What `loadMmsg` found. */
-export interface Mmsg {
-  /**
-   * @param isIpv6   the socket is one of IPv6, and sends to IPv4 by mapped addresses
-   * @param mayCut   runs of one size may go down in one piece
-   * @returns        `undefined` where a sandbox forbids the call
-   */
-  openMmsg(socket: Bun.udp.Socket<"buffer">, isIpv6: boolean, mayCut: boolean): DatagramSocket | undefined;
-}
-
-let loaded: Promise<Mmsg | undefined> | undefined;
-
-/** @returns `undefined` where this machine does not have what it takes */
-export function loadMmsg(): Promise<Mmsg | undefined> {
-  loaded ??= load();
-  return loaded;
-}
-
-async function load(): Promise<Mmsg | undefined> {
-  const is64 = process.arch === "x64" || process.arch === "arm64";
-  if (process.platform !== "linux" || !is64) return undefined;
-  try {
-    const { dlopen, ptr } = await import("bun:ffi");
-    // The name of glibc's. musl would do as well, but goes by another name on each machine.
-    const { symbols } = dlopen("libc.so.6", {
-      sendmmsg: { args: ["i32", "ptr", "u32", "i32"], returns: "i32" },
-      getsockopt: { args: ["i32", "i32", "i32", "ptr", "ptr"], returns: "i32" },
-      setsockopt: { args: ["i32", "i32", "i32", "ptr", "u32"], returns: "i32" },
-    });
-    const library: Library = {
-      ...(symbols as unknown as Omit<Library, "address">),
-      address: (octets) => Number(ptr(octets)),
-    };
-    return { openMmsg: (socket, isIpv6, mayCut) => open(socket, library, isIpv6, mayCut) };
-  } catch {
-    // No such library, or the system allows no code that is made at run time.
-    return undefined;
-  }
-}
-
-function open(
-  socket: Bun.udp.Socket<"buffer">,
-  library: Library,
-  isIpv6: boolean,
-  mayCut: boolean,
-): DatagramSocket | undefined {
-  const { fd } = socket as { fd?: unknown };
-  if (typeof fd !== "number" || fd < 0) return undefined;
-  const mmsg = new MmsgSocket(socket, library, fd, isIpv6, mayCut);
-  if (!mmsg.works()) return undefined;
-  mmsg.widen();
-  return mmsg;
 }
 
 /** Where datagrams go, and what of the batch that is being put together goes there. */
@@ -130,10 +68,10 @@ interface Receiver {
   refused: number;
 }
 
-/** A UDP socket of Bun's that sends many datagrams in one call. Made by `Mmsg.openMmsg`. */
+/** A UDP socket of Bun's that sends many datagrams in one call. */
 export class MmsgSocket extends BunSocket {
-  readonly #library: Library;
-  readonly #fd: number;
+  readonly #library: SendLibrary;
+  readonly #at: { readonly fd: number };
   readonly #isIpv6: boolean;
   readonly #table = new Uint32Array((BATCH_DATAGRAMS * (HEADER + IOVEC + ADDRESS + CONTROL)) / 4);
   readonly #arena = new Uint8Array(ARENA_BYTES);
@@ -154,10 +92,15 @@ export class MmsgSocket extends BunSocket {
   #placed = 0;
   #used = 0;
 
-  constructor(socket: BunDatagrams, library: Library, fd: number, isIpv6: boolean, mayCut = true) {
+  /**
+   * @param at       where the socket is now
+   * @param isIpv6   the socket is one of IPv6, and sends to IPv4 by mapped addresses
+   * @param mayCut   runs of one size may go down in one piece
+   */
+  constructor(socket: BunDatagrams, library: SendLibrary, at: { readonly fd: number }, isIpv6: boolean, mayCut = true) {
     super(socket);
     this.#library = library;
-    this.#fd = fd;
+    this.#at = at;
     this.#isIpv6 = isIpv6;
     this.#tableAt = library.address(this.#table.buffer);
     this.#arenaAt = library.address(this.#arena.buffer);
@@ -187,12 +130,12 @@ export class MmsgSocket extends BunSocket {
   #option(level: number, name: number): number | undefined {
     const value = new Uint32Array([0, 4]);
     const at = this.#library.address(value.buffer);
-    return this.#library.getsockopt(this.#fd, level, name, at, at + 4) === 0 ? value[0] : undefined;
+    return this.#library.getsockopt(this.#at.fd, level, name, at, at + 4) === 0 ? value[0] : undefined;
   }
 
   /** False where a sandbox forbids the call. */
   works(): boolean {
-    return this.#library.sendmmsg(this.#fd, this.#tableAt, 0, FLAGS) === 0;
+    return this.#library.sendmmsg(this.#at.fd, this.#tableAt, 0, FLAGS) === 0;
   }
 
   /**
@@ -203,14 +146,14 @@ export class MmsgSocket extends BunSocket {
   widen(): void {
     if ((this.#option(SOL_SOCKET, SO_RCVBUF) ?? 0) >= 2 * RECEIVE_BUFFER_BYTES) return;
     const value = new Uint32Array([RECEIVE_BUFFER_BYTES]);
-    this.#library.setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUF, this.#library.address(value.buffer), 4);
+    this.#library.setsockopt(this.#at.fd, SOL_SOCKET, SO_RCVBUF, this.#library.address(value.buffer), 4);
   }
 
   override sendMany(packets: Packets, from: number): number {
     this.#group(packets, from);
     this.#fill(packets, from);
     if (this.#messages === 0) return 0;
-    const sent = this.#library.sendmmsg(this.#fd, this.#tableAt, this.#messages, FLAGS);
+    const sent = this.#library.sendmmsg(this.#at.fd, this.#tableAt, this.#messages, FLAGS);
     let taken = 0;
     for (let i = 0; i < sent; i++) taken += this.#counts[i] as number;
     if (sent === this.#messages) this.#allow();

@@ -11,6 +11,7 @@ import type { Endpoint } from "../core/endpoint.ts";
 import { canonicalIp, endpointKey, isIpv6 } from "../core/endpoint.ts";
 import { TransportError } from "../core/errors.ts";
 import { BATCH_DATAGRAMS, BunSocket, type DatagramSocket, FIELDS, KnownAddresses, type Packets } from "./datagram.ts";
+import type { NativeSocket } from "./native.ts";
 import {
   type BindAddress,
   bindError,
@@ -27,7 +28,7 @@ export interface UdpOptions {
   readonly maxQueuedBytes?: number;
   /** Told of each ICMP error that the socket reports, from within its own callback; whose it is nobody knows. */
   readonly onIcmp?: (cause: Error) => void;
-  /** False sends through Bun alone, as where the system's own way is not available (mmsg.ts). Default true. */
+  /** False reads and sends through Bun alone, as where the system's own way is not available (native.ts). Default true. */
   readonly native?: boolean;
   /** False keeps datagrams apart on their way to the wire too, so that a capture on this machine shows each (mmsg.ts). Default true. */
   readonly segmentation?: boolean;
@@ -63,24 +64,34 @@ export async function openUdp(
 ): Promise<UdpTransport> {
   assert(canonicalIp(address.ip) === address.ip, "a transport binds to a canonical IP literal");
   // Native code is loaded where a socket opens, and before it does: what comes in between would be lost.
-  const mmsg = options.native === false ? undefined : await import("./mmsg.ts").then(({ loadMmsg }) => loadMmsg());
+  const library =
+    options.native === false ? undefined : await import("./native.ts").then(({ loadNative }) => loadNative());
   let transport: UdpTransport | undefined;
+  let native: NativeSocket | undefined;
   const senders = new Senders();
   const handlers: Bun.udp.SocketHandler<"buffer"> = {
     data(_socket, bytes, port, ip) {
-      sink.received(senders.endpoint(ip, port), 0, bytes);
+      if (native?.isReading === true) native.read(deliver);
+      else deliver(senders.endpoint(ip, port), bytes);
     },
     drain() {
       transport?.flush();
+      native?.readAgain();
     },
     // Bun 1.4.5 calls this with the error alone, its types say (socket, error): the last argument is right for both.
     error(...args: unknown[]) {
       transport?.failed(args.at(-1));
     },
   };
+  const deliver = (from: Endpoint, bytes: Uint8Array): void => sink.received(from, 0, bytes);
   const socket = await bind(address, handlers);
-  const datagrams = mmsg?.openMmsg(socket, isIpv6(address.ip), options.segmentation !== false) ?? new BunSocket(socket);
-  transport = new UdpTransport(datagrams, address.ip, sink, options);
+  native = library?.open(socket, {
+    isIpv6: isIpv6(address.ip),
+    mayCut: options.segmentation !== false,
+    // Who reads himself is told of no ICMP errors.
+    mayRead: options.onIcmp === undefined,
+  });
+  transport = new UdpTransport(native ?? new BunSocket(socket), address.ip, sink, options);
   return transport;
 }
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import type { Packets } from "../../src/transport/datagram.ts";
-import { type Library, MmsgSocket } from "../../src/transport/mmsg.ts";
+import { MmsgSocket, type SendLibrary } from "../../src/transport/mmsg.ts";
 import { UdpTransport } from "../../src/transport/udp.ts";
 import { Recorder } from "./recorder.ts";
 
@@ -10,7 +10,7 @@ interface Taken {
 }
 
 /** Reads what stands in the memory that it is shown, as Linux on a 64-bit machine does, and takes as much of it as it is told to. */
-class FakeKernel implements Library {
+class FakeKernel implements SendLibrary {
   readonly taken: Taken[] = [];
   /** Datagrams in each message of the calls so far. */
   readonly messages: number[][] = [];
@@ -123,7 +123,7 @@ function packets(...list: [text: string, port: number][]): Packets {
 describe("mmsg", () => {
   test("mmsg: what goes to one receiver is one message for each run of one size, with a shorter one at its end", () => {
     const kernel = new FakeKernel();
-    const socket = new MmsgSocket(bunSocket(kernel), kernel, 3, false);
+    const socket = new MmsgSocket(bunSocket(kernel), kernel, { fd: 3 }, false);
     const all = packets(["aaaa", 1], ["bb", 2], ["cccc", 1], ["dd", 1], ["ee", 2], ["ffff", 1], ["ggggg", 1], ["", 1]);
     expect(socket.sendMany(all, 0)).toBe(8);
     expect(kernel.messages).toEqual([[3, 1, 1, 1, 2]]);
@@ -133,7 +133,7 @@ describe("mmsg", () => {
 
   test("mmsg: a socket of IPv6 gets mapped addresses for IPv4", () => {
     const kernel = new FakeKernel();
-    const socket = new MmsgSocket(bunSocket(kernel), kernel, 3, true);
+    const socket = new MmsgSocket(bunSocket(kernel), kernel, { fd: 3 }, true);
     socket.sendMany([Buffer.from("a"), 5060, "192.0.2.1", Buffer.from("b"), 5061, "2001:db8::1"], 0);
     expect(kernel.taken).toEqual([
       { address: "00000000000000000000ffffc0000201 5060", text: "a" },
@@ -143,7 +143,7 @@ describe("mmsg", () => {
 
   test("mmsg: no message has more than 64 datagrams or more octets than an IPv4 datagram", () => {
     const kernel = new FakeKernel();
-    const socket = new MmsgSocket(bunSocket(kernel), kernel, 3, false);
+    const socket = new MmsgSocket(bunSocket(kernel), kernel, { fd: 3 }, false);
     expect(socket.sendMany(packets(...Array.from({ length: 150 }, () => ["x", 1] as [string, number])), 0)).toBe(150);
     const large = "y".repeat(30_000);
     expect(socket.sendMany(packets(...Array.from({ length: 5 }, () => [large, 1] as [string, number])), 0)).toBe(5);
@@ -155,7 +155,7 @@ describe("mmsg", () => {
 
   test("mmsg: an address that it does not understand, and what is behind it, is left to Bun", () => {
     const kernel = new FakeKernel();
-    const socket = new MmsgSocket(bunSocket(kernel), kernel, 3, true);
+    const socket = new MmsgSocket(bunSocket(kernel), kernel, { fd: 3 }, true);
     const all = [...packets(["a", 1]), Buffer.from("b"), 2, "fe80::1%eth0", ...packets(["c", 1])];
     expect(socket.sendMany(all, 0)).toBe(1);
     expect(socket.sendMany(all, 3)).toBe(0);
@@ -165,7 +165,7 @@ describe("mmsg", () => {
 
   test("mmsg: what the arena has no room for waits for the next call", () => {
     const kernel = new FakeKernel();
-    const socket = new MmsgSocket(bunSocket(kernel), kernel, 3, false);
+    const socket = new MmsgSocket(bunSocket(kernel), kernel, { fd: 3 }, false);
     const list = Array.from({ length: 6 }, (_, i) => [`${i}`.repeat(60_000), 1 + (i % 2)] as [string, number]);
     const all = packets(...list);
     const first = socket.sendMany(all, 0);
@@ -179,7 +179,7 @@ describe("mmsg", () => {
 
   test("mmsg: after a full buffer what was taken stands first, and the rest as it was", () => {
     const kernel = new FakeKernel();
-    const socket = new MmsgSocket(bunSocket(kernel), kernel, 3, false);
+    const socket = new MmsgSocket(bunSocket(kernel), kernel, { fd: 3 }, false);
     kernel.room = 3;
     const all = packets(["a1", 1], ["b1", 2], ["a2", 1], ["c1", 3], ["b2", 2]);
     expect(socket.sendMany(all, 0)).toBe(2);
@@ -191,7 +191,7 @@ describe("mmsg", () => {
   test("mmsg: where a path cuts nothing its datagrams go one by one, and it is tried again ever later", () => {
     const kernel = new FakeKernel();
     const transport = new UdpTransport(
-      new MmsgSocket(bunSocket(kernel), kernel, 3, false),
+      new MmsgSocket(bunSocket(kernel), kernel, { fd: 3 }, false),
       "127.0.0.1",
       new Recorder(),
     );
@@ -218,31 +218,31 @@ describe("mmsg", () => {
   test("mmsg: an old kernel, which would send the piece as one datagram, gets none", () => {
     const kernel = new FakeKernel();
     kernel.old = true;
-    const socket = new MmsgSocket(bunSocket(kernel), kernel, 3, false);
+    const socket = new MmsgSocket(bunSocket(kernel), kernel, { fd: 3 }, false);
     expect(socket.sendMany(packets(["aa", 1], ["bb", 1]), 0)).toBe(2);
     expect(kernel.messages).toEqual([[1, 1]]);
   });
 
   test("mmsg: where captures are to show each datagram, none is put together with another", () => {
     const kernel = new FakeKernel();
-    const socket = new MmsgSocket(bunSocket(kernel), kernel, 3, false, false);
+    const socket = new MmsgSocket(bunSocket(kernel), kernel, { fd: 3 }, false, false);
     expect(socket.sendMany(packets(["aa", 1], ["bb", 1], ["cc", 1]), 0)).toBe(3);
     expect(kernel.messages).toEqual([[1, 1, 1]]);
   });
 
   test("mmsg: more may wait unread than a socket has room for by default", () => {
     const kernel = new FakeKernel();
-    new MmsgSocket(bunSocket(kernel), kernel, 3, false).widen();
+    new MmsgSocket(bunSocket(kernel), kernel, { fd: 3 }, false).widen();
     expect(kernel.buffers).toEqual([4 * 1024 * 1024]);
     kernel.receiveBuffer = 64 * 1024 * 1024;
-    new MmsgSocket(bunSocket(kernel), kernel, 3, false).widen();
+    new MmsgSocket(bunSocket(kernel), kernel, { fd: 3 }, false).widen();
     expect(kernel.buffers.length).toBe(1);
   });
 
   test("mmsg: a queue that a full kernel takes in small steps is sent once and in order, whoever writes to its octets", async () => {
     const kernel = new FakeKernel();
     const sink = new Recorder();
-    const transport = new UdpTransport(new MmsgSocket(bunSocket(kernel), kernel, 3, false), "127.0.0.1", sink);
+    const transport = new UdpTransport(new MmsgSocket(bunSocket(kernel), kernel, { fd: 3 }, false), "127.0.0.1", sink);
     const expected: Record<number, string[]> = { 1: [], 2: [], 3: [] };
     let sent = 0;
     const flushed = (count: number, room: number): void => {
@@ -273,7 +273,7 @@ describe("mmsg", () => {
     const kernel = new FakeKernel();
     const sink = new Recorder();
     const refusing = bunSocket(kernel, (text) => text === "bad");
-    const transport = new UdpTransport(new MmsgSocket(refusing, kernel, 3, false), "127.0.0.1", sink);
+    const transport = new UdpTransport(new MmsgSocket(refusing, kernel, { fd: 3 }, false), "127.0.0.1", sink);
     kernel.sendmmsg = () => -1;
     for (const text of ["one", "bad", "two"])
       transport.send({ transport: "udp", ip: "127.0.0.1", port: 1 }, Buffer.from(text));

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import type { Endpoint } from "../../src/core/endpoint.ts";
 import { TransportError } from "../../src/core/errors.ts";
 import type { DatagramSocket, Packets } from "../../src/transport/datagram.ts";
-import { loadMmsg } from "../../src/transport/mmsg.ts";
+import { loadNative } from "../../src/transport/native.ts";
 import { openUdp, UdpTransport } from "../../src/transport/udp.ts";
 import { describeWhere, type Refused } from "../helpers/needs.ts";
 import { pattern, Recorder, until } from "./recorder.ts";
@@ -16,7 +16,7 @@ const WAYS = [
   { way: "Bun's way", isNative: false, missing: undefined },
 ];
 
-/** Both ways to the kernel are held to the same (transport/mmsg.ts). */
+/** Both ways to the kernel are held to the same (transport/native.ts). */
 function eachWay(name: string, body: () => void): void {
   for (const { way, isNative, missing } of WAYS) {
     describeWhere(missing, `${name}, ${way}`, () => {
@@ -29,7 +29,7 @@ function eachWay(name: string, body: () => void): void {
 }
 
 async function nativeProblem(): Promise<Refused | undefined> {
-  return (await loadMmsg()) === undefined ? { refused: "sendmmsg of glibc is not there" } : undefined;
+  return (await loadNative()) === undefined ? { refused: "sendmmsg of glibc is not there" } : undefined;
 }
 
 afterEach(() => {
