@@ -160,13 +160,16 @@ export class Inbox {
     this.#fd = -1;
   }
 
-  /** Reads what there is, as far as one wake-up may. */
-  read(deliver: Deliver): void {
+  /** Reads what there is, as far as one wake-up may. @returns false where there was nothing */
+  read(deliver: Deliver): boolean {
+    let isFirst = true;
     for (let call = 0; call < CALLS_MAX && this.#fd !== -1; call++) {
       const count = this.#library.recvmmsg(this.#fd, this.#tableAt, BATCH, MSG_DONTWAIT, 0);
       for (let i = 0; i < count; i++) this.#deliver(i, deliver);
-      if (count < BATCH) return;
+      if (count < BATCH) return count > 0 || !isFirst;
+      isFirst = false;
     }
+    return true;
   }
 
   #deliver(i: number, deliver: Deliver): void {

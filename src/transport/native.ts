@@ -68,17 +68,20 @@ function open(socket: Bun.udp.Socket<"buffer">, library: Library, options: Nativ
   const native = new NativeSocket(socket, library, new Inbox(library, fd, options.isIpv6), options);
   if (!native.works()) return undefined;
   native.widen();
-  native.readAgain();
   return native;
 }
+
+/** Wake-ups in a row without a datagram: more is no accident. */
+const IDLE_MAX = 100;
 
 /** A UDP socket of Bun's that we read and send on; Bun waits for it, and is asked where we do not know better. */
 export class NativeSocket extends MmsgSocket {
   readonly #inbox: Inbox;
-  readonly #mayRead: boolean;
+  #mayRead: boolean;
+  #idle = 0;
   #isScheduled = false;
-  /** Bun waits until the kernel takes more, and needs its socket for that. */
-  #isFull = false;
+  /** Bun waits until the kernel takes more, as it does when it opens a socket, and needs its socket for that. */
+  #isFull = true;
   #isClosed = false;
 
   constructor(socket: BunDatagrams, library: Library, inbox: Inbox, { isIpv6, mayCut, mayRead }: NativeOptions) {
@@ -94,7 +97,9 @@ export class NativeSocket extends MmsgSocket {
 
   /** Reads what woke Bun up. */
   read(deliver: Deliver): void {
-    this.#inbox.read(deliver);
+    this.#idle = this.#inbox.read(deliver) ? 0 : this.#idle + 1;
+    // Bun waits for the bell: it would ring for ever.
+    if (this.#idle >= IDLE_MAX) this.#mayRead = false;
     this.#schedule();
   }
 
@@ -105,7 +110,7 @@ export class NativeSocket extends MmsgSocket {
   }
 
   #schedule(): void {
-    if (this.#isScheduled || !this.#mayRead) return;
+    if (this.#isScheduled) return;
     this.#isScheduled = true;
     // Not from within Bun's callback, which reads until there is nothing, and has yet to say what it waits for.
     setImmediate(this.#onImmediate);
@@ -114,7 +119,8 @@ export class NativeSocket extends MmsgSocket {
   readonly #onImmediate = (): void => {
     this.#isScheduled = false;
     if (this.#isClosed || this.#isFull) return;
-    if (this.#inbox.isBorrowed) this.#inbox.wind();
+    if (!this.#mayRead) this.#inbox.giveBack();
+    else if (this.#inbox.isBorrowed) this.#inbox.wind();
     else this.#inbox.borrow();
   };
 
