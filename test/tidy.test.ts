@@ -292,7 +292,7 @@ describe("habits", () => {
 
   test("two files call the C library: datagrams in runs, and what a supervisor is told", () => {
     const users = [...GRAPH].filter(([, imports]) => imports.some(({ specifier }) => specifier === "bun:ffi"));
-    expect(users.map(([file]) => file).sort()).toEqual(["src/daemon/libc.ts", "src/transport/mmsg.ts"]);
+    expect(users.map(([file]) => file).sort()).toEqual(["src/daemon/libc.ts", "src/transport/native.ts"]);
   });
 
   test("no file names a path of one machine", () => {

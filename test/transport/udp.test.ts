@@ -50,6 +50,12 @@ async function deadEndpoint(ip: string): Promise<Endpoint> {
   return endpoint;
 }
 
+/** Who reads himself asks the kernel for no errors of others, and meets none but at the very beginning (transport/inbox.ts). */
+function expectErrors(transport: UdpTransport): void {
+  if (native) expect(transport.icmpErrors()).toBeLessThan(10);
+  else expect(transport.icmpErrors()).toBeGreaterThan(0);
+}
+
 function texts(sink: Recorder): string[] {
   return sink.arrivals.map((one) => Buffer.from(one.bytes).toString());
 }
@@ -228,7 +234,7 @@ eachWay("one dead peer harms no other", () => {
       }
       const expected = Array.from({ length: 500 }, (_, i) => `round ${i + 1}`);
       for (const peer of live) expect(texts(peer.sink)).toEqual(expected);
-      expect(node.transport.icmpErrors()).toBeGreaterThan(0);
+      expectErrors(node.transport);
       expect(node.sink.losses.filter((report) => report.to.port !== dead.port)).toEqual([]);
     });
   }
@@ -248,7 +254,7 @@ eachWay("one dead peer harms no other", () => {
     expect(peer.sink.arrivals.map((one) => one.bytes.length)).toEqual(
       Array.from({ length: 2_000 }, (_, i) => 300 + (i % 20)),
     );
-    expect(node.transport.icmpErrors()).toBeGreaterThan(0);
+    expectErrors(node.transport);
     expect(node.sink.losses.filter((report) => report.to.port === peer.endpoint.port)).toEqual([]);
   });
 });
