@@ -5,14 +5,24 @@
  * again. Zones are independent of each other.
  */
 import type { Logger } from "../core/logger.ts";
-import type { AmqpTls } from "./connection.ts";
-import type { Delivery, Publication } from "./message.ts";
+import type { Instant } from "../core/time.ts";
+import { LostError, type ReplyAddress } from "./asker.ts";
+import type { AmqpTls, Connection, Ended } from "./connection.ts";
+import { type ConsumerStatus, Consumers, type DeliverySink, type Subscribed } from "./consumer.ts";
+import { AmqpError } from "./error.ts";
+import { type Fetched, fetchOne } from "./fetch.ts";
+import { checkPublication, type Delivery, type Publication } from "./message.ts";
+import type { Published, PublisherCounters } from "./publisher.ts";
 import type { Subscription } from "./subscription.ts";
-import type { TopologyReply, TopologyStep } from "./topology.ts";
+import { performSteps, type TopologyReply, type TopologyStep } from "./topology.ts";
 import type { BrokerUrl } from "./url.ts";
+import { WINDOW } from "./window.ts";
+import { type BrokerStatus, type Mode, Zone } from "./zone.ts";
 
-/** `failover`: one broker at a time; `all`: every broker, publishing to the first that is connected. */
-export type Mode = "failover" | "all";
+export type { ConsumerStatus, DeliverySink, DeliveryTag, Subscribed } from "./consumer.ts";
+export type { Fetched } from "./fetch.ts";
+export type { Published } from "./publisher.ts";
+export type { BrokerStatus, Mode } from "./zone.ts";
 
 export interface AmqpOptions {
   readonly brokers: readonly BrokerUrl[];
@@ -23,6 +33,8 @@ export interface AmqpOptions {
   readonly primaryZone?: string;
   /** In `failover`: back to a better-placed broker when it answers again. */
   readonly prefer?: "first";
+  /** How often better-placed brokers are tried then; default 30,000. */
+  readonly preferMs?: number;
   readonly tls?: AmqpTls;
   /** Default 3,000, for each address. */
   readonly connectTimeoutMs?: number;
@@ -43,12 +55,6 @@ export interface PublishChoice {
   readonly broker?: number;
   /** Default: the primary zone. */
   readonly zone?: string;
-}
-
-export interface Published {
-  readonly broker: BrokerUrl;
-  /** How often it was sent again. */
-  readonly repeats: number;
 }
 
 /** How a Kazoo application finds us: members of the JSON body instead of properties. */
@@ -73,66 +79,22 @@ export interface QueryChoice {
   readonly broker?: number;
 }
 
-/** What is said of one delivery, once. */
-export interface DeliveryTag {
-  /** @returns false where the channel is gone: the broker will deliver it again */
-  ack(): boolean;
-  /** Without `requeue` it goes to the queue's dead-letter exchange, if it has one. */
-  reject(requeue: boolean): boolean;
-}
-
-export interface DeliverySink {
-  /** With `noAck` the tag is of no effect. */
-  delivered(delivery: Delivery, tag: DeliveryTag): void;
-  /** All of a channel that were not settled: the broker has them again. */
-  lost(tags: readonly DeliveryTag[]): void;
-}
-
-export interface ConsumerStatus {
-  readonly broker: number;
-  readonly state: "consuming" | "setting-up" | "refused";
-  readonly queue: string | undefined;
-  readonly unsettled: number;
-  readonly lastError: string | undefined;
-}
-
-export interface Subscribed {
-  /** Consuming for the first time; rejects if a broker refuses the first time, and it is tried again nevertheless. */
-  readonly ready: Promise<void>;
-  status(): readonly ConsumerStatus[];
-  close(): Promise<void>;
-}
-
-/** A message that was fetched, and not settled yet. */
-export interface Fetched {
-  readonly delivery: Delivery;
-  ack(): Promise<void>;
-  requeue(): Promise<void>;
-}
-
-export interface BrokerStatus {
-  readonly number: number;
-  readonly zone: string;
-  /** Without the password. */
-  readonly broker: string;
-  readonly state: "connected" | "connecting" | "waiting" | "refused" | "standby";
-  readonly address: string | undefined;
-  readonly blocked: string | undefined;
-  readonly lastError: string | undefined;
+export interface OperationChoice {
+  /** How long to wait for a broker; default 10,000. */
+  readonly timeoutMs?: number;
+  /** Default: the primary zone. */
+  readonly zone?: string;
 }
 
 export interface AmqpStatus {
   readonly brokers: readonly BrokerStatus[];
+  /** Of all zones. */
   readonly publisher: {
     readonly unconfirmed: number;
     readonly unconfirmedBytes: number;
     readonly waiting: number;
     readonly waitingBytes: number;
-    readonly confirmed: number;
-    readonly repeated: number;
-    readonly returned: number;
-    readonly refused: number;
-  };
+  } & Readonly<PublisherCounters>;
   readonly subscriptions: readonly (readonly ConsumerStatus[])[];
 }
 
@@ -142,67 +104,196 @@ export interface ConnectionEvent {
   readonly why?: string;
 }
 
+const CONNECT_TIMEOUT_MS = 3_000;
+const PREFER_MS = 30_000;
+const CONFIRM_TIMEOUT_MS = 30_000;
+/** How long `topology` and `get` wait for a broker where nothing is said. */
+const OPERATION_MS = 10_000;
+
 export class AmqpClient {
   readonly options: AmqpOptions;
+  private readonly zones = new Map<string, Zone>();
+  private readonly primary: Zone;
+  private readonly subscriptions = new Set<Consumers>();
+  private readonly listeners = new Set<(event: ConnectionEvent) => void>();
+  private closed = false;
 
   constructor(options: AmqpOptions) {
     this.options = options;
+    for (const [name, brokers] of Map.groupBy(options.brokers, ({ zone }) => zone)) {
+      this.zones.set(name, this.makeZone(name, brokers));
+    }
+    this.primary = this.zone(options.primaryZone ?? options.brokers[0]?.zone ?? "");
   }
 
   /** Begins to connect, for ever. */
   start(): void {
-    throw new Error("not done yet");
+    for (const zone of this.zones.values()) zone.start();
   }
 
   /**
    * Waits for a connection to publish on.
    *
-   * @throws AmqpError  `amqp-unreachable`, `amqp-login` or `amqp-no-such` (virtual host), with what each broker said
+   * @throws AmqpError  `amqp-unreachable`, `amqp-login` or `amqp-no-such` (virtual host), with what each broker said: after the time, or
+   *                    as soon as all of them refused for good
    */
-  ready(_timeoutMs: number): Promise<void> {
-    throw new Error("not done yet");
+  async ready(timeoutMs: number): Promise<void> {
+    await this.primary.usable(undefined, performance.now() + timeoutMs, undefined);
   }
 
   /**
-   * Resolves when a broker has confirmed the message.
+   * Resolves when a broker has confirmed the message. While there is none, and while it takes none, the message is kept.
    *
-   * @throws AmqpError  `amqp-refused` unroutable, denied, too large, nack; `amqp-no-such`; `amqp-timeout` may have been delivered;
-   *                    `amqp-unreachable` was never sent; `amqp-invalid`
+   * @throws AmqpError  `amqp-refused` unroutable, denied, too large, negative confirm; `amqp-no-such` no such exchange, zone or broker
+   *                    number; `amqp-timeout` no confirm in time: it may have been delivered; `amqp-unreachable` it was never sent;
+   *                    `amqp-invalid`
    */
-  publish(_message: Publication, _choice: PublishChoice = {}): Promise<Published> {
-    throw new Error("not done yet");
+  async publish(message: Publication, choice: PublishChoice = {}): Promise<Published> {
+    const { zone, pin } = this.route(choice);
+    const deadline = choice.timeoutMs === undefined ? Number.POSITIVE_INFINITY : performance.now() + choice.timeoutMs;
+    return zone.publisher.publish(message, pin, deadline, choice.signal);
   }
 
-  /** @throws AmqpError  as `publish`; `amqp-timeout` without an answer in time */
-  query(_message: Publication, _choice: QueryChoice): Promise<Delivery[]> {
-    throw new Error("not done yet");
+  /**
+   * Publishes and waits for answers with the same correlation id. Not sent again when the connection breaks, unless it is idempotent.
+   *
+   * @returns one answer, or with `many` as many as came in time
+   * @throws AmqpError  as `publish`; `amqp-refused` at once where nobody listens; `amqp-timeout` without an answer in time
+   */
+  async query(message: Publication, choice: QueryChoice): Promise<Delivery[]> {
+    checkPublication(message);
+    const { zone, pin } = this.route(choice);
+    const address: ReplyAddress = choice.kazoo === undefined ? (choice.reply ?? "direct") : { key: choice.kazoo.key };
+    const deadline = performance.now() + choice.timeoutMs;
+    const { many = 1, signal } = choice;
+    for (;;) {
+      const connection = zone.current(pin) ?? (await zone.usable(pin, deadline, signal));
+      const timeoutMs = Math.max(deadline - performance.now(), 1);
+      const question = { message, timeoutMs, many, messageId: choice.kazoo?.messageId, signal };
+      try {
+        return await zone.asker(connection, address).ask(question);
+      } catch (error) {
+        const again = choice.idempotent === true && error instanceof LostError && performance.now() < deadline;
+        if (!again) throw error;
+      }
+    }
   }
 
-  subscribe(_subscription: Subscription, _sink: DeliverySink): Subscribed {
-    throw new Error("not done yet");
+  /** Consumes on the connections there are, now and after every reconnect; with `federate` in all zones. */
+  subscribe(subscription: Subscription, sink: DeliverySink): Subscribed {
+    const consumers = new Consumers(subscription, sink, this.options.log, (self) => this.subscriptions.delete(self));
+    this.subscriptions.add(consumers);
+    for (const zone of this.zonesOf(consumers)) {
+      for (const connection of zone.connections()) void consumers.attach(connection);
+    }
+    return consumers;
   }
 
   /** @throws AmqpError  `amqp-no-such` where there is no such queue */
-  get(_queue: string, _choice: { timeoutMs: number; zone?: string }): Promise<Fetched | undefined> {
-    throw new Error("not done yet");
+  async get(queue: string, choice: OperationChoice = {}): Promise<Fetched | undefined> {
+    return fetchOne(await this.connection(choice), queue);
   }
 
-  /** @throws AmqpError  of the first step that is refused */
-  topology(_steps: readonly TopologyStep[], _choice?: { timeoutMs?: number; zone?: string }): Promise<TopologyReply[]> {
-    throw new Error("not done yet");
+  /** One step after the other. @throws AmqpError  of the first one that is refused; those before it are done */
+  async topology(steps: readonly TopologyStep[], choice: OperationChoice = {}): Promise<TopologyReply[]> {
+    return performSteps(await this.connection(choice), steps);
   }
 
   status(): AmqpStatus {
-    throw new Error("not done yet");
+    const zones = [...this.zones.values()];
+    const publishers = zones.map(({ publisher }) => publisher.status());
+    const sum = (value: (one: AmqpStatus["publisher"]) => number): number =>
+      publishers.reduce((total, one) => total + value(one), 0);
+    return {
+      brokers: zones.flatMap((zone) => zone.status()).sort((one, other) => one.number - other.number),
+      publisher: {
+        unconfirmed: sum((one) => one.unconfirmed),
+        unconfirmedBytes: sum((one) => one.unconfirmedBytes),
+        waiting: sum((one) => one.waiting),
+        waitingBytes: sum((one) => one.waitingBytes),
+        confirmed: sum((one) => one.confirmed),
+        repeated: sum((one) => one.repeated),
+        returned: sum((one) => one.returned),
+        refused: sum((one) => one.refused),
+      },
+      subscriptions: [...this.subscriptions].map((one) => one.status()),
+    };
   }
 
   /** @returns ends the listening */
-  on(_event: "connection", _listener: (event: ConnectionEvent) => void): () => void {
-    throw new Error("not done yet");
+  on(_event: "connection", listener: (event: ConnectionEvent) => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
   }
 
   /** Within a second; what is not confirmed then is rejected with `amqp-timeout`. */
-  close(): Promise<void> {
-    throw new Error("not done yet");
+  async close(): Promise<void> {
+    if (this.closed) return;
+    this.closed = true;
+    await Promise.all([...this.zones.values()].map((zone) => zone.close()));
+  }
+
+  private makeZone(name: string, brokers: readonly BrokerUrl[]): Zone {
+    const { options } = this;
+    return new Zone(name, brokers, {
+      mode: options.modes?.[name] ?? options.mode ?? "failover",
+      connect: {
+        connectTimeoutMs: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
+        connectionName: options.name === undefined ? "dmq" : `dmq ${options.name}`,
+        ...(options.tls === undefined ? {} : { tls: options.tls }),
+        ...(options.prefer === "first" ? { preferMs: options.preferMs ?? PREFER_MS } : {}),
+        random: { u32: () => crypto.getRandomValues(new Uint32Array(1))[0] as number },
+        log: options.log,
+      },
+      window: { ...WINDOW, ...options.window },
+      confirmTimeoutMs: options.confirmTimeoutMs ?? CONFIRM_TIMEOUT_MS,
+      opened: (zone, connection) => this.onOpened(zone, connection),
+      closed: (connection, ended) => this.onClosed(connection, ended),
+      leaving: async (connection) => {
+        await Promise.all([...this.subscriptions].map((consumers) => consumers.detach(connection)));
+      },
+    });
+  }
+
+  /** Consumers first, so that nothing is published before those who wait for it are there. */
+  private async onOpened(zone: Zone, connection: Connection): Promise<void> {
+    this.tell({ state: "open", broker: connection.broker });
+    const concerned = [...this.subscriptions].filter((consumers) => this.zonesOf(consumers).includes(zone));
+    await Promise.all(concerned.map((consumers) => consumers.attach(connection)));
+  }
+
+  private onClosed({ broker }: Connection, { text }: Ended): void {
+    this.tell({ state: "closed", broker, why: text });
+  }
+
+  private tell(event: ConnectionEvent): void {
+    for (const listener of this.listeners) listener(event);
+  }
+
+  private zonesOf({ subscription }: Consumers): Zone[] {
+    return subscription.federate ? [...this.zones.values()] : [this.primary];
+  }
+
+  private zone(name: string): Zone {
+    const zone = this.zones.get(name);
+    if (zone !== undefined) return zone;
+    throw new AmqpError("amqp-no-such", `no broker has zone "${name}": there are ${[...this.zones.keys()].join(", ")}`);
+  }
+
+  private route({ zone, broker: number }: { zone?: string; broker?: number }): { zone: Zone; pin: number | undefined } {
+    if (number === undefined) return { zone: zone === undefined ? this.primary : this.zone(zone), pin: undefined };
+    const broker = this.options.brokers.find((one) => one.number === number);
+    if (broker === undefined) {
+      const count = this.options.brokers.length;
+      throw new AmqpError("amqp-no-such", `no broker has number ${number}: there are 1 to ${count}`);
+    }
+    const found = this.zone(broker.zone);
+    // Brokers that stand in for each other are one cluster: each leads to every queue.
+    return { zone: found, pin: found.mode === "all" ? number : undefined };
+  }
+
+  private connection(choice: OperationChoice): Promise<Connection> {
+    const deadline: Instant = performance.now() + (choice.timeoutMs ?? OPERATION_MS);
+    return this.route(choice).zone.usable(undefined, deadline, undefined, true);
   }
 }

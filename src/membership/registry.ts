@@ -2,12 +2,15 @@
  * The peer registry: every remote node that we ping, found by identity or by the address it resolves to. The local node
  * is not in it. It holds no timers and sends nothing.
  */
+import { assert } from "../core/assert.ts";
 import { type Endpoint, endpointKey } from "../core/endpoint.ts";
 import { addressKey, createPeer, endpointOf, type Peer, type PeerAddress, type PeerSource } from "./peer.ts";
 import type { Status } from "./status.ts";
 
 /** Beyond this no new peer is taken (design.md section 8). */
 export const REGISTRY_PEERS_MAX = 1_000;
+/** Nor one at an IP address that has as many, unless an operator names it: a host has 65,535 ports, and may answer on all. */
+export const ADDRESS_PEERS_MAX = 64;
 
 export class PeerRegistry {
   /** Changes whenever the answer of `isMember` may. */
@@ -17,11 +20,20 @@ export class PeerRegistry {
   private readonly byUri = new Map<string, Peer>();
 
   /**
-   * @returns the new peer, or `undefined` where the registry is full; the caller has made sure with `find` that there
-   *          is none yet
+   * @param ip  where it lives
+   * @returns   why no such peer is taken any more; `undefined` where there is room
    */
-  add(address: PeerAddress, source: PeerSource, status: Status): Peer | undefined {
-    if (this.byKey.size >= REGISTRY_PEERS_MAX) return undefined;
+  obstacle(source: PeerSource, ip: string | undefined): string | undefined {
+    if (this.byKey.size >= REGISTRY_PEERS_MAX) return `${this.byKey.size} peers are known`;
+    if (ip === undefined || isOperators(source)) return undefined;
+    let there = 0;
+    for (const peer of this.byKey.values()) if (peer.endpoint?.ip === ip) there++;
+    return there >= ADDRESS_PEERS_MAX ? `${there} peers are known at ${ip}` : undefined;
+  }
+
+  /** The caller has made sure that there is none yet (`find`), and that there is room (`obstacle`). */
+  add(address: PeerAddress, source: PeerSource, status: Status): Peer {
+    assert(this.byKey.size < REGISTRY_PEERS_MAX, "there is room for a peer");
     const peer = createPeer(address, source, status);
     this.byKey.set(peer.key, peer);
     this.byUri.set(peer.uri, peer);
@@ -59,7 +71,7 @@ export class PeerRegistry {
   /** True for the address of a notification address, of a peer that an operator added, and of one that has answered us. */
   isMember(ip: string): boolean {
     for (const peer of this.byKey.values())
-      if (peer.endpoint?.ip === ip && (peer.verified || isConfigured(peer))) return true;
+      if (peer.endpoint?.ip === ip && (peer.verified || isOperators(peer.source))) return true;
     return false;
   }
 
@@ -113,6 +125,7 @@ export class PeerRegistry {
   }
 }
 
-function isConfigured({ source }: Peer): boolean {
+/** An operator says that it is there. */
+export function isOperators(source: PeerSource): boolean {
   return source === "notification_address" || source === "added";
 }

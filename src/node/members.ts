@@ -28,7 +28,7 @@ import {
   parseAddress,
 } from "../membership/peer.ts";
 import { Pinger } from "../membership/pinger.ts";
-import { PeerRegistry } from "../membership/registry.ts";
+import { isOperators, PeerRegistry } from "../membership/registry.ts";
 import { type NextStatus, nextStatus, type Status } from "../membership/status.ts";
 import { parseUri } from "../sip/uri.ts";
 import { Admission } from "./admission.ts";
@@ -602,7 +602,7 @@ export class Members {
     this.hints.settle(hint.key);
     // By the address that answered, too: a node that is listed by name and by IP is one peer.
     const alias = this.registry.find(hint.address) ?? this.registry.at(to);
-    const peer = alias ?? this.addPeer(hint.address, hint.source, "not_active", now);
+    const peer = alias ?? this.addPeer(hint.address, hint.source, "not_active", now, to.ip);
     if (peer === undefined) return undefined;
     peer.forwards = Math.max(peer.forwards, hint.forwards);
     if (peer !== alias) this.registry.resolve(peer, to.ip);
@@ -741,16 +741,19 @@ export class Members {
     this.context.outbox.event({ type, peer: peerInfo(peer, this.context.requests), reason });
   }
 
-  private addPeer(address: PeerAddress, source: PeerSource, status: Status, now: Instant): Peer | undefined {
-    const peer = this.registry.add(address, source, status);
-    if (peer === undefined) {
-      this.context.warnings.warn(
-        "registry-full",
-        `no room for ${addressUri(address)}: ${this.registry.size} peers are known`,
-        now,
-      );
+  private addPeer(
+    address: PeerAddress,
+    source: PeerSource,
+    status: Status,
+    now: Instant,
+    ip = canonicalIp(address.host),
+  ): Peer | undefined {
+    const obstacle = this.registry.obstacle(source, ip);
+    if (obstacle !== undefined) {
+      this.context.warnings.warn("registry-full", `no room for ${addressUri(address)}: ${obstacle}`, now);
       return undefined;
     }
+    const peer = this.registry.add(address, source, status);
     this.hints.settle(peer.key);
     this.pinger.schedule(peer.key, now);
     return peer;
@@ -952,7 +955,7 @@ function isActive({ status }: Peer): boolean {
 
 /** It has answered from there before, or an operator says that it is there. */
 function isProvenAt(peer: Peer, ip: string): boolean {
-  return peer.provenIp === ip || ["notification_address", "added"].includes(peer.source);
+  return peer.provenIp === ip || isOperators(peer.source);
 }
 
 /**

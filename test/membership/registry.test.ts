@@ -12,12 +12,12 @@ describe("registry", () => {
   test("a peer is found by its URI as it is written, for as long as it is known", () => {
     const registry = new PeerRegistry();
     const peer = registry.add(address("sip:127.0.0.2;transport=tcp"), "added", "active");
-    expect(peer?.uri).toBe("sip:127.0.0.2:5060;transport=tcp");
+    expect(peer.uri).toBe("sip:127.0.0.2:5060;transport=tcp");
     expect(registry.named("sip:127.0.0.2:5060;transport=tcp")).toBe(peer);
     // Another spelling, and another peer.
     expect(registry.named("sip:127.0.0.2;transport=tcp")).toBeUndefined();
     expect(registry.named("sip:127.0.0.2:5060")).toBeUndefined();
-    if (peer !== undefined) registry.remove(peer);
+    registry.remove(peer);
     expect(registry.named("sip:127.0.0.2:5060;transport=tcp")).toBeUndefined();
   });
 });

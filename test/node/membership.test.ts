@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { encodeUtf8 } from "../../src/core/bytes.ts";
 import type { Endpoint } from "../../src/core/endpoint.ts";
 import { ANNOUNCED_MAX, CLAIMS_MAX, PROBES_MAX } from "../../src/membership/hints.ts";
+import { ADDRESS_PEERS_MAX } from "../../src/membership/registry.ts";
 import { bodyOf, Harness, kdmq, line, response, type Sent, udp } from "./harness.ts";
 
 const OWN = line("127.0.0.1:5060");
@@ -83,6 +84,36 @@ describe("joining", () => {
     expect(statuses(harness)).toEqual(["sip:127.0.0.2:5060 not_active"]);
     const [last] = harness.take().slice(-1);
     expect(last?.to).toBe("127.0.0.2:5060");
+  });
+});
+
+describe("room", () => {
+  /** Says that it is there, and answers when it is asked. */
+  function meet(harness: Harness, ip: string, port: number): void {
+    const body = line(`${ip}:${port}`);
+    harness.runUntil(harness.now + 300);
+    harness.take();
+    harness.receive(kdmq({ from: `${ip}:${port}`, body }), udp(ip, port));
+    const question = harness.take().find((one) => isRequest(one) && one.to === `${ip}:${port}`);
+    expect(question).toBeDefined();
+    harness.receive(response(question as Sent, "200 OK", body), udp(ip, port));
+  }
+
+  test("room: one address has 64 peers at most, those aside that an operator names; others are still taken", () => {
+    const harness = new Harness({ pingIntervalMs: 3_600_000 });
+    for (let port = 6_001; port <= 6_000 + ADDRESS_PEERS_MAX + 10; port++) meet(harness, "127.0.0.9", port);
+    expect(harness.node.nodes().length).toBe(ADDRESS_PEERS_MAX);
+    const [warning] = harness.ofType("warning");
+    expect(warning).toMatchObject({ code: "registry-full" });
+    expect(warning?.text).toContain("127.0.0.9:6065: 64 peers are known at 127.0.0.9");
+    meet(harness, "127.0.0.8", 6_001);
+    harness.do((node, now) => node.add("sip:127.0.0.9:7000", "active", now));
+    expect(statuses(harness).slice(0, 2)).toEqual(["sip:127.0.0.9:7000 active", "sip:127.0.0.8:6001 active"]);
+    // Who goes makes room.
+    harness.do((node, now) => node.remove("sip:127.0.0.9:6001", now));
+    harness.do((node, now) => node.remove("sip:127.0.0.9:7000", now));
+    meet(harness, "127.0.0.9", 6_074);
+    expect(statuses(harness)).toContain("sip:127.0.0.9:6074 active");
   });
 });
 
