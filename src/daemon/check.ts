@@ -12,6 +12,7 @@ import { readQueues } from "./queues.ts";
 import { tlsOf } from "./reload.ts";
 import { readReplication } from "./replication.ts";
 import { ownAddress, readMaterial } from "./sockets.ts";
+import { warnOfSource } from "./sources.ts";
 
 /** @returns one for each option, or each of its values, that a start would refuse */
 export async function checkConfig(config: DmqConfig, env: Environment, log: Logger): Promise<ConfigError[]> {
@@ -26,5 +27,6 @@ export async function checkConfig(config: DmqConfig, env: Environment, log: Logg
   mistakes.each(config.handlers, (handlers) => new Handlers({ config: { ...config, handlers }, socketPath, log }));
   await mistakes.await(readMaterial(tlsOf(config)));
   await mistakes.await(checkAmqp(config));
+  await warnOfSource(config, log);
   return mistakes.found;
 }

@@ -23,6 +23,7 @@ import { openQueues, type Queues } from "./queues.ts";
 import { Reloader, type Reread, tlsOf } from "./reload.ts";
 import { readReplication, replicateRequests } from "./replication.ts";
 import { Snapshot } from "./snapshot.ts";
+import { warnOfSource } from "./sources.ts";
 
 export interface Daemon {
   /** Leaves the bus within two seconds, then closes the control socket. */
@@ -155,6 +156,7 @@ export async function startDaemon(config: DmqConfig, hooks: DaemonHooks): Promis
     await queues.close();
     throw cause;
   }
+  await warnOfSource(config, log);
   log.info(`node ${node.uri()} is up`, { socket: socketPath });
   supervisor?.ready();
   supervisor?.watch(() => node.behindMs());
