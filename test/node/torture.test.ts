@@ -15,7 +15,7 @@ const NOTHING = "";
 
 const RFC4475: Record<string, Row> = {
   "wsinv.dat": ["3.1.1.1", "valid INVITE", "405"],
-  // The one deviation: a NUL is a different text to each reader in C, also behind a backslash (docs/decisions/0015).
+  // The one deviation: a NUL is a different text to each reader in C, also behind a backslash (docs/decisions/0016).
   "intmeth.dat": ["3.1.1.2", "valid, unknown method", NOTHING, "close"],
   "esc01.dat": ["3.1.1.3", "valid INVITE", "405"],
   "escnull.dat": ["3.1.1.4", "valid REGISTER, escaped NULs are content", "405"],

@@ -38,7 +38,7 @@ const RFC4475: Record<string, string> = {
   "escnull.dat": "ok",
   "escruri.dat": "ok",
   "insuf.dat": "400",
-  // Valid by the RFC (a NUL as quoted pair), but a NUL in a header reads differently to every C program (docs/decisions/0015).
+  // Valid by the RFC (a NUL as quoted pair), but a NUL in a header reads differently to every C program (docs/decisions/0016).
   "intmeth.dat": "dropped",
   "inv2543.dat": "ok",
   "invut.dat": "ok",
