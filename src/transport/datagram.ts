@@ -51,11 +51,11 @@ export class BunSocket implements DatagramSocket {
   }
 }
 
-/** A power of two. */
-const SLOTS = 1_024;
+/** A power of two: a full registry (1,000 peers) has room, with few of them in the place of another. */
+const SLOTS = 4_096;
 
 /**
- * What is known of addresses, the latest of a thousand or so: found without making a key. An address has two slots, and the next one
+ * What is known of addresses, the latest of some thousand: found without making a key. An address has two slots, and the next one
  * of both takes the first.
  */
 export class KnownAddresses<T extends { readonly ip: string; readonly port: number }> {
@@ -81,6 +81,7 @@ export class KnownAddresses<T extends { readonly ip: string; readonly port: numb
 function slotOf(ip: string, port: number): number {
   const { length } = ip;
   let hash = port;
-  for (let i = Math.max(0, length - 4); i < length; i++) hash = Math.imul(hash, 31) + ip.charCodeAt(i);
-  return (hash ^ (hash >>> 10)) & (SLOTS - 1);
+  for (let i = Math.max(0, length - 6); i < length; i++) hash = Math.imul(hash, 31) + ip.charCodeAt(i);
+  // The upper bits of the product depend on all of them.
+  return (Math.imul(hash, 0x9e37_79b1) >>> 16) & (SLOTS - 1);
 }

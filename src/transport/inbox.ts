@@ -182,14 +182,15 @@ export class Inbox {
   }
 }
 
-/** A power of two. */
+/** A power of two: a full registry (1,000 peers) has room. */
 const SLOTS = 4_096;
+const WORDS = 5;
 
-/** Endpoints of those who send, by their socket address: no text is made for who is known. */
+/** Endpoints of those who send, by their socket address, each in one of two slots: no text is made for who is known. */
 class Senders {
   readonly #endpoints = new Array<Endpoint | undefined>(SLOTS).fill(undefined);
   /** Port and family, then the IP address, of each slot. */
-  readonly #words = new Uint32Array(SLOTS * 5);
+  readonly #words = new Uint32Array(SLOTS * WORDS);
 
   /** @param at  word of struct sockaddr_in or sockaddr_in6 in the table */
   endpoint(table: Uint32Array, at: number): Endpoint {
@@ -201,22 +202,21 @@ class Senders {
     const d = isIpv4 ? 0 : (table[at + 5] as number);
     const mixed = Math.imul(head ^ a ^ Math.imul(b, 31) ^ Math.imul(c, 131) ^ d, 0x9e37_79b1);
     const slot = (mixed >>> 20) & (SLOTS - 1);
-    const words = this.#words;
-    const own = slot * 5;
-    const known = this.#endpoints[slot];
-    if (
-      known !== undefined &&
-      words[own] === head &&
-      words[own + 1] === a &&
-      words[own + 2] === b &&
-      words[own + 3] === c &&
-      words[own + 4] === d
-    )
-      return known;
+    if (this.#holds(slot, head, a, b, c, d)) return this.#endpoints[slot] as Endpoint;
+    if (this.#holds(slot ^ 1, head, a, b, c, d)) return this.#endpoints[slot ^ 1] as Endpoint;
     const endpoint = endpointIn(table, at, isIpv4);
-    this.#endpoints[slot] = endpoint;
-    words.set([head, a, b, c, d], own);
+    const free = this.#endpoints[slot] !== undefined && this.#endpoints[slot ^ 1] === undefined ? slot ^ 1 : slot;
+    this.#endpoints[free] = endpoint;
+    this.#words.set([head, a, b, c, d], free * WORDS);
     return endpoint;
+  }
+
+  #holds(slot: number, head: number, a: number, b: number, c: number, d: number): boolean {
+    const words = this.#words;
+    const at = slot * WORDS;
+    return (
+      words[at] === head && words[at + 1] === a && words[at + 2] === b && words[at + 3] === c && words[at + 4] === d
+    );
   }
 }
 
