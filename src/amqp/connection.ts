@@ -58,13 +58,17 @@ export class Connection {
   /** Why the broker takes no publications now (connection.blocked). */
   blocked: string | undefined;
   private readonly model: ChannelModel;
+  private readonly openAnother: () => Promise<Connection>;
+  private other: Promise<Connection> | undefined;
+  private isClosing = false;
   private ended: Ended | undefined;
   private failure: Ended | undefined;
   private readonly endings: ((ended: Ended) => void)[] = [];
   private readonly blockings: (() => void)[] = [];
 
-  constructor(model: ChannelModel, broker: BrokerUrl, address: string) {
+  constructor(model: ChannelModel, broker: BrokerUrl, address: string, openAnother: () => Promise<Connection>) {
     this.model = model;
+    this.openAnother = openAnother;
     this.broker = broker;
     this.address = address;
     model.on("error", (error: Error) => {
@@ -77,6 +81,17 @@ export class Connection {
 
   get isOpen(): boolean {
     return this.ended === undefined;
+  }
+
+  /**
+   * Another connection to the same address, for consumers: from one that publishes, a broker that is short of memory reads nothing any
+   * more, not even that messages may be forgotten, which is what would help it. The two end together.
+   *
+   * @throws Refusal
+   */
+  forConsumers(): Promise<Connection> {
+    this.other ??= this.openOther();
+    return this.other;
   }
 
   /** Calls `then` once, at once where it has ended already. */
@@ -103,19 +118,38 @@ export class Connection {
   /** Ends it in good order; after a second without an answer the socket is destroyed. */
   async close(): Promise<void> {
     if (this.ended !== undefined) return;
+    this.isClosing = true;
     const limit = Promise.withResolvers<void>();
     const timer = setTimeout(limit.resolve, CLOSE_MS);
-    const closing = this.model.close().catch(() => undefined);
-    await Promise.race([closing, limit.promise]);
+    await Promise.race([this.closeBoth(), limit.promise]);
     clearTimeout(timer);
     this.destroy("closed by us");
   }
 
   /** Ends it at once, with nothing said to the broker. */
   destroy(why: string): void {
+    if (this.ended !== undefined) return;
     this.failure ??= { text: why, replyCode: undefined };
-    socketOf(this.model).destroy();
     this.end(undefined);
+  }
+
+  private async openOther(): Promise<Connection> {
+    try {
+      const other = await this.openAnother();
+      other.onEnd(({ text }) => {
+        if (!this.isClosing) this.destroy(text);
+      });
+      this.onEnd(({ text }) => other.destroy(text));
+      return other;
+    } catch (error) {
+      this.other = undefined;
+      throw error;
+    }
+  }
+
+  private async closeBoth(): Promise<void> {
+    await this.other?.then((other) => other.close()).catch(() => undefined);
+    await this.model.close().catch(() => undefined);
   }
 
   private async opening<T>(open: () => Promise<T>): Promise<T> {
@@ -185,11 +219,14 @@ export async function openConnection(broker: BrokerUrl, address: string, options
   );
   try {
     const model = await Promise.race([opening, limit.promise]);
-    return new Connection(model, broker, address);
+    return new Connection(model, broker, address, () => openConnection(broker, address, options));
   } catch (error) {
     // What opens after all is too late.
     opening.then(
-      (model) => socketOf(model).destroy(),
+      (model) => {
+        model.on("error", () => undefined);
+        socketOf(model).destroy();
+      },
       () => undefined,
     );
     throw refusalOf(error, broker);

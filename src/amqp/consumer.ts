@@ -130,9 +130,7 @@ class Consumer {
   }
 
   /** The connection, or the subscription, is over. */
-  end(reason?: Ended): void {
-    // A refusal of the queue that takes the whole connection along.
-    if (this.isSettingUp && reason?.replyCode === INTERNAL_ERROR) this.owner.makeDurable();
+  end(): void {
     this.isOver = true;
     clearTimeout(this.timer);
     this.lose();
@@ -150,7 +148,12 @@ class Consumer {
 
   private async consume(): Promise<void> {
     const { subscription } = this.owner;
-    const channel = await this.connection.channel();
+    const connection = await this.connection.forConsumers();
+    connection.onEnd(({ replyCode }) => {
+      // A refusal of the queue that takes the whole connection along.
+      if (this.isSettingUp && replyCode === INTERNAL_ERROR) this.owner.makeDurable();
+    });
+    const channel = await connection.channel();
     this.failure = undefined;
     channel.on("error", (error) => {
       this.failure = { text: error.message, replyCode: codeOf(error) };
@@ -278,8 +281,8 @@ export class Consumers implements Subscribed {
   async attach(connection: Connection): Promise<void> {
     const consumer = new Consumer(this, connection);
     this.consumers.set(connection, consumer);
-    connection.onEnd((ended) => {
-      consumer.end(ended);
+    connection.onEnd(() => {
+      consumer.end();
       this.consumers.delete(connection);
     });
     await consumer.setUp();

@@ -15,7 +15,6 @@ export const ENTRIES: readonly string[] = [
   "bin/dmq.ts",
   "src/index.ts",
   "src/queue/worker.ts",
-  "src/amqp/client.ts",
   "src/amqp/supply.ts",
   "src/amqp/folder.ts",
   "src/amqp/subscribe.ts",
