@@ -173,6 +173,63 @@ test(
   TEST_MS,
 );
 
+describe("a follower whose daemon goes away", () => {
+  const uri = "sip:127.0.0.65:5965";
+  const options = (): string[] => ["--state-dir", join(dir, "back"), "--queue", "name=q;retry=0"];
+
+  for (const [what, extra] of [
+    ["in print", []],
+    ["with a command", ["--exec", 'printf "%s\\t%s\\n" "$DMQ_KEY" "$(cat)"', "--jobs", "3"]],
+  ] as const)
+    for (const signal of ["SIGTERM", "SIGKILL"] as const)
+      test(
+        `${what}, ${signal}: it says so, waits, and goes on with the next one`,
+        async () => {
+          const first = await all.serve("back", uri, options());
+          const args = ["queue", "fetch", "q", "--follow", ...extra, "--socket", first.socket];
+          const follower = all.start(args);
+          await first.run(["queue", "add", "q", "a", "1"]);
+          await until(() => follower.stdout === "a\t1\n", 10_000, "it has the first item");
+          await first.end(signal);
+          await until(() => follower.stderr.includes("waiting for it"), 10_000, "it says that the daemon is gone");
+          const second = await all.serve("back", uri, options());
+          await second.run(["queue", "add", "q", "b", "2"]);
+          await until(() => follower.stdout.endsWith("b\t2\n"), 10_000, "it has the second item");
+          expect(follower.stderr).toMatch(
+            /^dmq: warning: [^\n]+; waiting for it\ndmq: warning: a daemon is there again on [^\n]+\n$/,
+          );
+          // The settling of the first one may have met the daemon's end.
+          expect(follower.stdout).toMatch(/^(a\t1\n){1,2}b\t2\n$/);
+          expect(await follower.end("SIGINT")).toBe(130);
+          await second.end("SIGTERM");
+        },
+        TEST_MS,
+      );
+
+  test(
+    "--reconnect 0 ends it with 4, as does the end of its patience; a signal ends the wait",
+    async () => {
+      const daemon = await all.serve("back", uri, options());
+      const follow = (...words: string[]) =>
+        all.start(["queue", "fetch", "q", "--follow", "--socket", daemon.socket, ...words]);
+      const followers = [follow("--reconnect", "0"), follow("--reconnect", "300ms"), follow()] as const;
+      // Who has had one follows.
+      const haveAll = async (): Promise<boolean> => {
+        await daemon.run(["queue", "add", "q", "k", "v"]);
+        return followers.every(({ stdout }) => stdout !== "");
+      };
+      await until(haveAll, 10_000, "all follow");
+      await daemon.end("SIGKILL");
+      expect([await followers[0].child.exited, await followers[1].child.exited]).toEqual([4, 4]);
+      expect(followers[0].stderr).not.toContain("waiting");
+      expect(followers[1].stderr).toContain("waiting");
+      await until(() => followers[2].stderr.includes("waiting"), 10_000, "the third one waits");
+      expect(await followers[2].end("SIGTERM")).toBe(143);
+    },
+    TEST_MS,
+  );
+});
+
 describe("a table of Kamailio's (B1: dbmode 2 and 3)", () => {
   const rows = (path: string, table: string): unknown[] => {
     const db = new Database(path, { readonly: true });

@@ -4,7 +4,7 @@ import { concatBytes, encodeUtf8 } from "../../core/bytes.ts";
 import { UsageError } from "../../core/errors.ts";
 import { parseDuration } from "../../core/time.ts";
 import type { Item } from "../../queue/operation.ts";
-import { type Arguments, type CommandSpec, quoted } from "../command.ts";
+import { type Arguments, type CommandSpec, quoted, sayable } from "../command.ts";
 import type { CliContext, SignalName } from "../context.ts";
 import { EXIT } from "../exit.ts";
 import { readInteger } from "../message.ts";
@@ -27,6 +27,9 @@ const BATCH_MAX = 1_000;
 /** What running handlers have when the consumer is told to stop. */
 const GRACE_MS = 10_000;
 const TIMEOUT_MS = 60_000;
+
+/** A daemon that is restarted or upgraded is back by then. */
+const RECONNECT_MS = 10 * 60_000;
 
 export const fetchItems: CommandSpec = {
   name: "queue fetch",
@@ -53,6 +56,11 @@ export const fetchItems: CommandSpec = {
     { flag: "count", short: "n", value: "COUNT", help: "that many items at most (1)" },
     { flag: "all", help: "until there is no ready item" },
     { flag: "follow", help: "for ever, as items come" },
+    {
+      flag: "reconnect",
+      value: "DURATION",
+      help: "with --follow: wait so long for a daemon that went away, 0 not at all (10m)",
+    },
     { flag: "lease", value: "DURATION", help: "only lease them: who does not settle one in time loses it to the next" },
     { flag: "no-ack", help: "take off first, print after: at most once, as Kamailio's mq_fetch" },
     ...ITEM_OPTIONS,
@@ -69,7 +77,8 @@ export const fetchItems: CommandSpec = {
   ],
   notes: [
     "A line is KEY<TAB>VALUE with \\t \\n \\r \\\\ for what would break it, and \\xHH for control characters and what is no UTF-8.",
-    "An item is taken off when it was written; if its reader is gone, or this command is killed before, it is there again.",
+    "An item is taken off when it was written; if its reader is gone, or this command is killed before, it is there again. With --follow",
+    "it waits for a daemon that went away, which stderr says, and goes on; what was not settled comes again.",
     "CMD has the value on standard input and DMQ_QUEUE, DMQ_ID, DMQ_KEY, DMQ_TRIES, DMQ_ADDED, DMQ_CONTENT_TYPE, DMQ_FROM, DMQ_CHANNEL,",
     "DMQ_HEADER_*. It ends with 0: done; 65, 66 or 100: dead letter; 75: tried again, which does not count for an hour; 126, 127: the",
     "consumer ends; anything else, a signal or --timeout: tried again, a dead letter after max-tries. At SIGTERM running ones have 10 s.",
@@ -91,6 +100,8 @@ interface Request {
   queue: string;
   count: number;
   waitMs: number;
+  /** For a daemon that is gone. */
+  reconnectMs: number;
   leaseMs: number | undefined;
   form: Form;
   /** Program and arguments. */
@@ -111,11 +122,13 @@ function readRequest(args: Arguments): Request {
   exclude(args, "lease", "no-ack", "all", "follow");
   const command = args.value("exec");
   const alone = [...EXEC_ONLY.filter((flag) => args.has(flag)).map((flag) => `--${flag}`), ...words.map(quoted)][0];
+  if (args.has("reconnect") && !args.has("follow")) throw new UsageError("--reconnect goes with --follow");
   if (command === undefined && alone !== undefined) throw new UsageError(`${alone} goes with --exec CMD`);
   return {
     queue: queueName(name),
     count: args.has("all") || args.has("follow") ? Number.POSITIVE_INFINITY : readCount(args, "count", 1),
     waitMs: readWait(args),
+    reconnectMs: readSpan(args, "reconnect", 0) ?? RECONNECT_MS,
     leaseMs: readSpan(args, "lease", 1),
     form: readForm(args),
     argv: command === undefined ? undefined : words.length > 0 ? [command, ...words] : ["sh", "-c", command],
@@ -221,13 +234,28 @@ async function work(
 ): Promise<number> {
   const { queue, argv, orderBy } = request;
   const supplied = { queue, leaseMs: LEASE_MS, ...(orderBy === "key" && { orderByKey: true }) };
-  const supply = queues.supply(supplied);
+  const supply = await patient(context, args, queues, queues.supply(supplied), request, stop);
   try {
     if (argv === undefined) return await printAll(context, supply, request, args.has("no-ack"), stop);
     return await handleAll(context, args, queues, supply, { ...request, argv }, stop);
   } finally {
     await supply.end();
   }
+}
+
+/** A follower outlives its daemon. */
+async function patient(
+  context: CliContext,
+  args: Arguments,
+  { socketPath }: Queues,
+  supply: Supply,
+  { reconnectMs }: Request,
+  stop: Stop,
+): Promise<Supply> {
+  if (!args.has("follow") || socketPath === undefined || reconnectMs === 0) return supply;
+  const { PatientSupply } = await import("./patient.ts");
+  const say = (text: string): void => context.stderr(`dmq: warning: ${sayable(text)}\n`);
+  return new PatientSupply(supply, { socketPath, ms: reconnectMs, stop: stop.signal, say });
 }
 
 async function printAll(
