@@ -7,6 +7,7 @@
  */
 import { constants, Database, type SQLQueryBindings, type Statement } from "bun:sqlite";
 import { rmSync, statSync, writeFileSync } from "node:fs";
+import { EMPTY } from "../core/bytes.ts";
 import { DEAD_SUFFIX, deadDefinition, KEY_BYTES_MAX, type QueueDefinition, RETRY_MS_MAX } from "./definition.ts";
 import { QueueError } from "./error.ts";
 import {
@@ -24,7 +25,7 @@ import {
   type QueueReport,
   type Sizes,
 } from "./operation.ts";
-import { migrate } from "./schema.ts";
+import { INLINE_BYTES, migrate, OCTETS } from "./schema.ts";
 
 export interface EngineOptions {
   /** Path of the file; `:memory:` for queues that go with the process. */
@@ -53,12 +54,20 @@ const HOUSEKEEPING_ROWS = 1_000;
 /** Rows that are looked at for one whose key nobody holds up. */
 const ORDERED_ROWS = 1_000;
 export const STDERR_CHARS_MAX = 4_096;
+/** Of all values of one lease, beyond the first: they are in memory, and on a stream of the control socket, at the same time. */
+const LEASE_BYTES_MAX = 128 * 1024;
 const JITTER = 0.2;
 const PEEK_MAX = 10_000;
 /** Beyond the bound of the store, for those who free space. */
 const RELIEF_PAGES = 1_024;
 const SHRINK_PAGES_MIN = 4_096;
 const SHRINK_PAGES = 512;
+/** Enough for a reserve, and for what is moved meanwhile. */
+const RELIEF_STEPS = 16;
+/** What is worth it, each time that something does not fit. */
+const SPACE_PAGES_MIN = 256;
+/** SQLite's number for it. */
+const INCREMENTAL = 2;
 /** How old the time in the file may be. */
 const CLOCK_MS = 1_000;
 
@@ -78,6 +87,7 @@ interface ItemRow {
   queue: number;
   key: string;
   value: Uint8Array;
+  outside: number | null;
   type: string;
   headers: string | null;
   path: string | null;
@@ -146,6 +156,8 @@ export class Engine {
   }
 
   close(): void {
+    // With one of them open, SQLite keeps the file, and its log, until they are collected.
+    for (const statement of this.statements.values()) statement.finalize();
     this.db.close();
   }
 
@@ -155,7 +167,7 @@ export class Engine {
    * @returns an outcome for each operation, in order. Where the file itself refuses (full, damaged), each operation is tried alone,
    *          so that one that is too large does not take the others with it
    */
-  run(operations: readonly Operation[]): Outcome[] {
+  run(operations: readonly Operation[], isRetry = false): Outcome[] {
     try {
       return this.group(operations);
     } catch (cause) {
@@ -164,6 +176,7 @@ export class Engine {
       if (operations.length > 1 && !isBusy) return operations.flatMap((operation) => this.run([operation]));
       if (isFullError(cause) && operations.every(({ type }) => RELIEVES.has(type)) && this.relieve())
         return this.run(operations);
+      if (isFullError(cause) && !isRetry && this.makeSpace()) return this.run(operations, true);
       const error = storageError(this.options.path, cause);
       return operations.map(() => ({ ok: false, code: error.code, message: error.message }));
     }
@@ -179,8 +192,7 @@ export class Engine {
     this.isRelieved = true;
     try {
       if (this.hasReserve) rmSync(this.reservePath, { force: true });
-      // What is in the log already goes to its place, and the log begins again within the space that it has.
-      this.db.run("PRAGMA wal_checkpoint(RESTART)");
+      this.emptyLog();
       this.db.run(`PRAGMA max_page_count = ${this.pagesMax + RELIEF_PAGES}`);
     } catch {
       return false;
@@ -188,11 +200,47 @@ export class Engine {
     return true;
   }
 
+  /** What is in the log goes to its place, and leaves its space to what comes. */
+  private emptyLog(): void {
+    this.db.run("PRAGMA wal_checkpoint(TRUNCATE)");
+  }
+
   /** @throws the error of the disk, as long as there is no space for a new reserve: what is free until then is for the takers */
   private stopRelief(): void {
-    if (this.hasReserve) this.reserve();
+    if (this.hasReserve) {
+      this.giveSpaceBack(() => this.isReserved);
+      this.reserve();
+    }
     this.isRelieved = false;
     this.db.run(`PRAGMA max_page_count = ${this.pagesMax}`);
+  }
+
+  /** Room within the file is none for the log beside it. @returns false where there was none, or nothing could be done */
+  private makeSpace(): boolean {
+    if (this.isRelieved || this.freePages < SPACE_PAGES_MIN || !this.relieve()) return false;
+    try {
+      this.giveSpaceBack(() => false);
+      this.stopRelief();
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** What the takers have freed within the file may be what the reserve needs outside of it. In steps that the log has room for. */
+  private giveSpaceBack(isEnough: () => boolean): void {
+    for (let step = 0; step < RELIEF_STEPS && !isEnough() && this.freePages > 0; step++) {
+      this.db.run(`PRAGMA incremental_vacuum(${SHRINK_PAGES})`);
+      this.emptyLog();
+    }
+  }
+
+  private get freePages(): number {
+    return this.number("SELECT freelist_count AS n FROM pragma_freelist_count()");
+  }
+
+  private get isReserved(): boolean {
+    return (statSync(this.reservePath, { throwIfNoEntry: false })?.size ?? 0) >= RESERVE_BYTES;
   }
 
   private get reservePath(): string {
@@ -205,8 +253,7 @@ export class Engine {
    */
   private reserve(): void {
     try {
-      if ((statSync(this.reservePath, { throwIfNoEntry: false })?.size ?? 0) < RESERVE_BYTES)
-        writeFileSync(this.reservePath, new Uint8Array(RESERVE_BYTES), { mode: 0o600 });
+      if (!this.isReserved) writeFileSync(this.reservePath, new Uint8Array(RESERVE_BYTES), { mode: 0o600 });
     } catch (cause) {
       rmSync(this.reservePath, { force: true });
       throw Object.assign(new Error("the disk is full", { cause }), { code: "SQLITE_FULL" });
@@ -228,14 +275,22 @@ export class Engine {
     this.db.run("UPDATE clock SET owner = ?", [owner]);
   }
 
+  /** Keeps a reserve. Where there is no space for one, the disk is full: adding waits until there is. */
+  keepReserve(): void {
+    this.hasReserve = true;
+    try {
+      this.reserve();
+    } catch {
+      this.relieve();
+    }
+  }
+
   /**
    * Makes the log as large as it becomes anyway, once: a flush that changes the length of a file flushes the file system's own
    * journal, too. The log is kept when the store is closed.
    */
   preallocate(): void {
     try {
-      this.hasReserve = true;
-      this.reserve();
       this.db.fileControl(constants.SQLITE_FCNTL_PERSIST_WAL, 1);
       if (statSync(`${this.options.path}-wal`).size >= LOG_BYTES) return;
       this.db.run("BEGIN IMMEDIATE");
@@ -267,9 +322,9 @@ export class Engine {
 
   /** Gives a part of the unused pages back to the file system, if there are many. */
   shrink(): void {
-    const free = this.number("SELECT freelist_count AS n FROM pragma_freelist_count()");
     // At a full disk each page counts.
-    if (free > (this.isRelieved ? 0 : SHRINK_PAGES_MIN)) this.db.run(`PRAGMA incremental_vacuum(${SHRINK_PAGES})`);
+    if (this.freePages > (this.isRelieved ? 0 : SHRINK_PAGES_MIN))
+      this.db.run(`PRAGMA incremental_vacuum(${SHRINK_PAGES})`);
   }
 
   /** Is there a queue of this name? As of the last group. */
@@ -299,6 +354,7 @@ export class Engine {
       const outcomes = operations.map((operation) => this.guarded(operation));
       if (writes) this.writeStates();
       this.statement("COMMIT").run();
+      if (writes && this.isRelieved) this.emptyLog();
       return outcomes;
     } catch (cause) {
       this.abandon();
@@ -452,6 +508,7 @@ export class Engine {
     if (held > 0 && !force)
       throw new QueueError("queue-busy", `queue ${queue.name} holds ${held} items; --force drops them`);
     for (const each of dead === undefined ? [queue] : [queue, dead]) {
+      this.removeBodies("queue = ?", each.rowId);
       for (const table of ["items", "seen"]) this.statement(`DELETE FROM ${table} WHERE queue = ?`).run(each.rowId);
       this.statement("DELETE FROM queues WHERE id = ?").run(each.rowId);
       this.byName.delete(each.name);
@@ -523,8 +580,7 @@ export class Engine {
 
   /** The item with this key that is still queued; one that is leased does not count, as in Kamailio a fetched one does not. */
   private rival(queue: QueueState, key: string): { seq: number; octets: number } | undefined {
-    const sql =
-      "SELECT seq, length(value) AS octets FROM items WHERE queue = ? AND key = ? AND holder IS NULL ORDER BY seq LIMIT 1";
+    const sql = `SELECT seq, ${OCTETS} AS octets FROM items WHERE queue = ? AND key = ? AND holder IS NULL ORDER BY seq LIMIT 1`;
     return (this.statement(sql).get(queue.rowId, key) as { seq: number; octets: number } | null) ?? undefined;
   }
 
@@ -556,7 +612,7 @@ export class Engine {
   }
 
   private oldest(queue: QueueState, spare: number | undefined): { seq: number; octets: number } | undefined {
-    const sql = `SELECT seq, length(value) AS octets FROM items
+    const sql = `SELECT seq, ${OCTETS} AS octets FROM items
       WHERE queue = ? AND holder IS NULL AND seq <> ? ORDER BY due, seq LIMIT 1`;
     return (this.statement(sql).get(queue.rowId, spare ?? 0) as { seq: number; octets: number } | null) ?? undefined;
   }
@@ -565,12 +621,12 @@ export class Engine {
     const ttlMs = item.ttlMs ?? queue.definition.ttlMs;
     const due = this.present + (item.delayMs ?? 0);
     const made = this.statement(
-      `INSERT INTO items (queue, key, value, type, headers, path, origin, channel, added, due, expires)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      `INSERT INTO items (queue, key, value, type, headers, path, origin, channel, added, due, expires, outside)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ).run(
       queue.rowId,
       item.key,
-      item.value,
+      inline(item.value),
       item.contentType ?? "text/plain",
       item.headers === undefined ? null : JSON.stringify(item.headers),
       item.path === undefined || item.path.length === 0 ? null : JSON.stringify(item.path),
@@ -579,20 +635,30 @@ export class Engine {
       this.wall,
       due,
       ttlMs === 0 ? null : due + ttlMs,
+      outside(item.value),
     );
+    const seq = Number(made.lastInsertRowid);
+    this.keepOutside(seq, item.value);
     if (ttlMs !== 0) this.tendAt = Math.min(this.tendAt, due + ttlMs);
     this.grow(queue, 1, item.value.length);
     this.count(queue, "added");
     this.touched.add(queue.name);
-    return Number(made.lastInsertRowid);
+    return seq;
+  }
+
+  private keepOutside(seq: number, value: Uint8Array): void {
+    if (value.length > INLINE_BYTES)
+      this.statement("INSERT OR REPLACE INTO bodies (seq, value) VALUES (?, ?)").run(seq, value);
   }
 
   /** The newest value in the place of the old one. */
   private replace(queue: QueueState, rival: { seq: number; octets: number }, item: NewItem): void {
     this.statement(
-      `UPDATE items SET value = ?, type = ?, headers = ?, path = ?, origin = ?, channel = ?, tries = 0 WHERE seq = ?`,
+      `UPDATE items SET value = ?, outside = ?, type = ?, headers = ?, path = ?, origin = ?, channel = ?, tries = 0
+       WHERE seq = ?`,
     ).run(
-      item.value,
+      inline(item.value),
+      outside(item.value),
       item.contentType ?? "text/plain",
       item.headers === undefined ? null : JSON.stringify(item.headers),
       item.path === undefined || item.path.length === 0 ? null : JSON.stringify(item.path),
@@ -600,6 +666,8 @@ export class Engine {
       item.channel ?? null,
       rival.seq,
     );
+    if (rival.octets > INLINE_BYTES) this.statement("DELETE FROM bodies WHERE seq = ?").run(rival.seq);
+    this.keepOutside(rival.seq, item.value);
     this.grow(queue, 0, item.value.length - rival.octets);
     this.count(queue, "added");
   }
@@ -617,7 +685,12 @@ export class Engine {
              WHERE other.queue = ?1 AND other.key = one.key AND other.seq < one.seq) ORDER BY due, seq LIMIT ?3`
         : `SELECT * FROM items WHERE ${ready} ${filter} ORDER BY due, seq LIMIT ?3`;
     // One after the other is twice as fast as one UPDATE over the choice that gives the rows back (measured, Bun 1.4.5).
-    const rows = this.statement(pick).all(queue.rowId, this.present, count, ...given(key)) as ItemRow[];
+    const found = this.statement(pick).all(queue.rowId, this.present, count, ...given(key)) as ItemRow[];
+    let octets = 0;
+    const rows = found.filter((row, index) => {
+      octets += row.outside ?? row.value.length;
+      return index === 0 || octets <= LEASE_BYTES_MAX;
+    });
     const mark = this.statement("UPDATE items SET holder = ?, until = ?, tries = ?, leases = ? WHERE seq = ?");
     const until = this.present + leaseMs;
     for (const row of rows) {
@@ -683,7 +756,7 @@ export class Engine {
   private release(holders: readonly string[]): number {
     let released = 0;
     for (const holder of holders) {
-      const sql = "SELECT seq, queue, tries, due, length(value) AS octets FROM items WHERE holder = ?";
+      const sql = `SELECT seq, queue, tries, due, ${OCTETS} AS octets FROM items WHERE holder = ?`;
       for (const row of this.statement(sql).all(holder) as LeasedRow[]) {
         this.giveBack(row);
         released++;
@@ -724,8 +797,7 @@ export class Engine {
     const prefix = this.options.prefix ?? "";
     const match = id.startsWith(prefix) ? /^(\d{1,15})-(\d{1,9})$/.exec(id.slice(prefix.length)) : null;
     if (match === null) return null;
-    const sql =
-      "SELECT seq, queue, tries, due, length(value) AS octets FROM items WHERE seq = ? AND leases = ? AND holder IS NOT NULL";
+    const sql = `SELECT seq, queue, tries, due, ${OCTETS} AS octets FROM items WHERE seq = ? AND leases = ? AND holder IS NOT NULL`;
     return this.statement(sql).get(Number(match[1]), Number(match[2])) as LeasedRow | null;
   }
 
@@ -804,7 +876,7 @@ export class Engine {
   /** @throws QueueError `no-such-item` for a number that is no dead letter of this queue */
   private chosenDead(queue: QueueState, seqs: readonly number[] | "all"): { seq: number; octets: number }[] {
     const dead = this.byName.get(queue.name + DEAD_SUFFIX)?.rowId ?? 0;
-    const sql = "SELECT seq, length(value) AS octets FROM items WHERE queue = ?";
+    const sql = `SELECT seq, ${OCTETS} AS octets FROM items WHERE queue = ?`;
     if (seqs === "all") return this.statement(`${sql} ORDER BY seq`).all(dead) as { seq: number; octets: number }[];
     return seqs.map((seq) => {
       const row = this.statement(`${sql} AND seq = ?`).get(dead, seq) as { seq: number; octets: number } | null;
@@ -882,20 +954,23 @@ export class Engine {
       .map((row) => row.integrity_check)
       .filter((text) => text !== "ok");
     for (const queue of this.byName.values()) problems.push(...this.miscounted(queue));
+    const strays = this.number(`SELECT
+      (SELECT count(*) FROM bodies WHERE seq NOT IN (SELECT seq FROM items WHERE outside IS NOT NULL)) +
+      (SELECT count(*) FROM items WHERE outside IS NOT NULL AND seq NOT IN (SELECT seq FROM bodies)) AS n`);
+    if (strays > 0) problems.push(`${strays} large values have no item, or items no value`);
     const pages = this.number("SELECT page_count AS n FROM pragma_page_count()");
-    const free = this.number("SELECT freelist_count AS n FROM pragma_freelist_count()");
     return {
       ok: problems.length === 0,
       problems,
       items: this.number("SELECT count(*) AS n FROM items"),
       fileBytes: pages * PAGE_BYTES,
-      freeBytes: free * PAGE_BYTES,
+      freeBytes: this.freePages * PAGE_BYTES,
     };
   }
 
   private miscounted(queue: QueueState): string[] {
     const found = this.statement(
-      `SELECT count(*) AS items, coalesce(sum(length(value)), 0) AS bytes,
+      `SELECT count(*) AS items, coalesce(sum(${OCTETS}), 0) AS bytes,
          coalesce(sum(holder IS NOT NULL), 0) AS leased FROM items WHERE queue = ?`,
     ).get(queue.rowId) as { items: number; bytes: number; leased: number };
     return (["items", "bytes", "leased"] as const)
@@ -907,7 +982,7 @@ export class Engine {
 
   private move(from: QueueState, to: QueueState, { count, key }: Operation & { type: "move" }): number {
     const filter = key === undefined ? "" : "AND key = ?4";
-    const sql = `SELECT seq, length(value) AS octets FROM items
+    const sql = `SELECT seq, ${OCTETS} AS octets FROM items
       WHERE queue = ?1 AND holder IS NULL AND due <= ?2 ${filter} ORDER BY due, seq LIMIT ?3`;
     const rows = this.statement(sql).all(from.rowId, this.present, count, ...given(key)) as {
       seq: number;
@@ -927,8 +1002,9 @@ export class Engine {
   /** Leased items stay: somebody is at work on them. */
   private clear(queue: QueueState): number {
     const gone = this.statement(
-      "SELECT count(*) AS n, coalesce(sum(length(value)), 0) AS octets FROM items WHERE queue = ? AND holder IS NULL",
+      `SELECT count(*) AS n, coalesce(sum(${OCTETS}), 0) AS octets FROM items WHERE queue = ? AND holder IS NULL`,
     ).get(queue.rowId) as { n: number; octets: number };
+    this.removeBodies("queue = ? AND holder IS NULL", queue.rowId);
     this.statement("DELETE FROM items WHERE queue = ? AND holder IS NULL").run(queue.rowId);
     this.grow(queue, -gone.n, -gone.octets);
     this.touched.add(queue.name);
@@ -941,11 +1017,11 @@ export class Engine {
   private housekeep(): void {
     if (this.present < this.tendAt) return;
     const lost = this.statement(
-      "SELECT seq, queue, tries, due, length(value) AS octets FROM items WHERE holder IS NOT NULL AND until <= ? LIMIT ?",
+      `SELECT seq, queue, tries, due, ${OCTETS} AS octets FROM items WHERE holder IS NOT NULL AND until <= ? LIMIT ?`,
     ).all(this.storeTime(), HOUSEKEEPING_ROWS) as LeasedRow[];
     for (const row of lost) this.giveBack(row);
     const expired = this.statement(
-      "SELECT seq, queue, length(value) AS octets FROM items WHERE expires <= ? AND holder IS NULL LIMIT ?",
+      `SELECT seq, queue, ${OCTETS} AS octets FROM items WHERE expires <= ? AND holder IS NULL LIMIT ?`,
     ).all(this.storeTime(), HOUSEKEEPING_ROWS) as { seq: number; queue: number; octets: number }[];
     for (const row of expired) this.expire(row);
     this.statement("DELETE FROM seen WHERE until <= ?").run(this.storeTime());
@@ -967,8 +1043,15 @@ export class Engine {
 
   private removeRow(queue: QueueState, seq: number, octets: number): void {
     this.statement("DELETE FROM items WHERE seq = ?").run(seq);
+    if (octets > INLINE_BYTES) this.statement("DELETE FROM bodies WHERE seq = ?").run(seq);
     this.grow(queue, -1, -octets);
     this.touched.add(queue.name);
+  }
+
+  private removeBodies(which: string, rowId: number): void {
+    this.statement(
+      `DELETE FROM bodies WHERE seq IN (SELECT seq FROM items WHERE outside IS NOT NULL AND ${which})`,
+    ).run(rowId);
   }
 
   private grow(queue: QueueState, items: number, octets: number): void {
@@ -1050,7 +1133,7 @@ export class Engine {
       id: `${this.options.prefix ?? ""}${row.seq}-${row.holder === null ? 0 : row.leases}`,
       queue: (this.byRow.get(row.queue) as QueueState).name,
       key: row.key,
-      value: row.value,
+      value: row.outside === null ? row.value : this.bodyOf(row.seq),
       contentType: row.type,
       headers: row.headers === null ? {} : (JSON.parse(row.headers) as Record<string, string>),
       path: row.path === null ? [] : (JSON.parse(row.path) as string[]),
@@ -1060,6 +1143,12 @@ export class Engine {
       dueAt: row.due - this.ahead,
       tries: row.tries,
     };
+  }
+
+  /** What `check` finds missing is empty to others: an item without its value can still be settled. */
+  private bodyOf(seq: number): Uint8Array {
+    const row = this.statement("SELECT value FROM bodies WHERE seq = ?").get(seq) as { value: Uint8Array } | null;
+    return row?.value ?? EMPTY;
   }
 
   private number(sql: string, bindings: SQLQueryBindings[] = []): number {
@@ -1082,6 +1171,14 @@ function throwStorage(outcome: Outcome): void {
 
 function isFullError(cause: unknown): boolean {
   return (cause as { code?: string }).code?.startsWith("SQLITE_FULL") === true;
+}
+
+function inline(value: Uint8Array): Uint8Array {
+  return value.length > INLINE_BYTES ? EMPTY : value;
+}
+
+function outside(value: Uint8Array): number | null {
+  return value.length > INLINE_BYTES ? value.length : null;
 }
 
 /** SQLite wants as many values as the statement names. */
@@ -1114,7 +1211,9 @@ function openDatabase({ path, bytesMax }: EngineOptions): Database {
     // Before anything that may find the file locked.
     db.run(`PRAGMA busy_timeout = ${BUSY_MS}`);
     db.run(`PRAGMA page_size = ${PAGE_BYTES}`);
-    db.run("PRAGMA auto_vacuum = INCREMENTAL");
+    const { auto_vacuum: vacuum } = db.query("PRAGMA auto_vacuum").get() as { auto_vacuum: number };
+    // It writes, also where it changes nothing: no command could look into a store at a full disk.
+    if (vacuum !== INCREMENTAL) db.run(`PRAGMA auto_vacuum = ${INCREMENTAL}`);
     db.run("PRAGMA journal_mode = WAL");
     db.run("PRAGMA synchronous = FULL");
     db.run(`PRAGMA wal_autocheckpoint = ${WAL_PAGES}`);

@@ -24,9 +24,13 @@ export function takeLock(path: string, owner: () => string | undefined): StoreLo
     return { release: () => held.close() };
   } catch (cause) {
     db?.close();
-    const { code = "" } = cause as { code?: string };
+    const { code = "", message: text = "" } = cause as { code?: string; message?: string };
     if (!code.startsWith("SQLITE_BUSY"))
-      throw new QueueError("storage", `the lock ${path} cannot be taken: ${String(cause)}`, cause);
+      throw new QueueError(
+        "storage",
+        `the lock ${path} cannot be taken: ${text} (${code}); check owner, mode and space of its directory`,
+        cause,
+      );
     const who = owner();
     const error = new QueueError(
       "storage",

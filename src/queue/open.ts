@@ -51,6 +51,7 @@ export function openStore(options: OpenOptions): OpenedStore {
   const lock = daemon ? takeLock(join(directory, "queues.lock"), () => ownerOf(path)) : undefined;
   try {
     const { engine, warnings } = openEngine(path, options);
+    engine.keepReserve();
     if (daemon) engine.preallocate();
     if (daemon) engine.own(`process ${process.pid} since ${new Date().toISOString()}`);
     freeLeases(engine, daemon);

@@ -110,6 +110,7 @@ export interface Failure {
 }
 
 export interface LeaseRequest {
+  /** At most; fewer where their values are large. */
   count: number;
   /** How long the items are nobody else's. */
   leaseMs: number;

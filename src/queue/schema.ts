@@ -5,7 +5,13 @@
 import type { Database } from "bun:sqlite";
 import { QueueError } from "./error.ts";
 
-export const SCHEMA_VERSION = 1;
+export const SCHEMA_VERSION = 2;
+
+/** Octets of a value that is in the row of its item. SQLite writes a row anew, all of it, for each mark on it. */
+export const INLINE_BYTES = 2_048;
+
+/** Of an item's value, wherever it is. */
+export const OCTETS = "coalesce(outside, length(value))";
 
 /**
  * `seq` is never used again (AUTOINCREMENT), which makes it the order and the id. `due` of an item that need not wait is the
@@ -65,6 +71,15 @@ CREATE TABLE clock (
 INSERT INTO clock VALUES (0, 0, 0, NULL);
 `;
 
+/** `outside`: the octets of the value, where it is not in the row; its length is asked for often, the value once. */
+const LARGE_VALUES = `
+CREATE TABLE bodies (seq INTEGER PRIMARY KEY, value BLOB NOT NULL) STRICT;
+ALTER TABLE items ADD COLUMN outside INTEGER;
+`;
+
+/** By the version that they make a file of. */
+const STEPS: readonly string[] = [TABLES, LARGE_VALUES];
+
 /** Brings a file to the present version. @throws QueueError `storage` for one of a later version */
 export function migrate(db: Database): void {
   const version = versionOf(db);
@@ -78,7 +93,8 @@ export function migrate(db: Database): void {
   db.run("BEGIN IMMEDIATE");
   try {
     // Another process may have been first.
-    if (versionOf(db) === 0) db.run(`${TABLES} PRAGMA user_version = ${SCHEMA_VERSION};`);
+    for (const step of STEPS.slice(versionOf(db))) db.run(step);
+    db.run(`PRAGMA user_version = ${SCHEMA_VERSION}`);
     db.run("COMMIT");
   } catch (cause) {
     db.run("ROLLBACK");

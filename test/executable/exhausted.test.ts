@@ -7,7 +7,8 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import { type Daemon, Daemons, dmq, EXECUTABLE, type ListRow } from "../helpers/daemon.ts";
-import { describeWhere, missingPrograms, type Refused } from "../helpers/needs.ts";
+import { diskProblem } from "../helpers/disk.ts";
+import { describeWhere, missingPrograms } from "../helpers/needs.ts";
 import { until } from "../helpers/wait.ts";
 
 const SETUP_MS = 30_000;
@@ -106,14 +107,6 @@ function smallDisk(folder: string): string {
   mkdirSync(folder);
   const log = join(folder, "log");
   return `mount --make-rprivate / && mount -t tmpfs -o size=64k none ${folder} && exec "$@" 2>>${log}`;
-}
-
-function diskProblem(): string | Refused | undefined {
-  const missing = missingPrograms("unshare", "mount", "nsenter", "sh", "dd");
-  if (missing !== undefined) return missing;
-  if (process.getuid?.() !== 0) return { refused: "a file system of its own needs root" };
-  const probe = Bun.spawnSync(["unshare", "-m", "sh", "-c", "mount -t tmpfs -o size=64k none /mnt"]);
-  return probe.success ? undefined : { refused: `no mount namespace: ${probe.stderr.toString().trim()}` };
 }
 
 describeWhere(diskProblem(), "the disk", () => {

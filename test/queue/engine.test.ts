@@ -1,9 +1,11 @@
 /** Bounds, leases, retries, dead letters, time: what the store does beyond `mqueue`. */
+import { Database } from "bun:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { statSync } from "node:fs";
 import { join } from "node:path";
 import { STDERR_CHARS_MAX } from "../../src/queue/engine.ts";
 import type { Item } from "../../src/queue/operation.ts";
-import { Folder, item, Rig, START } from "./rig.ts";
+import { Folder, item, Rig, START, text } from "./rig.ts";
 
 let rig: Rig;
 
@@ -311,6 +313,49 @@ describe("time", () => {
       folder.remove();
     });
   }
+});
+
+describe("large values", () => {
+  const LARGE = "x".repeat(100_000);
+
+  test("a lease of one writes a mark, not the value", () => {
+    const folder = new Folder();
+    const path = join(folder.path, "queues.db");
+    const file = new Rig(path);
+    file.define("q");
+    const values = Array.from({ length: 5 }, (_, i) => `${i}${LARGE.repeat(9)}`);
+    for (const value of values) file.add("q", "k", value);
+    const other = new Database(path);
+    other.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    // Each is beyond what several may have together.
+    const leases = values.map(() => file.lease("q", { count: 50 }));
+    expect(leases.map((items) => items.map(text).join("|") === values.shift())).toEqual(new Array(5).fill(true));
+    expect(statSync(`${path}-wal`).size).toBeLessThan(LARGE.length * 9);
+    other.close();
+    file.close();
+    folder.remove();
+  });
+
+  test("they go where their items go, and with them", () => {
+    rig.define("q");
+    rig.define("name=place;addmode=in-place");
+    rig.define("other");
+    for (const key of ["a", "b", "c", "d"]) rig.add("q", key, `${key}${LARGE}`);
+    rig.do({ type: "move", from: "q", to: "other", count: 1 });
+    expect(rig.fetch("other")).toEqual(["a", `a${LARGE}`]);
+    const [b] = rig.lease("q");
+    rig.do({ type: "fail", failures: [{ id: b?.id as string, fate: "dead" }] });
+    expect(rig.do({ type: "dead", queue: "q", count: 1 }).map(text)).toEqual([`b${LARGE}`]);
+    rig.do({ type: "clear", queue: "q" });
+    rig.do({ type: "drop", queue: "q", force: true });
+    for (const value of [LARGE, "small", `${LARGE}${LARGE}`, LARGE]) {
+      rig.add("place", "k", value);
+      expect(rig.do({ type: "peek", queue: "place", count: 1 }).map(text)).toEqual([value]);
+      expect(rig.do({ type: "check" })).toMatchObject({ ok: true, items: 1 });
+    }
+    expect(rig.fetch("place")).toEqual(["k", LARGE]);
+    expect(rig.do({ type: "check" })).toMatchObject({ ok: true, items: 0 });
+  });
 });
 
 describe("the rest", () => {

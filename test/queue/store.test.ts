@@ -104,6 +104,24 @@ describe("opening", () => {
     expect(readdirSync(folder.path).filter((name) => name.includes("damaged"))).toEqual([]);
   });
 
+  test("a store of the first version is brought on: its large values stay where they are, and can be taken", async () => {
+    const store = command();
+    await define(store, "q");
+    await add(store, "q", "old");
+    await store.close();
+    open = [];
+    const db = new Database(storePath(folder.path));
+    db.run("DROP TABLE bodies; ALTER TABLE items DROP COLUMN outside; PRAGMA user_version = 1");
+    db.run("UPDATE items SET value = zeroblob(9000); UPDATE queues SET bytes = 9000");
+    db.close();
+    const again = command();
+    expect(await again.perform({ type: "check" })).toMatchObject({ ok: true });
+    const [old] = await again.perform(lease("q"));
+    expect(old?.value).toEqual(new Uint8Array(9_000));
+    await again.perform({ type: "ack", ids: [old?.id as string] });
+    expect(await again.perform({ type: "check" })).toMatchObject({ ok: true, items: 0 });
+  });
+
   test("a directory that cannot be made is named", async () => {
     const file = join(folder.path, "file");
     writeFileSync(file, "");
