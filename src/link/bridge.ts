@@ -212,8 +212,9 @@ class Subscription implements Supply {
     return this.inner.fail(items, fate);
   }
 
+  /** First the broker sends nothing more: what is given back before that would come again at once. */
   async end(): Promise<void> {
-    await this.inner.end();
     await this.subscribed.close();
+    await this.inner.end();
   }
 }
