@@ -132,7 +132,7 @@ export class AmqpSupply implements Supply, DeliverySink {
   }
 
   private accept(delivery: Delivery, tag: DeliveryTag, ack: AckMode): void {
-    if (this.isEnded) return void tag.reject(true);
+    if (this.isEnded) return;
     if (ack === "none" && this.isFlooded(delivery)) return;
     const past = this.pastOf(delivery);
     const item = itemOf(delivery, { seq: ++this.seq, addedAt: past.firstAt, tries: past.failures + 1 });
@@ -313,13 +313,14 @@ export class AmqpSupply implements Supply, DeliverySink {
     this.gone.push(listener);
   }
 
-  /** Gives back what is not settled, at once; what comes later, too. */
+  /**
+   * Nothing more is given out or said. What is not settled goes back with its channel, whose end is its owner's to bring about: what was
+   * requeued before that would be delivered here once more, and counted.
+   */
   async end(): Promise<void> {
     this.isEnded = true;
     this.alarm?.off();
-    const left = [...this.held.values()];
-    for (const held of left) this.remove(held);
-    for (const { tag, isForgotten } of left) if (!isForgotten) tag.reject(true);
+    for (const held of [...this.held.values()]) this.remove(held);
     this.ring();
   }
 

@@ -4,6 +4,13 @@ import { EXIT } from "./exit.ts";
 
 const COMMANDS: ReadonlyMap<string, CommandEntry> = new Map<string, CommandEntry>([
   [
+    "consume",
+    {
+      summary: "take messages, or have commands handle them",
+      load: async () => (await import("./amqp/consume.ts")).consumeMessages,
+    },
+  ],
+  [
     "encode",
     { summary: "make any text one word of a routing key", load: async () => (await import("./amqp/encode.ts")).encode },
   ],

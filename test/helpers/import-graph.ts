@@ -11,14 +11,7 @@ import { dirname, join, normalize, relative, sep } from "node:path";
 export const ROOT: string = join(import.meta.dir, "..", "..");
 
 /** Where the house is entered: the executable, the library, and the thread of the store (build.ts). */
-export const ENTRIES: readonly string[] = [
-  "bin/dmq.ts",
-  "src/index.ts",
-  "src/queue/worker.ts",
-  "src/amqp/supply.ts",
-  "src/amqp/folder.ts",
-  "src/amqp/subscribe.ts",
-];
+export const ENTRIES: readonly string[] = ["bin/dmq.ts", "src/index.ts", "src/queue/worker.ts"];
 
 export interface Import {
   /** As written. */

@@ -5,7 +5,8 @@ import { UsageError } from "../../core/errors.ts";
 import { parseDuration } from "../../core/time.ts";
 import type { Item } from "../../queue/operation.ts";
 import { type Arguments, type CommandSpec, quoted, sayable } from "../command.ts";
-import type { CliContext, SignalName } from "../context.ts";
+import type { CliContext } from "../context.ts";
+import { Ending } from "../ending.ts";
 import { EXIT } from "../exit.ts";
 import { readInteger } from "../message.ts";
 import { readCount } from "../stream.ts";
@@ -161,7 +162,7 @@ function readOrder(args: Arguments): string | undefined {
 async function runFetch(context: CliContext, args: Arguments): Promise<number> {
   const request = readRequest(args);
   if (args.has("follow") && args.has("count")) throw new UsageError("--follow and --count exclude each other");
-  const stop = new Stop(context);
+  const stop = new Ending(context);
   try {
     return await withQueues(context, args, (queues) => {
       if (request.leaseMs !== undefined) return leaseOnly(context, queues, request, request.leaseMs, stop);
@@ -172,45 +173,13 @@ async function runFetch(context: CliContext, args: Arguments): Promise<number> {
   }
 }
 
-/** The first signal, or the reader of stdout that left. */
-class Stop {
-  readonly signal: AbortSignal;
-  private readonly aborter = new AbortController();
-  private readonly context: CliContext;
-  private readonly off: () => void;
-  private exit: number | undefined;
-
-  constructor(context: CliContext) {
-    this.context = context;
-    this.signal = AbortSignal.any([this.aborter.signal, context.outputClosed]);
-    this.off = context.onSignal((signal) => this.raised(signal));
-  }
-
-  private raised(signal: SignalName): void {
-    const exit = signal === "SIGINT" ? EXIT.interrupted : EXIT.terminated;
-    // Somebody is in a hurry: what is leased is free again when the process is gone.
-    if (this.exit !== undefined) this.context.exitNow(exit);
-    this.exit = exit;
-    this.aborter.abort();
-  }
-
-  /** @returns the exit code: that of the signal, if there was one */
-  exitOr(code: number): number {
-    return this.exit ?? code;
-  }
-
-  end(): void {
-    this.off();
-  }
-}
-
 /** They stay leased when this command ends. */
 async function leaseOnly(
   context: CliContext,
   queues: Queues,
   { queue, count, waitMs, form }: Request,
   leaseMs: number,
-  stop: Stop,
+  stop: Ending,
 ): Promise<number> {
   const deadline = performance.now() + waitMs;
   let taken = 0;
@@ -230,7 +199,7 @@ async function work(
   args: Arguments,
   queues: Queues,
   request: Request,
-  stop: Stop,
+  stop: Ending,
 ): Promise<number> {
   const { queue, argv, orderBy } = request;
   const supplied = { queue, leaseMs: LEASE_MS, ...(orderBy === "key" && { orderByKey: true }) };
@@ -250,7 +219,7 @@ async function patient(
   { socketPath }: Queues,
   supply: Supply,
   { reconnectMs }: Request,
-  stop: Stop,
+  stop: Ending,
 ): Promise<Supply> {
   if (!args.has("follow") || socketPath === undefined || reconnectMs === 0) return supply;
   const { PatientSupply } = await import("./patient.ts");
@@ -263,7 +232,7 @@ async function printAll(
   supply: Supply,
   { count, waitMs, form }: Request,
   isTakenFirst: boolean,
-  stop: Stop,
+  stop: Ending,
 ): Promise<number> {
   const deadline = performance.now() + waitMs;
   const { signal } = stop;
@@ -296,7 +265,7 @@ async function handleAll(
   queues: Queues,
   supply: Supply,
   request: Request & { argv: readonly string[] },
-  stop: Stop,
+  stop: Ending,
 ): Promise<number> {
   const { commandHandler } = await import("../../consume/command.ts");
   const { jsonPath } = await import("../../consume/order.ts");
