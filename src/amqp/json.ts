@@ -2,6 +2,7 @@
  * Messages as JSON: what goes over the control socket, what `--json` prints and what the spool keeps of a message's properties.
  * Bodies and header values that are octets stay octet by octet what they were.
  */
+import { strictUtf8 } from "../core/bytes.ts";
 import type { Delivery, Headers, HeaderValue, Properties } from "./message.ts";
 import { type BrokerUrl, parseBrokers } from "./url.ts";
 
@@ -132,19 +133,8 @@ export function deliveryOf(row: DeliveryRow): Delivery {
   };
 }
 
-const STRICT_UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
-/** @returns `undefined` for octets that are no UTF-8 */
-export function textOf(octets: Uint8Array): string | undefined {
-  try {
-    return STRICT_UTF8.decode(octets);
-  } catch {
-    return undefined;
-  }
-}
-
 export function bodyRow(body: Uint8Array): { body: string } | { body_base64: string } {
-  const text = textOf(body);
+  const text = strictUtf8(body);
   return text === undefined ? { body_base64: Buffer.from(body).toString("base64") } : { body: text };
 }
 
@@ -155,7 +145,7 @@ export function bodyOf({ body, body_base64: coded }: Pick<DeliveryRow, "body" | 
 
 /** What a body is whose sender does not say: JSON, text or octets. */
 export function guessType(body: Uint8Array): string {
-  const text = textOf(body);
+  const text = strictUtf8(body);
   if (text === undefined) return "application/octet-stream";
   try {
     JSON.parse(text);

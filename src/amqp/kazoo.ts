@@ -3,9 +3,8 @@
  * and values exchanged, in its text, so that everything else stays octet for octet, a number of 64 bits too. A body that is no JSON
  * object is left alone.
  */
-import { encodeUtf8 } from "../core/bytes.ts";
+import { encodeUtf8, strictUtf8 } from "../core/bytes.ts";
 import { JsonValue } from "../core/json-path.ts";
-import { utf8Of } from "./content.ts";
 
 /** Who a body is from. */
 export interface KazooIdentity {
@@ -94,7 +93,7 @@ export function parseConsumerKey(routingKey: string): { broker: number; key: str
 
 /** @returns `undefined` where it is no JSON object */
 export function objectOf(body: Uint8Array): JsonValue | undefined {
-  const text = utf8Of(body);
+  const text = strictUtf8(body);
   const value = text === undefined ? undefined : JsonValue.read(text);
   return value?.kind === "object" ? value : undefined;
 }

@@ -1,27 +1,7 @@
-import type { DeliveryResult } from "../rpc/surface.ts";
-import { type CommandSpec, FORM_OPTIONS } from "./command.ts";
-import { VIA_OPTIONS, withCaller } from "./connect.ts";
+import type { CommandSpec } from "./command.ts";
+import { DELIVERY_NOTES, DELIVERY_OPTIONS, sendOut } from "./delivery.ts";
 import { exitOfBroadcast } from "./exit.ts";
-import {
-  BODY_NOTE,
-  BROADCAST_OPTIONS,
-  checkLines,
-  checkUri,
-  deliver,
-  LINES_NOTE,
-  LINES_OPTION,
-  MESSAGE_EXITS,
-  MESSAGE_OPTIONS,
-  readMessage,
-  readOptions,
-  readRequirement,
-  SPOOL_EXIT,
-  SPOOL_NOTE,
-  SPOOL_OPTION,
-  sayNobody,
-  silent,
-  writeDeliveries,
-} from "./message.ts";
+import { BROADCAST_OPTIONS, checkUri, MESSAGE_EXITS, readRequirement, SPOOL_EXIT } from "./message.ts";
 
 export const bcast: CommandSpec = {
   name: "bcast",
@@ -39,8 +19,8 @@ export const bcast: CommandSpec = {
     { name: "CHANNEL", required: true, help: "name of the channel" },
     { name: "BODY", required: false, help: "text, or - for standard input" },
   ],
-  options: [...BROADCAST_OPTIONS, LINES_OPTION, ...MESSAGE_OPTIONS, SPOOL_OPTION, ...VIA_OPTIONS, ...FORM_OPTIONS],
-  notes: [BODY_NOTE, ...LINES_NOTE, ...SPOOL_NOTE],
+  options: [...BROADCAST_OPTIONS, ...DELIVERY_OPTIONS],
+  notes: DELIVERY_NOTES,
   exits: [
     [0, "enough nodes said 2xx"],
     [1, "none did, and not all for the same reason; else the code of that reason"],
@@ -52,24 +32,13 @@ export const bcast: CommandSpec = {
   ],
   seeAlso: ["dmq send", "dmq req", "dmq list"],
   ownSignals: (args) => args.has("lines"),
-  async run(context, args) {
+  run: async (context, args) => {
     const [channel, body] = args.positionals as [string, string | undefined];
     const requirement = readRequirement(args.value("require") ?? "all");
-    const except = args.all("except").map((node) => checkUri("--except", node));
-    const needsConsumer = args.has("require-consumer");
-    const exitOf = (results: readonly DeliveryResult[]): number => exitOfBroadcast(results, requirement, needsConsumer);
-    if (args.has("lines")) {
-      checkLines(body);
-      const params = { ...readOptions(args, channel), except };
-      const { sendLines } = await import("./batch.ts");
-      return sendLines(context, args, { method: "dmq.bcast", params, needsConsumer, exitOf });
-    }
-    const params = { ...(await readMessage(context, args, channel, body)), except };
-    const results = await withCaller(context, args, (caller) => deliver<DeliveryResult[]>(caller, "dmq.bcast", params));
-    if (results === undefined) return silent(context);
-    const exit = exitOf(results);
-    writeDeliveries(context, args, results, results, exit);
-    if (results.length === 0) sayNobody(context, except.length);
-    return exit;
+    const to = { except: args.all("except").map((node) => checkUri("--except", node)) };
+    return sendOut(context, args, {
+      ...{ method: "dmq.bcast", channel, body, to },
+      exitOf: (results, needsConsumer) => exitOfBroadcast(results, requirement, needsConsumer),
+    });
   },
 };

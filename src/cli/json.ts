@@ -1,5 +1,6 @@
 /** `dmq json`: kazoo_json and its kin for shells, over standard input. What is printed is how it stands there, never printed anew. */
 
+import { strictUtf8 } from "../core/bytes.ts";
 import { UsageError } from "../core/errors.ts";
 import { JSON_PATH_ESCAPE, JsonValue } from "../core/json-path.ts";
 import { choose } from "./choice.ts";
@@ -9,7 +10,6 @@ import { EXIT } from "./exit.ts";
 import { printable, writeJson } from "./output.ts";
 
 const ACTIONS = ["get", "keys", "count"] as const;
-const STRICT_UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 export const json: CommandSpec = {
   name: "json",
@@ -54,13 +54,8 @@ export const json: CommandSpec = {
 };
 
 async function readJson(context: CliContext): Promise<JsonValue> {
-  const octets = await context.stdin();
-  let text: string;
-  try {
-    text = STRICT_UTF8.decode(octets);
-  } catch {
-    throw new UsageError("standard input is no JSON: it has octets that are no UTF-8");
-  }
+  const text = strictUtf8(await context.stdin());
+  if (text === undefined) throw new UsageError("standard input is no JSON: it has octets that are no UTF-8");
   const value = JsonValue.read(text);
   if (value !== undefined) return value;
   throw new UsageError(

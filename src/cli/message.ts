@@ -2,7 +2,7 @@
  * What `send`, `bcast` and `req` share: the options of a message, its body, the guard for channels that are not ours, and how a
  * result is printed. No octet of a body is changed on its way: what is no UTF-8 travels as base64.
  */
-import { EMPTY, encodeUtf8 } from "../core/bytes.ts";
+import { EMPTY, encodeUtf8, strictUtf8 } from "../core/bytes.ts";
 import { UsageError } from "../core/errors.ts";
 import { parseDuration } from "../core/time.ts";
 import { type DeliveryResult, MODULE_CHANNELS } from "../rpc/surface.ts";
@@ -275,12 +275,8 @@ export async function readFile(context: CliContext, file: string): Promise<Uint8
 }
 
 export function encodeBody(bytes: Uint8Array): { body: string } | { body_base64: string } {
-  try {
-    // With the byte order mark kept, decoding and encoding again gives the same octets.
-    return { body: new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes) };
-  } catch {
-    return { body_base64: Buffer.from(bytes).toString("base64") };
-  }
+  const body = strictUtf8(bytes);
+  return body === undefined ? { body_base64: Buffer.from(bytes).toString("base64") } : { body };
 }
 
 /**

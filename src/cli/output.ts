@@ -2,6 +2,7 @@
  * How data looks on stdout: a table on a terminal, tab-separated lines with `--plain` and in pipes, JSON with `--json`
  * (design.md section 5). Remote text is escaped in all of them, so that no peer can move a cursor or forge a column.
  */
+import { strictUtf8 } from "../core/bytes.ts";
 import type { Arguments } from "./command.ts";
 import type { CliContext } from "./context.ts";
 
@@ -51,17 +52,14 @@ function escapeCharacter(character: string): string {
 
 /** As `printable`, for octets that need not be text: those that are no UTF-8 become `\xHH`. */
 export function printableBytes(bytes: Uint8Array): string {
-  const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-  try {
-    return printable(strict.decode(bytes));
-  } catch {
-    let out = "";
-    for (const byte of bytes) {
-      const isAscii = byte < 0x7f;
-      out += isAscii ? escapeCharacter(String.fromCharCode(byte)) : `\\x${byte.toString(16)}`;
-    }
-    return out;
+  const text = strictUtf8(bytes);
+  if (text !== undefined) return printable(text);
+  let out = "";
+  for (const byte of bytes) {
+    const isAscii = byte < 0x7f;
+    out += isAscii ? escapeCharacter(String.fromCharCode(byte)) : `\\x${byte.toString(16)}`;
   }
+  return out;
 }
 
 function cellText(cell: Cell): string {

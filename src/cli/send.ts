@@ -1,25 +1,8 @@
 import type { DeliveryResult } from "../rpc/surface.ts";
 import type { CommandSpec } from "./command.ts";
-import { FORM_OPTIONS } from "./command.ts";
-import { VIA_OPTIONS, withCaller } from "./connect.ts";
+import { DELIVERY_NOTES, DELIVERY_OPTIONS, sendOut } from "./delivery.ts";
 import { exitOfDelivery } from "./exit.ts";
-import {
-  BODY_NOTE,
-  checkLines,
-  checkUri,
-  deliver,
-  LINES_NOTE,
-  LINES_OPTION,
-  MESSAGE_EXITS,
-  MESSAGE_OPTIONS,
-  readMessage,
-  readOptions,
-  SPOOL_EXIT,
-  SPOOL_NOTE,
-  SPOOL_OPTION,
-  silent,
-  writeDeliveries,
-} from "./message.ts";
+import { checkUri, MESSAGE_EXITS, SPOOL_EXIT } from "./message.ts";
 
 export const send: CommandSpec = {
   name: "send",
@@ -42,8 +25,8 @@ export const send: CommandSpec = {
     { name: "NODE", required: true, help: "SIP URI of the node, as `dmq list` shows it" },
     { name: "BODY", required: false, help: "text, or - for standard input" },
   ],
-  options: [LINES_OPTION, ...MESSAGE_OPTIONS, SPOOL_OPTION, ...VIA_OPTIONS, ...FORM_OPTIONS],
-  notes: [BODY_NOTE, ...LINES_NOTE, ...SPOOL_NOTE],
+  options: DELIVERY_OPTIONS,
+  notes: DELIVERY_NOTES,
   exits: [
     [0, "the node said 2xx"],
     ...MESSAGE_EXITS.slice(0, 1),
@@ -54,23 +37,11 @@ export const send: CommandSpec = {
   ],
   seeAlso: ["dmq bcast", "dmq req", "dmq list"],
   ownSignals: (args) => args.has("lines"),
-  async run(context, args) {
+  run: async (context, args) => {
     const [channel, uri, body] = args.positionals as [string, string, string | undefined];
-    const node = checkUri("NODE", uri);
-    const needsConsumer = args.has("require-consumer");
-    if (args.has("lines")) {
-      checkLines(body);
-      const params = { ...readOptions(args, channel), node };
-      const exitOf = ([result]: readonly DeliveryResult[]): number =>
-        exitOfDelivery(result as DeliveryResult, needsConsumer);
-      const { sendLines } = await import("./batch.ts");
-      return sendLines(context, args, { method: "dmq.send", params, needsConsumer, exitOf });
-    }
-    const params = { ...(await readMessage(context, args, channel, body)), node };
-    const result = await withCaller(context, args, (caller) => deliver<DeliveryResult>(caller, "dmq.send", params));
-    if (result === undefined) return silent(context);
-    const exit = exitOfDelivery(result, needsConsumer);
-    writeDeliveries(context, args, [result], result, exit);
-    return exit;
+    const to = { node: checkUri("NODE", uri) };
+    const exitOf = ([result]: readonly DeliveryResult[], needsConsumer: boolean): number =>
+      exitOfDelivery(result as DeliveryResult, needsConsumer);
+    return sendOut(context, args, { method: "dmq.send", channel, body, to, exitOf });
   },
 };

@@ -1,4 +1,5 @@
 /** An item as JSON: what `dmq queue fetch --json` prints, and what a command gets with `--batch` (queue.md B2). */
+import { strictUtf8 } from "../core/bytes.ts";
 import type { DeadItem, Item } from "../queue/operation.ts";
 
 export interface ItemRow {
@@ -24,20 +25,9 @@ export interface DeadRow extends ItemRow {
   died: string;
 }
 
-const STRICT_UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
-/** @returns `undefined` for octets that are no UTF-8 */
-export function textOf(octets: Uint8Array): string | undefined {
-  try {
-    return STRICT_UTF8.decode(octets);
-  } catch {
-    return undefined;
-  }
-}
-
 /** @param id  instead of the item's number, which is the same in every delivery */
 export function itemRow(item: Item, id = String(item.seq)): ItemRow {
-  const text = textOf(item.value);
+  const text = strictUtf8(item.value);
   const value = text === undefined ? { value_base64: Buffer.from(item.value).toString("base64") } : { value: text };
   const { key, contentType, headers, addedAt, tries, from, channel } = item;
   const added = new Date(addedAt).toISOString();

@@ -2,6 +2,7 @@
 const ENCODER = new TextEncoder();
 /** U+FEFF in front is content: a Content-Length that begins with it is no number to any other reader. */
 const DECODER = new TextDecoder("utf-8", { ignoreBOM: true });
+const STRICT_DECODER = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 export const EMPTY: Uint8Array = new Uint8Array(0);
 
@@ -12,6 +13,15 @@ export function encodeUtf8(text: string): Uint8Array {
 /** Invalid UTF-8 becomes U+FFFD: a log line or a view must never fail on remote octets. */
 export function decodeUtf8(bytes: Uint8Array): string {
   return DECODER.decode(bytes);
+}
+
+/** @returns the text that encodes to the same octets again; `undefined` where they are no UTF-8 */
+export function strictUtf8(bytes: Uint8Array): string | undefined {
+  try {
+    return STRICT_DECODER.decode(bytes);
+  } catch {
+    return undefined;
+  }
 }
 
 export function concatBytes(parts: readonly Uint8Array[]): Uint8Array {

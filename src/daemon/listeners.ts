@@ -3,7 +3,9 @@
  * it as it was. Plain listeners are told of messages, which are 200 at once; one of them may be the answering one, whose
  * answer is awaited as that of any handler: the dispatcher says 503 when `handler_timeout` is over.
  */
+
 import type { HandlerContext } from "../channel/channel.ts";
+import { strictUtf8 } from "../core/bytes.ts";
 import { formatHost } from "../core/endpoint.ts";
 import { UsageError } from "../core/errors.ts";
 import type { Duration } from "../core/time.ts";
@@ -198,7 +200,7 @@ function answered(channel: string, how: string): RpcFault {
 
 function messageEvent(message: ChannelMessage): MessageEvent {
   const { ip, port, transport } = message.source;
-  const text = textOf(message.body);
+  const text = strictUtf8(message.body);
   return {
     channel: message.channel,
     from: message.from,
@@ -210,18 +212,8 @@ function messageEvent(message: ChannelMessage): MessageEvent {
     max_forwards: message.maxForwards ?? null,
     accepts_body: message.acceptsBody,
     size: message.body.length,
-    body: text,
-    ...(text === null ? { body_base64: Buffer.from(message.body).toString("base64") } : {}),
+    body: text ?? null,
+    ...(text === undefined ? { body_base64: Buffer.from(message.body).toString("base64") } : {}),
     time: wallTime(monotonicNow()),
   };
-}
-
-const STRICT_UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
-function textOf(body: Uint8Array): string | null {
-  try {
-    return STRICT_UTF8.decode(body);
-  } catch {
-    return null;
-  }
 }

@@ -2,7 +2,7 @@
  * The RPC methods of the queues: an operation of the store each, in snake_case, with values as `value` where they are UTF-8
  * and as `value_base64` where they are not. `mqueue.*` are Kamailio's, with its fields and codes (queue.md part A).
  */
-import { EMPTY, encodeUtf8 } from "../core/bytes.ts";
+import { EMPTY, encodeUtf8, strictUtf8 } from "../core/bytes.ts";
 import { DmqError } from "../core/errors.ts";
 import type { DeadItem, Failure, Item, NewItem, QueueReport } from "../queue/operation.ts";
 import { define, type Method } from "./method.ts";
@@ -62,7 +62,7 @@ export function itemRow(item: Item | DeadItem): ItemRow {
 }
 
 function valueFields(value: Uint8Array): { value: string } | { value_base64: string } {
-  const text = utf8(value);
+  const text = strictUtf8(value);
   return text === undefined ? { value_base64: Buffer.from(value).toString("base64") } : { value: text };
 }
 
@@ -277,7 +277,7 @@ async function fetch(queues: QueueSurface, queue: string): Promise<{ key: string
   const [item] = await queues.lease({ queue, count: 1, leaseMs: LEASE_MS, waitMs: 0 });
   if (item === undefined) throw new RpcFault(404, `queue ${queue} is empty`, { exit: 1 });
   await queues.perform({ type: "ack", ids: [item.id] });
-  return { key: item.key, val: utf8(item.value) ?? Buffer.from(item.value).toString("latin1") };
+  return { key: item.key, val: strictUtf8(item.value) ?? Buffer.from(item.value).toString("latin1") };
 }
 
 /** Kamailio has another code for an unknown queue in each of its methods. */
@@ -351,16 +351,6 @@ function reportRow({ oldestMs, definition, ...report }: QueueReport): object {
     value,
   ]);
   return { ...report, oldest_ms: oldestMs, definition: Object.fromEntries(named) };
-}
-
-const STRICT_UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
-function utf8(octets: Uint8Array): string | undefined {
-  try {
-    return STRICT_UTF8.decode(octets);
-  } catch {
-    return undefined;
-  }
 }
 
 /** The members that are there. */

@@ -103,16 +103,17 @@ function complaintOf({ code, stdout, stderr }: Ended, codes: readonly number[]):
 }
 
 async function complaints(lines: readonly string[], socket: string, codes: readonly number[]): Promise<string[]> {
-  const ends = await Promise.all(
-    pooled(
-      lines.map((line) => () => shell(line, socket, HOSTILE)),
-      POOL_WIDTH,
-    ),
-  );
-  return ends.flatMap((ended) => {
+  return failures(lines, async (line) => {
+    const ended = await shell(line, socket, HOSTILE);
     const complaint = complaintOf(ended, codes);
     return complaint === "" ? [] : [`${ended.line}: ${complaint}`];
   });
+}
+
+/** What `run` finds wrong with each of the lines, a few at a time. */
+async function failures(lines: readonly string[], run: (line: string) => Promise<string[]>): Promise<string[]> {
+  const jobs = lines.map((line) => () => run(line));
+  return (await Promise.all(pooled(jobs, POOL_WIDTH))).flat();
 }
 
 /** In bash's words. One argument can have 128 KiB; the limit of the kernel is no limit of ours to test. */
@@ -211,16 +212,7 @@ describe("streams", () => {
           [noOutput.code, nothing.code, noOutput.stderr].join() === [plain.code, plain.code, plain.stderr].join();
         return same && codes.includes(plain.code) ? [] : [`${line}: ${JSON.stringify({ plain, noOutput, nothing })}`];
       };
-      expect(
-        (
-          await Promise.all(
-            pooled(
-              lines.map((line) => () => run(line)),
-              POOL_WIDTH,
-            ),
-          )
-        ).flat(),
-      ).toEqual([]);
+      expect(await failures(lines, run)).toEqual([]);
     },
     TEST_MS,
   );
@@ -237,16 +229,7 @@ describe("streams", () => {
           ? []
           : [`${line}: ${codesSeen} ${head.stderr}`];
       };
-      expect(
-        (
-          await Promise.all(
-            pooled(
-              lines.map((line) => () => run(line)),
-              POOL_WIDTH,
-            ),
-          )
-        ).flat(),
-      ).toEqual([]);
+      expect(await failures(lines, run)).toEqual([]);
     },
     TEST_MS,
   );

@@ -49,20 +49,13 @@ export class Certificates {
 
   /** An authority, self-signed. */
   authority(name: string): Pair {
+    return this.#ownSigned(name);
+  }
+
+  #ownSigned(name: string, ...more: string[]): Pair {
     const pair = { cert: this.path(`${name}.pem`), key: this.path(`${name}.key`) };
-    this.#openssl(
-      "req",
-      "-x509",
-      ...KEY,
-      "-days",
-      "30",
-      "-subj",
-      `/CN=${name}`,
-      "-keyout",
-      pair.key,
-      "-out",
-      pair.cert,
-    );
+    const out = ["-keyout", pair.key, "-out", pair.cert];
+    this.#openssl("req", "-x509", ...KEY, "-days", "30", "-subj", `/CN=${name}`, ...more, ...out);
     return pair;
   }
 
@@ -104,24 +97,7 @@ export class Certificates {
 
   /** A certificate that nobody but itself vouches for. */
   selfSigned(names: string): Pair {
-    const name = `node${++this.#count}`;
-    const pair = { cert: this.path(`${name}.pem`), key: this.path(`${name}.key`) };
-    const alt = ["-addext", `subjectAltName=${names}`];
-    this.#openssl(
-      "req",
-      "-x509",
-      ...KEY,
-      "-days",
-      "30",
-      "-subj",
-      `/CN=${name}`,
-      ...alt,
-      "-keyout",
-      pair.key,
-      "-out",
-      pair.cert,
-    );
-    return pair;
+    return this.#ownSigned(`node${++this.#count}`, "-addext", `subjectAltName=${names}`);
   }
 
   remove(): void {

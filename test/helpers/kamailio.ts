@@ -114,6 +114,33 @@ export class KamailioNode {
     return [answer.result ?? []].flat();
   }
 
+  /** Whether it has the nodes at all of these addresses as active. */
+  async hasActive(...hosts: readonly string[]): Promise<boolean> {
+    const rows = await this.list();
+    return hosts.every((host) => rows.some((row) => row.host === host && row.status === "active"));
+  }
+
+  /** @returns the status line of the answer to a REGISTER of `user` */
+  async register(user: string, headers: readonly string[] = []): Promise<string> {
+    const id = `${user}-${performance.now()}`;
+    const request = [
+      `REGISTER sip:${hostPort(this.ip, this.port)} SIP/2.0`,
+      `Via: SIP/2.0/UDP 127.0.0.1:9;branch=z9hG4bK${id};rport`,
+      "Max-Forwards: 70",
+      `From: <sip:${user}@127.0.0.1>;tag=${id}`,
+      `To: <sip:${user}@127.0.0.1>`,
+      `Call-ID: ${id}`,
+      "CSeq: 1 REGISTER",
+      `Contact: <sip:${user}@127.0.0.1:5099>`,
+      "Expires: 300",
+      ...headers,
+      "Content-Length: 0",
+      "",
+      "",
+    ].join("\r\n");
+    return (await askUdp(this.ip, this.port, request, 3_000)).split("\r\n")[0] as string;
+  }
+
   /** A method by kamcmd, its output as text. */
   cmd(method: string, ...args: string[]): Promise<string> {
     return this.#node("cmd", method, ...args);

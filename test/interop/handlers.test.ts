@@ -10,7 +10,8 @@ import { type Daemon, Daemons } from "../helpers/daemon.ts";
 import { describeInterop, expectHealthy, type KamailioNode, type Lab, startLab } from "../helpers/kamailio.ts";
 import { until } from "../helpers/wait.ts";
 
-const URI = "sip:127.0.0.31:5560";
+const HOST = "127.0.0.31";
+const URI = `sip:${HOST}:5560`;
 const TEST_MS = 40_000;
 
 describeInterop("handlers: a Kamailio's broadcast runs commands", () => {
@@ -37,17 +38,13 @@ describeInterop("handlers: a Kamailio's broadcast runs commands", () => {
       ...["--on", `fails=${count}; exit 1'`],
       ...["--on", `peer-up=sh -c 'echo $DMQ_EVENT $DMQ_NODE >>${runs}'`],
     ]);
-    for (const node of lab.nodes) await until(() => isActiveAt(node), 12_000, `${node.uri} has ${URI} as active`);
+    for (const node of lab.nodes) await until(() => node.hasActive(HOST), 12_000, `${node.uri} has ${URI} as active`);
   }, TEST_MS);
 
   afterAll(async () => {
     await daemons?.endAll();
     await lab?.down();
   }, TEST_MS);
-
-  async function isActiveAt(node: KamailioNode): Promise<boolean> {
-    return (await node.list()).some(({ host, status }) => host === "127.0.0.31" && status === "active");
-  }
 
   /** Runs of the command of a channel. */
   function runsOf(channel: string): string[] {
@@ -83,7 +80,7 @@ describeInterop("handlers: a Kamailio's broadcast runs commands", () => {
         await until(async () => (await kamailio.counter(counter)) > before, 5_000, `a ${counter} came`);
         expect(runsOf(channel).length).toBe(1);
         await expectHealthy(lab.nodes);
-        expect(await isActiveAt(kamailio)).toBe(true);
+        expect(await kamailio.hasActive(HOST)).toBe(true);
         expect((await kamailio.list()).length).toBe(3);
       },
       TEST_MS,
@@ -108,7 +105,7 @@ describeInterop("handlers: a Kamailio's broadcast runs commands", () => {
       };
       await until(works, 8_000, "the command of alerts runs again");
       await expectHealthy(lab.nodes);
-      for (const node of lab.nodes) expect(await isActiveAt(node)).toBe(true);
+      for (const node of lab.nodes) expect(await node.hasActive(HOST)).toBe(true);
     },
     TEST_MS,
   );

@@ -80,7 +80,7 @@ async function seen(): Promise<void> {
   const all = async (): Promise<boolean> =>
     activeIn(await ask<Row[]>(socket, "dmq.list_nodes"), kamailio.uri, WITNESS) &&
     activeIn(await ask<Row[]>(witness.socket, "dmq.list_nodes"), VICTIM) &&
-    (await kamailio.list()).some(({ host, status }) => host === "127.0.0.7" && status === "active");
+    (await kamailio.hasActive("127.0.0.7"));
   await until(all, SEEN_MS, "all three have each other as active");
   const sent = await ask<{ outcome: string }>(witness.socket, "dmq.send", {
     channel: CHANNEL,

@@ -31,18 +31,14 @@ describeInterop("a Kamailio and the commands that answer, ping and wait", () => 
     asker = await daemons.serve("asks", ASKER, options);
     for (const one of [daemon, asker])
       expect((await one.run(["wait", "members=4", `node=${kamailio.uri}`, "--timeout", "20s"])).code).toBe(0);
-    for (const node of lab.nodes) await until(() => isActiveAt(node), 12_000, `${node.uri} has both as active`);
+    for (const node of lab.nodes)
+      await until(() => node.hasActive("127.0.0.32", "127.0.0.33"), 12_000, `${node.uri} has both as active`);
   }, TEST_MS);
 
   afterAll(async () => {
     await daemons?.endAll();
     await lab?.down();
   }, TEST_MS);
-
-  async function isActiveAt(node: KamailioNode): Promise<boolean> {
-    const active = (await node.list()).filter(({ status }) => status === "active").map(({ host }) => host);
-    return active.includes("127.0.0.32") && active.includes("127.0.0.33");
-  }
 
   async function listening(channel: string, command: string): Promise<ReturnType<Daemons["start"]>> {
     const running = daemons.start(["listen", "--socket", daemon.socket, "--exec", command, channel]);
@@ -86,7 +82,7 @@ describeInterop("a Kamailio and the commands that answer, ping and wait", () => 
         await until(async () => (await kamailio.counter("5xx")) > before, 5_000, "a 5xx came");
       }
       await expectHealthy(lab.nodes);
-      for (const node of lab.nodes) expect(await isActiveAt(node)).toBe(true);
+      for (const node of lab.nodes) expect(await node.hasActive("127.0.0.32", "127.0.0.33")).toBe(true);
     },
     TEST_MS,
   );

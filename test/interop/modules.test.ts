@@ -61,27 +61,6 @@ describeInterop("modules: Kamailio's replication with our nodes among the target
     expect(await repeated()).toBe(0);
   }
 
-  /** @returns the status line of the answer to a REGISTER of `user` */
-  async function register(node: KamailioNode, user: string, headers: string[] = []): Promise<string> {
-    const id = `${user}-${performance.now()}`;
-    const request = [
-      `REGISTER sip:${node.ip}:${node.port} SIP/2.0`,
-      `Via: SIP/2.0/UDP 127.0.0.1:9;branch=z9hG4bK${id};rport`,
-      "Max-Forwards: 70",
-      `From: <sip:${user}@127.0.0.1>;tag=${id}`,
-      `To: <sip:${user}@127.0.0.1>`,
-      `Call-ID: ${id}`,
-      "CSeq: 1 REGISTER",
-      `Contact: <sip:${user}@127.0.0.1:5099>`,
-      "Expires: 300",
-      ...headers,
-      "Content-Length: 0",
-      "",
-      "",
-    ].join("\r\n");
-    return (await askUdp(node.ip, node.port, request, 3_000)).split("\r\n")[0] as string;
-  }
-
   test("a module's message to us is answered 404 before it would be repeated", async () => {
     for (const channel of ["htable", "usrloc", "dialog", "presence"]) {
       const body = '{"action":1}';
@@ -111,7 +90,7 @@ describeInterop("modules: Kamailio's replication with our nodes among the target
   test(
     "registered contacts reach the other Kamailio",
     async () => {
-      await expectRefusals(first, 1, async () => expect(await register(first, "carol")).toBe("SIP/2.0 200 OK"));
+      await expectRefusals(first, 1, async () => expect(await first.register("carol")).toBe("SIP/2.0 200 OK"));
       const isThere = async (): Promise<boolean> => (await second.cmd("ul.dump")).includes("sip:carol@127.0.0.1:5099");
       await until(isThere, 2_000, "the contact at the other Kamailio");
     },
@@ -123,7 +102,7 @@ describeInterop("modules: Kamailio's replication with our nodes among the target
     async () => {
       // One transaction with a branch for each node: the answers are counted one by one, its end only once.
       const before = await first.counter("rpl_received");
-      expect(await register(first, "dave", ["X-Replicate: yes"])).toStartWith("SIP/2.0 200");
+      expect(await first.register("dave", ["X-Replicate: yes"])).toStartWith("SIP/2.0 200");
       const wanted = before + ours.length + 1;
       await until(async () => (await first.counter("rpl_received")) >= wanted, 3_000, "an answer of every node");
       await until(() => second.log.includes("LAB register from-node"), 2_000, "the copy at the other Kamailio");

@@ -6,15 +6,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { type Daemon, Daemons, type ListRow } from "../helpers/daemon.ts";
 import { DnsServer, describeDns, type Zone } from "../helpers/dns.ts";
-import {
-  askUdp,
-  describeInterop,
-  expectHealthy,
-  hostPort,
-  type KamailioNode,
-  type Lab,
-  startLab,
-} from "../helpers/kamailio.ts";
+import { describeInterop, expectHealthy, type KamailioNode, type Lab, startLab } from "../helpers/kamailio.ts";
 import { until } from "../helpers/wait.ts";
 
 const NAME = "dmq.example.test";
@@ -42,31 +34,10 @@ const SERVICES: NonNullable<Zone["services"]> = {
 
 let registrations = 0;
 
-/** @returns the user that is registered now at this node */
-async function register(node: KamailioNode): Promise<string> {
-  const user = `user${++registrations}`;
-  const id = `${user}-${performance.now()}`;
-  const request = [
-    `REGISTER sip:${hostPort(node.ip, node.port)} SIP/2.0`,
-    `Via: SIP/2.0/UDP 127.0.0.1:9;branch=z9hG4bK${id};rport`,
-    "Max-Forwards: 70",
-    `From: <sip:${user}@127.0.0.1>;tag=${id}`,
-    `To: <sip:${user}@127.0.0.1>`,
-    `Call-ID: ${id}`,
-    "CSeq: 1 REGISTER",
-    `Contact: <sip:${user}@127.0.0.1:5099>`,
-    "Expires: 300",
-    "Content-Length: 0",
-    "",
-    "",
-  ].join("\r\n");
-  expect(await askUdp(node.ip, node.port, request, 3_000)).toStartWith("SIP/2.0 200 OK");
-  return user;
-}
-
 /** A registration at `from` shows at `to`. */
 async function expectReplication(from: KamailioNode, to: KamailioNode): Promise<void> {
-  const user = await register(from);
+  const user = `user${++registrations}`;
+  expect(await from.register(user)).toBe("SIP/2.0 200 OK");
   const shows = async (): Promise<boolean> => new RegExp(`\\b${user}\\b`).test(await to.cmd("ul.dump"));
   await until(shows, 3_000, `${user}, registered at ${from.uri}, shows at ${to.uri}`);
 }
@@ -127,9 +98,7 @@ function suite(): void {
       expect(await contactsOf(ours)).toEqual([FIRST, SECOND, DEAD].map((ip) => `sip:${ip}:${PORT}`).sort());
       expect(await statusOf(ours, `sip:${DEAD}:${PORT}`)).toBe("not_active");
       for (const node of lab.nodes) {
-        const lists = async (): Promise<boolean> =>
-          (await node.list()).some(({ host, status }) => host === "127.0.0.31" && status === "active");
-        await until(lists, FOLLOW_MS, `${node.uri} lists our node as active`);
+        await until(() => node.hasActive("127.0.0.31"), FOLLOW_MS, `${node.uri} lists our node as active`);
         expect((await node.list()).map(({ host }) => host)).not.toContain(DEAD);
       }
       await expectReplication(first, second);
@@ -167,9 +136,7 @@ function suite(): void {
       // It is no contact any more, so two missed pings are the end of it.
       await expectStatus(ours, `sip:${SECOND}:${PORT}`, undefined, 30_000);
       expect(await statusOf(ours, `sip:${DEAD}:${PORT}`)).toBe("not_active");
-      const knows = async (): Promise<boolean> =>
-        (await third.list()).some(({ host, status }) => host === FIRST && status === "active");
-      await until(knows, FOLLOW_MS, `${third.uri} knows ${first.uri} by our node`);
+      await until(() => third.hasActive(FIRST), FOLLOW_MS, `${third.uri} knows ${first.uri} by our node`);
       await expectReplication(first, third);
       await expectReplication(third, first);
     },

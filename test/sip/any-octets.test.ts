@@ -4,7 +4,7 @@
  */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { concatBytes, encodeUtf8 } from "../../src/core/bytes.ts";
+import { concatBytes } from "../../src/core/bytes.ts";
 import type { Endpoint } from "../../src/core/endpoint.ts";
 import { ProtocolError } from "../../src/core/errors.ts";
 import { Framer } from "../../src/sip/framer.ts";
@@ -13,81 +13,23 @@ import { checkRequest, checkResponse, isAnswerable, LIMITS, parseMessage } from 
 import { ResponseWriter } from "../../src/sip/serialize.ts";
 import { equalUri, formatUri, parseUri } from "../../src/sip/uri.ts";
 import { parseVia, responseDestination, stampVia, topVia, viaCount } from "../../src/sip/via.ts";
-import { CAPTURES, describeMessage, fixture, kdmq, torture } from "./octets.ts";
+import { SIP_CORPUS, SIP_PIECES } from "../fuzz/octets.ts";
+import { describeMessage, kdmq } from "./octets.ts";
 
 const OPTIONS = { seed: Number(process.env.FUZZ_SEED ?? 3261), numRuns: Number(process.env.FUZZ_RUNS ?? 300) };
 const SOURCE: Endpoint = { transport: "udp", ip: "127.0.0.1", port: 4000 };
 
-const SEEDS = [
-  ...CAPTURES.map((name) => fixture("captures", name)),
-  ...torture("rfc4475").map((name) => fixture("sip-torture", "rfc4475", name)),
-  ...torture("rfc5118").map((name) => fixture("sip-torture", "rfc5118", name)),
-];
-
-/** Pieces that mean something to the codec, so that chance gets past the first line. */
-const PIECES = [
-  ...[
-    "\r\n",
-    "\r",
-    "\n",
-    "\r\n\r\n",
-    "\u0000",
-    " ",
-    "\t",
-    ":",
-    ";",
-    ",",
-    "=",
-    '"',
-    "\\",
-    "<",
-    ">",
-    "@",
-    "%",
-    "[",
-    "]",
-    "?",
-  ],
-  ...[
-    "KDMQ",
-    "ACK",
-    "SIP/2.0",
-    "SIP/2.0/UDP",
-    "sip:",
-    "127.0.0.1",
-    "::1",
-    ":5060",
-    "branch=z9hG4bK",
-    "rport",
-    "received=",
-  ],
-  ...[
-    "Via: ",
-    "v:",
-    "To: ",
-    "From: ",
-    "Call-ID: ",
-    "CSeq: 1 KDMQ",
-    "Content-Length: ",
-    "l: 0",
-    "l: 999999999",
-    "tag=",
-    "ж",
-  ],
-  ...["KDMQ sip:a@127.0.0.1 SIP/2.0\r\n", "SIP/2.0 200 OK\r\n"],
-].map(encodeUtf8);
-
-const piece = fc.oneof(fc.constantFrom(...PIECES), fc.uint8Array({ maxLength: 8 }));
+const piece = fc.oneof(fc.constantFrom(...SIP_PIECES), fc.uint8Array({ maxLength: 8 }));
 const soup = fc.array(piece, { maxLength: 60 }).map(concatBytes);
 /** A real message with octets replaced by others at one place. */
 const bent = fc
-  .record({ seed: fc.constantFrom(...SEEDS), at: fc.nat(), gone: fc.nat({ max: 6 }), put: piece })
+  .record({ seed: fc.constantFrom(...SIP_CORPUS), at: fc.nat(), gone: fc.nat({ max: 6 }), put: piece })
   .map(({ seed, at, gone, put }) => {
     const cut = at % (seed.length + 1);
     return concatBytes([seed.subarray(0, cut), put, seed.subarray(cut + gone)]);
   });
 const octets = fc.oneof(bent, soup, fc.uint8Array({ maxLength: 200 }));
-const stream = fc.array(fc.oneof(octets, fc.constantFrom(kdmq(), ...PIECES)), { maxLength: 5 }).map(concatBytes);
+const stream = fc.array(fc.oneof(octets, fc.constantFrom(kdmq(), ...SIP_PIECES)), { maxLength: 5 }).map(concatBytes);
 
 function readWhole(chunks: readonly Uint8Array[], total: number): string[] {
   const framer = new Framer();
@@ -146,7 +88,7 @@ test("any octets: a stream gives the same however it is split", () => {
 });
 
 const text = fc.array(
-  fc.oneof(fc.constantFrom(...PIECES.map((bytes) => new TextDecoder().decode(bytes))), fc.string()),
+  fc.oneof(fc.constantFrom(...SIP_PIECES.map((bytes) => new TextDecoder().decode(bytes))), fc.string()),
   {
     maxLength: 12,
   },

@@ -1,4 +1,4 @@
-import { encodeUtf8 } from "../../core/bytes.ts";
+import { encodeUtf8, strictUtf8 } from "../../core/bytes.ts";
 import { RpcError, UsageError } from "../../core/errors.ts";
 import type { Added, NewItem } from "../../queue/operation.ts";
 import { type Arguments, type CommandSpec, quoted } from "../command.ts";
@@ -256,11 +256,9 @@ function lineItem(octets: Uint8Array): NewItem {
 }
 
 function keyOf(octets: Uint8Array): string {
-  try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(octets);
-  } catch {
-    throw new UsageError("the key is no UTF-8");
-  }
+  const key = strictUtf8(octets);
+  if (key === undefined) throw new UsageError("the key is no UTF-8");
+  return key;
 }
 
 function jsonItem(octets: Uint8Array): NewItem {

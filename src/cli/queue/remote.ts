@@ -3,9 +3,8 @@
  * stream.
  */
 
-import { textOf } from "../../consume/row.ts";
 import type { Fate, Supply, SupplyRequest, Take } from "../../consume/supply.ts";
-import { encodeUtf8 } from "../../core/bytes.ts";
+import { encodeUtf8, strictUtf8 } from "../../core/bytes.ts";
 import { RpcError } from "../../core/errors.ts";
 import type {
   Added,
@@ -162,7 +161,7 @@ function addParams({ queue, items }: Of<"add">): { queue: string; items: object[
 }
 
 function newRow({ value, ...rest }: NewItem): object {
-  const text = textOf(value);
+  const text = strictUtf8(value);
   return { ...snakeCase(rest), ...(text === undefined ? { value_base64: base64(value) } : { value: text }) };
 }
 

@@ -1,4 +1,5 @@
 /** What the commands of queues share: how names, durations, keys and values are read. */
+import { strictUtf8 } from "../../core/bytes.ts";
 import { UsageError } from "../../core/errors.ts";
 import { parseDuration } from "../../core/time.ts";
 import { NAME_PATTERN } from "../../queue/definition.ts";
@@ -58,8 +59,6 @@ export function utf8Word(what: string, word: string): string {
 
 // --- a key or value on a line (queue.md B2) ----------------------------------------------------------------------------
 
-const STRICT_UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
 const NAMED = new Map([
   ["\t", "\\t"],
   ["\n", "\\n"],
@@ -72,13 +71,13 @@ const NAMED = new Map([
  * control characters and what is no UTF-8 as `\xHH`.
  */
 export function escapedOctets(octets: Uint8Array): string {
-  const text = utf8Of(octets);
+  const text = strictUtf8(octets);
   if (text !== undefined) return escapedText(text);
   let out = "";
   for (let at = 0; at < octets.length; ) {
-    const length = sequenceLength(octets, at);
-    const part = octets.subarray(at, at + Math.max(1, length));
-    out += length === 0 ? hex(part) : escapedText(STRICT_UTF8.decode(part));
+    const part = octets.subarray(at, at + Math.max(1, sequenceLength(octets, at)));
+    const character = strictUtf8(part);
+    out += character === undefined ? hex(part) : escapedText(character);
     at += part.length;
   }
   return out;
@@ -94,18 +93,10 @@ function hex(octets: Uint8Array): string {
   return [...octets].map((octet) => `\\x${octet.toString(16).padStart(2, "0")}`).join("");
 }
 
-function utf8Of(octets: Uint8Array): string | undefined {
-  try {
-    return STRICT_UTF8.decode(octets);
-  } catch {
-    return undefined;
-  }
-}
-
 /** @returns 0 where no character begins */
 function sequenceLength(octets: Uint8Array, at: number): number {
   for (let length = 1; length <= 4 && at + length <= octets.length; length++)
-    if (utf8Of(octets.subarray(at, at + length)) !== undefined) return length;
+    if (strictUtf8(octets.subarray(at, at + length)) !== undefined) return length;
   return 0;
 }
 
