@@ -288,7 +288,7 @@ export class AmqpSupply implements Supply, DeliverySink {
     try {
       await bury?.(held.item, fate);
     } catch (error) {
-      onTrouble(`could not be kept as a dead letter: ${(error as Error).message}; it is tried again later`);
+      onTrouble(`a message of ${held.item.queue} cannot be kept as a dead letter: ${(error as Error).message}`);
       this.hold(held, false, RETRY_MS_MAX);
       return "retried";
     }

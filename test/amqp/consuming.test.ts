@@ -167,6 +167,12 @@ describe("the end of a command", () => {
     expect(JSON.parse(letter.headers["amqp-properties"])).toMatchObject({ message_id: "m-1", headers: { n: 5 } });
   });
 
+  test("one that came by the default exchange, and one without a routing key, too", async () => {
+    broker.messages = [{ exchange: "" }, { exchange: "f", routingKey: "" }];
+    const ran = await consume(["--queue", "q", "-n", "2", "--exec", "exit 65"]);
+    expect([ran.code, broker.said]).toEqual([8, ["ack 0", "ack 1"]]);
+  });
+
   test("several that die at once are all kept, and what others put into that queue stays", async () => {
     await runCli(["queue", "define", "q"], { env });
     await runCli(["queue", "add", "q", "k", "mine"], { env });

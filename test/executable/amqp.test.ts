@@ -23,6 +23,19 @@ interface Row extends Expected {
 
 /** Besides an unknown option and, where one is required, no argument. */
 const TABLE: Record<string, Row[]> = {
+  consume: [
+    { what: "nothing to consume", args: [], code: 2, err: /nothing to consume/ },
+    {
+      what: "a broker that is not there",
+      args: ["--url", "amqp://127.0.0.1:1", "--queue", "q"],
+      ...{ code: 4, err: /ECONNREFUSED/, forms: ["pipe"] },
+    },
+    {
+      what: "no directory of handlers",
+      args: ["--url", "amqp://127.0.0.1:1", "--queue", "q", "--handlers", "/no/such"],
+      ...{ code: 9, err: /expected a directory/, forms: ["pipe"] },
+    },
+  ],
   encode: [
     { what: "a word", args: ["a.b ~#é"], code: 0, out: /^a%2Eb\+~%23%C3%A9\n$/ },
     { what: "standard input", args: [], stdin: "*", code: 0, out: /^\*\n$/, forms: ["pipe"] },
@@ -31,10 +44,13 @@ const TABLE: Record<string, Row[]> = {
 };
 
 /** Exit codes that take a broker: the file with a test whose title begins with `dmq amqp NAME: exit CODE`. */
-const WITH_BROKER: Record<string, string> = {};
+const WITH_BROKER: Record<string, string> = {
+  ...Object.fromEntries([0, 1, 3, 5, 8, 130, 143].map((code) => [`consume ${code}`, "test/amqp/consumed.test.ts"])),
+};
 
 /** Shortest line of each command that is right. */
 const USUAL: Record<string, string[]> = {
+  consume: ["--queue", "q"],
   encode: ["x"],
 };
 

@@ -52,7 +52,8 @@ export class Letters {
 
 async function store(queues: Queues, queue: string, { delivery, key }: AmqpItem, fate: Fate): Promise<void> {
   if (!(await isThere(queues, queue))) await queues.define(`name=${queue};max-value=${MAX_VALUE}`);
-  const items = [{ ...spooled(delivery), key, from: delivery.exchange }];
+  const { exchange } = delivery;
+  const items = [{ ...spooled(delivery), key, ...(exchange !== "" && { from: exchange }) }];
   const [added] = await queues.perform({ type: "add", queue, items });
   const leased = await queues.lease(
     { queue, count: LEASED_MAX, leaseMs: LEASE_MS, waitMs: 0 },
