@@ -36,6 +36,8 @@ const CALLS_MAX = 8;
 
 /** The largest datagram fits; pages that none has reached cost nothing. */
 const SLOT = 65_536;
+/** From one slot to the next: slots a power of two apart would all have the same few places in the caches of the processor. */
+const STRIDE = SLOT + 11 * 64;
 
 // struct mmsghdr, iovec and sockaddr_in6 (rounded up) on 64-bit Linux, in octets.
 const HEADER = 64;
@@ -64,7 +66,7 @@ export class Inbox {
   /** The real socket; -1 while Bun has it under its own number. */
   #fd = -1;
   readonly #table = new Uint32Array((BATCH * (HEADER + IOVEC + ADDRESS)) / 4);
-  readonly #arena = new Uint8Array(BATCH * SLOT);
+  readonly #arena = new Uint8Array(BATCH * STRIDE);
   readonly #tableAt: number;
   readonly #senders = new Senders();
   readonly #isIpv6: boolean;
@@ -75,7 +77,7 @@ export class Inbox {
     this.#isIpv6 = isIpv6;
     this.#tableAt = library.address(this.#table.buffer);
     const arenaAt = library.address(this.#arena.buffer as ArrayBuffer);
-    for (let i = 0; i < BATCH; i++) this.#prepare(i, arenaAt + i * SLOT);
+    for (let i = 0; i < BATCH; i++) this.#prepare(i, arenaAt + i * STRIDE);
   }
 
   #prepare(i: number, slotAt: number): void {
@@ -176,7 +178,7 @@ export class Inbox {
     const header = (i * HEADER) / 4;
     this.#table[header + NAME_LENGTH_WORD] = ADDRESS_LENGTH;
     const length = this.#table[header + LENGTH_WORD] as number;
-    const start = i * SLOT;
+    const start = i * STRIDE;
     const from = this.#senders.endpoint(this.#table, (BATCH * (HEADER + IOVEC) + i * ADDRESS) / 4);
     deliver(from, this.#arena.slice(start, start + length));
   }
