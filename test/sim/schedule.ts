@@ -256,7 +256,8 @@ class Story {
     for (at += below(this.random, 10_000); at < until; at += 2_000 + below(this.random, 20_000))
       add(at, this.faults.draw(this.random));
     if (!withHostile) return planned;
-    const comesAt = below(this.random, 30_000);
+    // Within the storm, however short: after it nothing may happen.
+    const comesAt = Math.min(below(this.random, 30_000), until - from - 1);
     add(from + comesAt, "come");
     for (at = from + comesAt; at < until; at += 50 + below(this.random, 6_000)) add(at, "act");
     return planned;
