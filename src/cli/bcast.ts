@@ -11,7 +11,10 @@ export const bcast: CommandSpec = {
     ["dmq bcast --require 50% channel1 'hello'", "exits 0 if half of them did"],
     ["dmq bcast --except sip:192.0.2.2:5060 channel1 'hello'", "to all others"],
     ["dmq bcast --timeout 2s --retry 3 --require any alerts 'disk full' || page-me", "for a crontab"],
-    ["dmq bcast --spool=1h alerts 'disk full'", "those that are down have it when they are back within the hour"],
+    [
+      "dmq bcast --spool=1h alerts 'disk full'",
+      "those that are down, or forgotten within a day, have it when they are back within the hour",
+    ],
     ["tail -f events.log | dmq bcast -l channel1", "each line is a message"],
     ["dmq bcast --via sip:192.0.2.1:5060 channel1 'hello'", "without a daemon: to the nodes that this one lists"],
   ],

@@ -48,6 +48,7 @@ export const SPOOL_OPTION: OptionSpec = {
 export const SPOOL_NOTE = [
   "With --spool the message is in the queue outbox of the daemon before it is sent: what does not get through goes out when the node is",
   "there again, in the order of the calls, always with the same X-DMQ-Id. dmq queue list shows it; dmq queue dead outbox what was refused.",
+  "Who repeats it after 75 gives --message-id ID: stored once, and 0 when it was delivered.",
 ];
 
 export const SPOOL_EXIT: readonly [code: number, meaning: string] = [75, "with --spool: stored, and not delivered yet"];

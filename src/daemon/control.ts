@@ -5,6 +5,7 @@ import { formatHost } from "../core/endpoint.ts";
 import { UsageError } from "../core/errors.ts";
 import type { Duration } from "../core/time.ts";
 import { VERSION } from "../core/version.ts";
+import { Absent } from "../link/absent.ts";
 import type { Links } from "../link/links.ts";
 import type { Outbox } from "../link/outbox.ts";
 import type { NodeEvent, PeerInfo } from "../node/io.ts";
@@ -69,12 +70,14 @@ export class Control implements ControlSurface {
   private readonly options: ControlOptions;
   private readonly startedAt = monotonicNow();
   private readonly listeners: Listeners;
+  private readonly absent: Absent;
   private readonly subscribers = new Set<(event: EventRecord) => void>();
   private readonly ending = new AbortController();
 
   constructor(options: ControlOptions) {
     this.options = options;
     this.node = options.node;
+    this.absent = new Absent(options.node);
     if (options.queues !== undefined) this.queues = options.queues;
     if (options.amqp !== undefined) this.amqp = options.amqp;
     this.listeners = new Listeners({
@@ -116,7 +119,10 @@ export class Control implements ControlSurface {
 
   remove(uri: string): void {
     if (this.isLocal(uri)) throw localNode();
-    if (!refusing(() => this.node.remove(uri), malformed)) throw unknownNode();
+    const isKnown = refusing(() => this.node.remove(uri), malformed);
+    // Behind it: it is this that makes it one of the absent.
+    const wasAbsent = this.absent.forget(uri);
+    if (!isKnown && !wasAbsent) throw unknownNode();
   }
 
   changeStatus(uri: string, status: string): "changed" | "already" {
@@ -139,7 +145,7 @@ export class Control implements ControlSurface {
   async broadcast(request: BroadcastRequest): Promise<DeliveryResult[]> {
     checkOpen(request, this.options.notificationChannel);
     const { outbox } = this.options;
-    if (request.spool !== undefined && outbox !== undefined) return spoolToAll(outbox, this.node, request);
+    if (request.spool !== undefined && outbox !== undefined) return spoolToAll(outbox, this.node, this.absent, request);
     return (await deliverToAll(this.node, request, { signal: this.ending.signal })).map(resultOfTries);
   }
 

@@ -1,12 +1,13 @@
 /** The links and the outbox of a daemon: what the configuration says of them, and the addresses of nodes that are not there. */
 import type { DmqConfig } from "../config/schema.ts";
 import { ConfigError } from "../core/errors.ts";
+import type { Absent } from "../link/absent.ts";
 import { readLinks } from "../link/definition.ts";
 import { isBrokerLink, type LinkDefinition } from "../link/kinds.ts";
 import type { Outbox, SpoolRequest } from "../link/outbox.ts";
 import { addressUri } from "../membership/peer.ts";
 import { addressOf } from "../node/message.ts";
-import { resultOf, spooledResult } from "../rpc/rows.ts";
+import { endedResult, resultOf, spooledResult } from "../rpc/rows.ts";
 import { type BroadcastRequest, type DeliveryResult, MODULE_CHANNELS, type SendRequest } from "../rpc/surface.ts";
 import type { RunningNode } from "./driver.ts";
 
@@ -37,18 +38,16 @@ export async function spoolTo(outbox: Outbox, node: RunningNode, request: SendRe
   return (await spool(outbox, request, [uri]))[0] as DeliveryResult;
 }
 
-/** `dmq.bcast` with `spool`: to every node in the list, whatever its status. */
+/** `dmq.bcast` with `spool`: to every node in the list, whatever its status, and to those that are absent. */
 export async function spoolToAll(
   outbox: Outbox,
   node: RunningNode,
+  absent: Absent,
   request: BroadcastRequest,
 ): Promise<DeliveryResult[]> {
-  const uris = node.nodes().map(({ uri }) => uri);
-  return spool(
-    outbox,
-    request,
-    uris.filter((uri) => !request.except.includes(uri)),
-  );
+  const uris = new Set([...node.nodes().map(({ uri }) => uri), ...absent.uris()]);
+  for (const uri of request.except) uris.delete(uri);
+  return spool(outbox, request, [...uris]);
 }
 
 async function spool(
@@ -65,7 +64,8 @@ async function spool(
     ...(how?.ttlMs !== undefined && { ttlMs: how.ttlMs }),
   };
   const results = await outbox.spool(request, nodes);
-  return results.map(({ node, messageId: id, report }) =>
-    report === undefined ? spooledResult(node, id) : resultOf(report, id),
-  );
+  return results.map(({ node, messageId: id, end }) => {
+    if (end === undefined) return spooledResult(node, id);
+    return "type" in end ? endedResult(node, id, end) : resultOf(end, id);
+  });
 }

@@ -33,7 +33,8 @@ export class Line {
   readonly uri: string;
   private readonly host: LineHost;
   /** By the item's number: who waits for how it ends. */
-  private readonly waiting = new Map<number, Settled>();
+  private readonly waiting = new Map<number, Settled[]>();
+  private underWay: number | undefined;
   private isAsleep = false;
   private isWoken = false;
   private ring: () => void = () => {};
@@ -46,7 +47,7 @@ export class Line {
   /** Says how an item ended that was stored just now; at once, if it is behind one that waits for its next try. */
   follow(seq: number, settled: Settled): void {
     if (this.isAsleep) settled(undefined);
-    else this.waiting.set(seq, settled);
+    else this.waiting.set(seq, [...(this.waiting.get(seq) ?? []), settled]);
   }
 
   /** Nobody waits for it any more. */
@@ -112,14 +113,21 @@ export class Line {
 
   private readonly abort = (): void => this.ring();
 
+  /** It is just being sent. */
+  has(seq: number): boolean {
+    return this.underWay === seq;
+  }
+
   private async deliver(item: Item): Promise<void> {
     const { store } = this.host;
+    this.underWay = item.seq;
     const extend = { type: "extend" as const, ids: [item.id], leaseMs: LEASE_MS };
     const renewal = setInterval(() => void store.perform(extend).catch(() => {}), RENEW_MS);
     try {
       await this.settleItem(item, await this.send(item));
     } finally {
       clearInterval(renewal);
+      this.underWay = undefined;
     }
   }
 
@@ -176,8 +184,9 @@ export class Line {
   }
 
   private settle(seq: number, report: OutcomeReport | undefined): void {
-    this.waiting.get(seq)?.(report);
+    const waiting = this.waiting.get(seq) ?? [];
     this.waiting.delete(seq);
+    for (const settled of waiting) settled(report);
   }
 
   /** What is behind one that is not through is not through either. */

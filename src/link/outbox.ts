@@ -11,6 +11,7 @@ import type { OutcomeReport } from "../node/io.ts";
 import { MESSAGE_ID_HEADER } from "../node/kdmq.ts";
 import { checkMessage } from "../node/message.ts";
 import { holderName } from "../queue/holder.ts";
+import type { Added } from "../queue/operation.ts";
 import { ensureQueue, type LinkHost, Sparing, type Store } from "./host.ts";
 import { Line, MAX_FORWARDS_HEADER } from "./line.ts";
 
@@ -25,6 +26,9 @@ export const TTL_MS: Duration = 24 * 3_600_000;
 /** How long a call waits for the first try whose sender does not say. */
 const WAIT_MS: Duration = 5_000;
 
+/** How long an id is known at least: who repeats a message that was short-lived does not mean another one. */
+const DEDUPE_MS_MIN: Duration = 3_600_000;
+
 /** Between two looks after the queue has changed: somebody may have put something back from its dead letters. */
 const LOOK_MS: Duration = 2_000;
 
@@ -36,7 +40,7 @@ export interface SpoolRequest {
   body: Uint8Array;
   contentType: string;
   maxForwards?: number;
-  /** One is made up if there is none; the same for all nodes. */
+  /** One is made up if there is none; the same for all nodes. Who repeats it stores nothing again as long as the first may wait. */
   messageId?: string;
   /** How long it may wait. */
   ttlMs?: Duration;
@@ -44,11 +48,13 @@ export interface SpoolRequest {
   timeoutMs?: Duration;
 }
 
+/** How it ended; the second two for a message that an earlier call has stored under the same id. `undefined`: it is not over. */
+export type SpoolEnd = OutcomeReport | { type: "delivered" } | { type: "dead"; reason: string } | undefined;
+
 export interface Spooled {
   node: string;
   messageId: string;
-  /** How it ended; `undefined`: it is stored, and not over. */
-  report: OutcomeReport | undefined;
+  end: SpoolEnd;
 }
 
 export class Outbox {
@@ -126,13 +132,25 @@ export class Outbox {
       [MESSAGE_ID_HEADER]: messageId,
       ...(maxForwards !== undefined && { [MAX_FORWARDS_HEADER]: String(maxForwards) }),
     };
-    const items = nodes.map((key) => ({ key, value: body, contentType, headers, channel, ttlMs }));
+    const dedupeMs = Math.max(ttlMs, DEDUPE_MS_MIN);
+    const items = nodes.map((key) => ({
+      ...{ key, value: body, contentType, headers, channel, ttlMs, dedupeMs },
+      dedupe: `${messageId} ${channel} ${key}`,
+    }));
     const added = await store.perform({ type: "add", queue: OUTBOX, items });
     if (ttlMs < SWEEP_MS) this.sweepIn(store, ttlMs + 1);
     const over = AbortSignal.timeout(timeoutMs);
-    const reports = nodes.map((node, index) => this.follow(store, node, added[index]?.seq as number, over));
-    const ended = await Promise.all(reports);
-    return nodes.map((node, index) => ({ node, messageId, report: ended[index] }));
+    const ends = nodes.map((node, index) => this.endOf(store, node, added[index] as Added, over));
+    const ended = await Promise.all(ends);
+    return nodes.map((node, index) => ({ node, messageId, end: ended[index] }));
+  }
+
+  private async endOf(store: Store, node: string, { seq, stored }: Added, over: AbortSignal): Promise<SpoolEnd> {
+    if (stored !== "repeated" || this.lines.get(node)?.has(seq) === true) return this.follow(store, node, seq, over);
+    const [waiting] = await store.perform({ type: "peek", queue: OUTBOX, count: 1, key: node, after: seq - 1 });
+    if (waiting?.seq === seq || this.lines.get(node)?.has(seq) === true) return this.follow(store, node, seq, over);
+    const [dead] = await store.perform({ type: "dead", queue: OUTBOX, count: 1, seq });
+    return dead === undefined ? { type: "delivered" } : { type: "dead", reason: dead.reason };
   }
 
   private follow(store: Store, node: string, seq: number, over: AbortSignal): Promise<OutcomeReport | undefined> {

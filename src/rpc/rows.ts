@@ -106,6 +106,19 @@ export function spooledResult(node: string, messageId: string): DeliveryResult {
   };
 }
 
+/** A message that was in the outbox before under the same id, and is there no more. */
+export function endedResult(
+  node: string,
+  messageId: string,
+  end: { type: "delivered" } | { type: "dead"; reason: string },
+): DeliveryResult {
+  const how = { ms: 0, consumer: end.type === "delivered", attempts: 0, tries: 0, message_id: messageId };
+  if (end.type === "delivered")
+    return { node, outcome: "delivered", code: null, reason: "delivered before, under the same id", ...how };
+  const reason = `a dead letter of the outbox since an earlier call with this id: ${end.reason}`;
+  return { node, outcome: "rejected", code: null, reason, ...how };
+}
+
 const NOT_WAITED_FOR = "not waited for: enough nodes have answered";
 
 function timeoutReason(last: Outcome | undefined): string {

@@ -504,8 +504,8 @@ const TABLE: Record<string, Row[]> = {
 
 /** Exit codes that no row can have, with the reason. */
 const WITHOUT_ROW: Record<string, string> = {
-  "send 75": "test/cli/spool.test.ts: it takes a daemon with an outbox",
-  "bcast 75": "test/cli/spool.test.ts, likewise",
+  "send 75": "test/executable/spool.test.ts: it takes a daemon with an outbox",
+  "bcast 75": "test/executable/spool.test.ts, likewise",
   "demo 1": "it would be a mistake of ours",
   "demo 4": "test/cli/demo.test.ts: it takes a machine without loopback",
 };

@@ -4,6 +4,8 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { createNode } from "../../src/daemon/driver.ts";
+import { ABSENT_MS, Absent } from "../../src/link/absent.ts";
+import type { Spooled } from "../../src/link/outbox.ts";
 import type { ChannelMessage } from "../../src/node/io.ts";
 import { linkedNodes, meet, request } from "../helpers/linked.ts";
 import { until } from "../helpers/wait.ts";
@@ -340,6 +342,61 @@ describe("circles", () => {
 describe("outbox", () => {
   const MESSAGE = { channel: "lab", contentType: "text/plain" };
   const octets = (text: string): Uint8Array => new TextEncoder().encode(text);
+  const outcomeOf = (spooled: Spooled | undefined): { type: string } | undefined =>
+    spooled?.end !== undefined && "outcome" in spooled.end ? spooled.end.outcome : spooled?.end;
+
+  test(
+    "who repeats a call with its id stores nothing again, and hears what became of the first one",
+    async () => {
+      const one = await linked();
+      const two = await plain((body) => (body === "no" ? 403 : 200));
+      const uri = two.node.uri();
+      const call = async (body: string, messageId: string): Promise<object | undefined> =>
+        outcomeOf((await one.outbox.spool({ ...MESSAGE, body: octets(body), messageId, timeoutMs: 1_000 }, [uri]))[0]);
+      for (let i = 0; i < 3; i++) expect(await call("yes", "m-1")).toBeUndefined();
+      expect((await one.sizes("outbox")).ready).toBe(1);
+      await meet(one.node, two.node);
+      await until(() => one.isEmpty("outbox"), 8_000, "it is delivered");
+      expect(await call("yes", "m-1")).toEqual({ type: "delivered" });
+      expect(await call("no", "m-2")).toMatchObject({ type: "rejected", code: 403 });
+      expect(await call("no", "m-2")).toEqual({ type: "dead", reason: expect.stringContaining("403") });
+      expect(await call("yes", "m-3")).toMatchObject({ type: "delivered", code: 200 });
+      expect(two.bodies).toEqual(["yes", "no", "yes"]);
+      // A repetition while it is on its way waits for the same end.
+      const [a, b] = await Promise.all([call("yes", "m-4"), call("yes", "m-4")]);
+      for (const end of [a, b]) expect(end).toMatchObject({ type: "delivered" });
+      expect(two.messages.filter(({ messageId }) => messageId === "m-4")).toHaveLength(1);
+    },
+    TEST_MS,
+  );
+
+  test(
+    "a node that was forgotten is absent until it is back; one that never answered is not, nor one that an operator removes",
+    async () => {
+      let now = 0;
+      const one = await linked();
+      const absent = new Absent(one.node, () => now);
+      const two = await plain(() => 200);
+      const uri = two.node.uri();
+      await meet(one.node, two.node);
+      one.node.add("sip:127.0.0.9:5999");
+      one.node.remove("sip:127.0.0.9:5999");
+      await two.node.close({ announce: false });
+      expect(absent.uris()).toEqual([]);
+      one.node.remove(uri);
+      expect(absent.uris()).toEqual([uri]);
+      const again = await plain(() => 200, uri);
+      await meet(one.node, again.node);
+      expect(absent.uris()).toEqual([]);
+      one.node.remove(uri);
+      expect([absent.forget(uri), absent.uris(), absent.forget(uri)]).toEqual([true, [], false]);
+      await meet(one.node, again.node);
+      one.node.remove(uri);
+      now = ABSENT_MS + 1;
+      expect(absent.uris()).toEqual([]);
+    },
+    TEST_MS,
+  );
 
   test(
     "a node that is there has it at once; one that is down when it is back, in order, once, each with its id",
@@ -349,12 +406,12 @@ describe("outbox", () => {
       await meet(one.node, first.node);
       const uri = first.node.uri();
       const [now] = await one.outbox.spool({ ...MESSAGE, body: octets("now") }, [uri]);
-      expect(now?.report?.outcome.type).toBe("delivered");
+      expect(outcomeOf(now)?.type).toBe("delivered");
       await first.node.close({ announce: false });
       const values = Array.from({ length: 5 }, (_, index) => `m${index}`);
       const spooled = [];
       for (const value of values) spooled.push(...(await one.outbox.spool({ ...MESSAGE, body: octets(value) }, [uri])));
-      expect(spooled.map(({ report }) => report)).toEqual(new Array(5).fill(undefined));
+      expect(spooled.map(({ end }) => end)).toEqual(new Array(5).fill(undefined));
       expect(await one.store.perform({ type: "peek", queue: "outbox", count: 9, key: uri })).toHaveLength(5);
       const again = await plain(() => 200, uri);
       await meet(one.node, again.node);
@@ -373,7 +430,7 @@ describe("outbox", () => {
       const uri = two.node.uri();
       const before = await linked({ directory });
       const spooled = await before.outbox.spool({ ...MESSAGE, body: octets("x"), messageId: "m-1" }, [uri]);
-      expect(spooled).toEqual([{ node: uri, messageId: "m-1", report: undefined }]);
+      expect(spooled).toEqual([{ node: uri, messageId: "m-1", end: undefined }]);
       await before.outbox.close();
       await before.node.close({ announce: false });
       const after = await linked({ directory });
@@ -394,11 +451,11 @@ describe("outbox", () => {
       const uri = busy.node.uri();
       const [first] = await one.outbox.spool({ ...MESSAGE, body: octets("a") }, [uri]);
       const [second] = await one.outbox.spool({ ...MESSAGE, body: octets("b") }, [uri]);
-      expect([first?.report, second?.report]).toEqual([undefined, undefined]);
+      expect([first?.end, second?.end]).toEqual([undefined, undefined]);
       await until(() => one.isEmpty("outbox"), 8_000, "both are delivered");
       expect(busy.bodies).toEqual(["a", "a", "b"]);
       const [absent] = await one.outbox.spool({ channel: "none", contentType: "text/plain", body: octets("c") }, [uri]);
-      expect(absent?.report?.outcome).toMatchObject({ type: "rejected", code: 404 });
+      expect(outcomeOf(absent)).toMatchObject({ type: "rejected", code: 404 });
       expect(await one.dead("outbox")).toMatchObject([{ key: uri, reason: expect.stringContaining("404") }]);
     },
     TEST_MS,
