@@ -1,5 +1,5 @@
 import type { AmqpReport } from "../amqp/desk.ts";
-import type { StatusAnswer } from "../rpc/surface.ts";
+import type { LinkRow, StatusAnswer } from "../rpc/surface.ts";
 import { type CommandSpec, FORM_OPTIONS } from "./command.ts";
 import { EXIT } from "./exit.ts";
 import { type Cell, formOf, writeResult } from "./output.ts";
@@ -36,10 +36,7 @@ function facts(report: StatusAnswer): Cell[][] {
     `channel ${name}`,
     `${consumers} ${consumers === 1 ? "consumer" : "consumers"}${declared ? ", declared" : ""}`,
   ]);
-  const linked = links.map((link): Cell[] => [
-    `link ${link.name}`,
-    `${link.from} -> ${link.to}: ${link.in} in, ${link.out} out, ${link.failed} failed, ${link.held_back} held back`,
-  ]);
+  const linked = links.map((link): Cell[] => [`link ${link.name}`, linkText(link)]);
   const kept = queues.map(({ name, ready, delayed, leased, dead, bytes }): Cell[] => [
     `queue ${name}`,
     `${ready} ready, ${delayed} delayed, ${leased} leased, ${dead} dead, ${bytes} bytes`,
@@ -48,6 +45,11 @@ function facts(report: StatusAnswer): Cell[][] {
   const known = Object.entries(peers).map(([name, count]): Cell[] => [`peers ${name}`, count]);
   const counted = Object.entries(counters).map(([name, count]): Cell[] => [`counter ${name}`, count]);
   return [...simple, ...listening, ...spoken, ...linked, ...kept, ...brokers, ...published(amqp), ...known, ...counted];
+}
+
+function linkText({ from, to, in: taken, out, failed, held_back, state }: LinkRow): string {
+  const counts = `${taken} in, ${out} out, ${failed} failed, ${held_back} held back`;
+  return `${from} -> ${to}: ${[...(state === undefined ? [] : [state]), counts].join("; ")}`;
 }
 
 function brokerText({ broker, zone, state, blocked, lastError }: AmqpReport["brokers"][number]): string {

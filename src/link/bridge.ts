@@ -15,7 +15,7 @@ import { Forward } from "./forward.ts";
 import { GatedSupply } from "./gate.ts";
 import { ensureQueue, type LinkNode, type LinkQueues, type Sparing, type Store } from "./host.ts";
 import type { Consuming } from "./keeper.ts";
-import type { BrokerLink, CollectLink, DeliverLink, ForwardLink, PublishLink } from "./kinds.ts";
+import type { BrokerLink, CollectLink, DeliverLink, ForwardLink, LinkDefinition, PublishLink } from "./kinds.ts";
 import { BridgeLock, standbyQueue } from "./lock.ts";
 import { Outbound } from "./outbound.ts";
 import { PublishIntake } from "./publish.ts";
@@ -53,6 +53,8 @@ export interface Started {
 export class Bridge {
   private readonly options: BridgeOptions;
   private readonly locks = new Map<string, BridgeLock>();
+  /** By the link's name. */
+  private readonly subscriptions = new Map<string, Subscription>();
   private readonly ends: (() => void)[] = [];
 
   constructor(options: BridgeOptions) {
@@ -156,11 +158,19 @@ export class Bridge {
     const supply = (): Supply => {
       const { prefetch, maxTries } = source;
       const inner = new AmqpSupply({ ack: "after", prefetch, maxTries, onTrouble, ...(source.deadHere && { bury }) });
-      return gated(new Subscription(inner, link, broker, onTrouble));
+      const subscription = new Subscription(inner, link, broker, onTrouble);
+      this.subscriptions.set(name, subscription);
+      return gated(subscription);
     };
     const deadOf = (): string =>
       source.deadHere ? `dmq queue dead ${deadQueue(link)}` : "the dead-letter exchange of its queue has it";
     return { name, supply, handle, jobs: source.jobs, graceMs: 0, what: "a message", deadOf };
+  }
+
+  /** @returns in words what a link does; `undefined` where there is nothing to say */
+  stateOf(link: LinkDefinition): string | undefined {
+    if (link.type !== "publish") return this.subscriptions.get(link.name)?.state;
+    return link.lock === undefined ? undefined : (this.locks.get(link.lock)?.state ?? "asks for its lock");
   }
 
   async close(): Promise<void> {
@@ -198,6 +208,13 @@ class Subscription implements Supply {
     this.inner = inner;
     this.subscribed = broker.client.subscribe(subscriptionOf(link, broker.bus), inner);
     this.subscribed.ready.catch((error: Error) => onTrouble(`${error.message}; it is tried again`));
+  }
+
+  get state(): string {
+    const all = this.subscribed.status();
+    const refused = all.find(({ state }) => state === "refused");
+    if (refused !== undefined) return `refused: ${refused.lastError ?? ""}`;
+    return all.some(({ state }) => state === "consuming") ? "consumes" : "waits for a broker";
   }
 
   next(take: Take): Promise<Item[]> {

@@ -11,6 +11,8 @@ export interface LinkStatus {
   failed: number;
   /** Those that it did not pass on, or not yet, because they would go round. */
   held_back: number;
+  /** Of a link with a broker at one end: whether it publishes or stands by, whether it consumes or why not. */
+  state?: string;
 }
 
 export class Counters {

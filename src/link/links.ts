@@ -213,14 +213,11 @@ export class Links {
     return this.options.links.map((link) => {
       const counters = this.running.find((one) => one.link === link)?.counters ?? new Counters();
       const { in: taken, out, failed, heldBack } = counters;
+      const state = this.bridge?.stateOf(link);
+      const { name, from, to } = link;
       return {
-        name: link.name,
-        from: place(link.from),
-        to: place(link.to),
-        in: taken,
-        out,
-        failed,
-        held_back: heldBack,
+        ...{ name, from: place(from), to: place(to), in: taken, out, failed, held_back: heldBack },
+        ...(state !== undefined && { state }),
       };
     });
   }

@@ -70,6 +70,12 @@ export class BridgeLock {
     return this.standsBy;
   }
 
+  /** In words. */
+  get state(): string {
+    if (this.holding === "held") return "publishes";
+    return this.holding === "elsewhere" ? "stands by" : "asks for its lock";
+  }
+
   private askIn(ms: Duration): void {
     if (this.isClosed) return;
     clearTimeout(this.timer);

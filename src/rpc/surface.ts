@@ -224,6 +224,8 @@ export interface LinkRow {
   failed: number;
   /** Those that would have gone round. */
   held_back: number;
+  /** Of a link with a broker at one end: whether it publishes or stands by, whether it consumes or why not. */
+  state?: string;
 }
 
 /** What `dmq.status` answers: sizes are asked of the store; `amqp` is null where the daemon has no brokers. */

@@ -137,6 +137,29 @@ describeBroker("links over a broker", () => {
   );
 
   test(
+    "from a queue of the broker over one of ours to an exchange: up to 5 MiB, octet by octet, under its own id",
+    async () => {
+      const { exchange, queue } = names();
+      const seen = await watch(exchange, queue);
+      const links = [`amqp-queue:${queue}-in -> queue:mid`, `queue:mid -> exchange:${exchange}/{key|enc}`];
+      const one = await bridge(links, { queues: ["name=mid;max-value=16m"] });
+      await until(() => isConsumed(one.client, `${queue}-in`), WAIT_MS, "it is consumed");
+      const large = Uint8Array.from({ length: 5 * 1024 ** 2 }, (_, index) => (index * 31) % 256);
+      const all = [...bodies.map(([, body]) => body), large];
+      for (const [index, body] of all.entries())
+        await publish({ exchange: "", routingKey: `${queue}-in`, body, messageId: `big/${index}` });
+      await until(() => seen.length === all.length, WAIT_MS, "all are there");
+      for (const { messageId, body, routingKey } of seen) {
+        const index = Number(messageId?.slice("big/".length));
+        expect([index, Buffer.from(body).equals(all[index] as Uint8Array)]).toEqual([index, true]);
+        expect(routingKey).toBe(`${queue}-in`);
+      }
+      expect(new Set(seen.map(({ messageId }) => messageId)).size).toBe(all.length);
+    },
+    TEST_MS,
+  );
+
+  test(
     "both directions over one exchange on one bus: nothing goes round",
     async () => {
       const { exchange, queue } = names();

@@ -88,6 +88,7 @@ export interface StatusRow {
   channels: { name: string; consumers: number }[];
   peers: Record<string, number>;
   counters: Record<string, number>;
+  links: { name: string; in: number; out: number; failed: number; held_back: number; state?: string }[];
 }
 
 /** JSON output in either of its two forms: one array, or a value a line. */

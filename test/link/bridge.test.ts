@@ -466,6 +466,8 @@ describe("lock", () => {
       const first = await bridged([locked], { broker });
       await until(() => broker.queues.get("dmq.lock.one")?.owner === first.client, WAIT_MS, "the first has the lock");
       const second = await bridged([locked], { broker });
+      const states = (): (string | undefined)[] => [first, second].map(({ one }) => one.links.status()[0]?.state);
+      await until(() => states().join() === "publishes,stands by", WAIT_MS, "one publishes, one stands by");
       const sender = await plain(() => 200);
       await meet(sender.node, first.one.node, second.one.node);
       await send(sender.node, "m0");
@@ -479,6 +481,9 @@ describe("lock", () => {
       await until(() => new Set(broker.published.map(textOf)).size === 10, WAIT_MS, "nothing is missing");
       await send(sender.node, "after");
       await until(() => broker.published.some((one) => textOf(one) === "after"), WAIT_MS, "the second publishes");
+      expect(states()).toEqual(["asks for its lock", "publishes"]);
+      first.client.mend();
+      await until(() => states()[0] === "stands by", WAIT_MS, "the first stands by now");
     },
     TEST_MS,
   );
