@@ -261,38 +261,84 @@ function single(text: string): string {
 // --- fish ------------------------------------------------------------------------------------------------------------
 
 export function fishScript(commands: readonly CommandInfo[]): string {
-  const lines = commands.map(
-    ({ name, summary }) => `complete -c dmq -n __fish_use_subcommand -a ${name} -d ${fishQuoted(summary)}`,
-  );
-  const groups = commands.filter((command) => command.commands.length > 0).map(({ name }) => name);
-  const others = groups.length === 0 ? "" : `; and not __fish_seen_subcommand_from ${groups.join(" ")}`;
-  for (const command of commands) {
-    if (command.commands.length > 0) lines.push(...fishGroup(command));
-    else lines.push(...fishCommand(`__fish_seen_subcommand_from ${command.name}${others}`, command));
-  }
+  const lines = commands.flatMap((command) => {
+    const { name, summary } = command;
+    const own = command.commands.length > 0 ? fishGroup(command) : fishCommand(`__dmq_in ${name}`, command);
+    return [`complete -c dmq -n __dmq_at -a ${name} -d ${fishQuoted(summary)}`, ...own];
+  });
   return `# fish completion of dmq, made by: dmq completion fish
+# The first $argv words of the line that are no options: the command, and where it has commands of its own, that one.
+function __dmq_words
+    set -l words (commandline -opc)
+    set -e words[1]
+    set -l found
+    while set -q words[1]; and test (count $found) -lt $argv[1]
+        switch $words[1]
+            case -s --socket
+                set -e words[1]
+            case '-*'
+            case '*'
+                set -a found $words[1]
+        end
+        set -q words[1]; and set -e words[1]
+    end
+    string join ' ' $found
+end
+# Whether the line is one of this command.
+function __dmq_in
+    test (__dmq_words (count $argv) | string collect -a) = "$argv"
+end
+# Whether nothing stands behind it yet.
+function __dmq_at
+    test (__dmq_words (math (count $argv) + 1) | string collect -a) = "$argv"
+end
+# Whether place $argv[2] is next, of a command of $argv[1] words whose options $argv[4..] have values; 1 at $argv[3]: that or a later one.
+function __dmq_place
+    set -l words (commandline -opc)
+    set -e words[1]
+    set -l left $argv[1]
+    set -l place 1
+    while set -q words[1]
+        if string match -q -- '-?*' $words[1]
+            contains -- $words[1] -s --socket $argv[4..]; and set -e words[1]
+        else if test $left -gt 0
+            set left (math $left - 1)
+        else
+            set place (math $place + 1)
+        end
+        set -q words[1]; and set -e words[1]
+    end
+    test $place -eq $argv[2]; or test $argv[3] -eq 1 -a $place -gt $argv[2]
+end
+function __dmq_commands
+    printf '%s\\n' ${commands.map(({ name }) => name).join(" ")}
+end
 complete -c dmq -f
-complete -c dmq -n __fish_use_subcommand -s s -l socket -r -F -d 'control socket of the daemon'
+complete -c dmq -n __dmq_at -s s -l socket -r -F -d 'control socket of the daemon'
+complete -c dmq -n __dmq_at -s h -l help -d help
+complete -c dmq -n __dmq_at -s V -l version -d version
 ${lines.join("\n")}
 `;
 }
 
 /** A command whose first word is again a command. */
 function fishGroup({ name, commands }: CommandInfo): string[] {
-  const seen = `__fish_seen_subcommand_from ${name}`;
-  const own = commands.map(lastWord).join(" ");
   return commands.flatMap((command) => [
-    `complete -c dmq -n '${seen}; and not __fish_seen_subcommand_from ${own}' -a ${lastWord(command)} -d ${fishQuoted(command.summary)}`,
-    ...fishCommand(`${seen}; and __fish_seen_subcommand_from ${lastWord(command)}`, command),
+    `complete -c dmq -n '__dmq_at ${name}' -a ${lastWord(command)} -d ${fishQuoted(command.summary)}`,
+    ...fishCommand(`__dmq_in ${command.name}`, command),
   ]);
 }
 
-function fishCommand(condition: string, { options, arguments: places }: CommandInfo): string[] {
-  const begin = `complete -c dmq -n '${condition}'`;
-  const filled = places.filter(({ choices, kind }) => choices !== null || kind !== null);
+function fishCommand(condition: string, { name, options, arguments: places }: CommandInfo): string[] {
+  const begin = `complete -c dmq -n '${condition}`;
+  const valued = options.filter((option) => option.value !== null && !option.optional_value).flatMap(flagsOf);
   return [
-    ...options.flatMap((option) => fishOption(begin, option)),
-    ...filled.map((place) => `${begin} ${fishValue(place)}`),
+    ...options.flatMap((option) => fishOption(`${begin}'`, option)),
+    ...places.flatMap((place, index) => {
+      if (place.choices === null && place.kind === null) return [];
+      const at = [name.split(" ").length, index + 1, place.repeatable ? 1 : 0, ...valued].join(" ");
+      return `${begin}; and __dmq_place ${at}' ${fishValue(place)}`;
+    }),
   ];
 }
 
@@ -311,7 +357,7 @@ function fishValue({ choices, kind }: Pick<ArgumentInfo, "choices" | "kind">): s
     case "directories":
       return "-f -a '(__fish_complete_directories)'";
     case "commands":
-      return "-f";
+      return "-f -a '(__dmq_commands)'";
     case null:
       return "-f";
     default:

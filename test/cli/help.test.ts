@@ -1,5 +1,5 @@
-import { afterAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { CommandInfo } from "../../src/cli/describe.ts";
@@ -146,26 +146,123 @@ describeWhere(missingPrograms("bash"), "completion in bash", () => {
   });
 });
 
+/** A zsh that completes reads its whole library. */
+const SHELL_MS = 20_000;
+
+/** What zsh and fish offer at the end of a line, in any order, where nodes and channels are those of bash above. */
+const OFFERED: [line: string, words: string[]][] = [
+  ["dmq se", ["send", "serve", "set"]],
+  ["dmq -s /run/x.sock rel", ["reload"]],
+  ["dmq --v", ["--version"]],
+  ["dmq send news sip:192.0.2.2", ["sip:192.0.2.2:5060"]],
+  ["dmq send --retry 3 ne", ["news"]],
+  ["dmq join sip:192.0.2.9:5060 sip:192.0.2.2", ["sip:192.0.2.2:5060"]],
+  ["dmq set sip:192.0.2.2:5060 ac", ["active"]],
+  ["dmq serve --log-level ", ["debug", "error", "info", "trace", "warn"]],
+  ["dmq serve --no-multi", ["--no-multi-notify"]],
+  ["dmq config ch", ["check"]],
+  ["dmq completion f", ["fish"]],
+  ["dmq help sen", ["send"]],
+  ["dmq queue fe", ["fetch"]],
+  ["dmq -s /run/x.sock queue fetch --fol", ["--follow"]],
+  // A channel may be called as a command is.
+  ["dmq listen stop --exe", ["--exec"]],
+  ["dmq send ne", ["news"]],
+  ["dmq send news --timeout 2s ", ["sip:192.0.2.2:5060", "sip:192.0.2.3:5060;transport=tcp"]],
+  ["dmq no-such-command ", []],
+];
+
+const STUB = `case "$*" in
+  "completion nodes") printf '%s\\n' sip:192.0.2.2:5060 'sip:192.0.2.3:5060;transport=tcp' ;;
+  "completion channels") printf '%s\\n' news ;;
+esac`;
+
+/** Each line that `compadd` is called with, from a zsh on a terminal of its own: nothing else completes in it. */
+const ZSH_OFFERS = `zmodload zsh/zpty || exit 3
+zpty z zsh -f -i
+zpty -w z "PS1= PS2= RPS1=; source $1/inner.zsh; print READ''Y"
+while zpty -r z line; do [[ $line == *READY* ]] && break; done
+zpty -n -w z "$2"$'\\t'
+while zpty -r z line; do
+  [[ $line == *DONE* ]] && break
+  [[ $line == *HIT:* ]] && print -r -- "\${\${line##*HIT:}%%$'\\r'*}"
+done
+zpty -d z
+`;
+
+const ZSH_INNER = `cd \${0:h}; autoload -U compinit; compinit -u -d ./dump; source ./dmq.zsh
+dmq() { ${STUB} }
+compadd() {
+  if [[ \${@[1,(i)(-|--)]} == *-[A-Za-z]#[OAD]* ]]; then builtin compadd "$@"; return; fi
+  local -a hits; builtin compadd -A hits "$@"; (( $#hits )) && print -rl -- HIT:$^hits; builtin compadd "$@"
+}
+said() { print DONE }
+comppostfuncs=(said); zstyle ':completion:*' insert-tab false; bindkey '^I' complete-word
+`;
+
 describeWhere(absent("zsh"), "completion in zsh", () => {
-  test("the script is one", async () => {
-    const script = join(dir, "dmq.zsh");
-    writeFileSync(script, await out("completion", "zsh"));
-    const done = Bun.spawnSync(["zsh", "-n", script], { stderr: "pipe" });
+  beforeAll(async () => {
+    writeFileSync(join(dir, "dmq.zsh"), await out("completion", "zsh"));
+    writeFileSync(join(dir, "inner.zsh"), ZSH_INNER);
+    writeFileSync(join(dir, "offers.zsh"), ZSH_OFFERS);
+  });
+
+  test("the script is one", () => {
+    const done = Bun.spawnSync(["zsh", "-n", join(dir, "dmq.zsh")], { stderr: "pipe" });
     expect([done.exitCode, done.stderr.toString()]).toEqual([0, ""]);
   });
+
+  test.each(OFFERED)(
+    "%s",
+    (line, words) => {
+      const done = Bun.spawnSync(["zsh", "-f", join(dir, "offers.zsh"), dir, line], {
+        stderr: "pipe",
+        timeout: SHELL_MS,
+      });
+      expect([done.exitCode, done.stderr.toString()]).toEqual([0, ""]);
+      expect(wordsOf(done.stdout)).toEqual(words);
+    },
+    SHELL_MS,
+  );
 });
 
 describeWhere(absent("fish"), "completion in fish", () => {
-  test("the script is one", async () => {
-    const script = join(dir, "dmq.fish");
+  const script = join(dir, "dmq.fish");
+  const env = { ...process.env, HOME: dir };
+  beforeAll(async () => {
     writeFileSync(script, await out("completion", "fish"));
-    const done = Bun.spawnSync(["fish", "--no-execute", script], {
-      stderr: "pipe",
-      env: { ...process.env, HOME: dir },
-    });
+    mkdirSync(join(dir, "bin"));
+    writeFileSync(join(dir, "bin", "dmq"), `#!/bin/sh\n${STUB}\n`, { mode: 0o755 });
+  });
+
+  test("the script is one", () => {
+    const done = Bun.spawnSync(["fish", "--no-execute", script], { stderr: "pipe", env });
     expect([done.exitCode, done.stderr.toString()]).toEqual([0, ""]);
   });
+
+  test.each(OFFERED)(
+    "%s",
+    (line, words) => {
+      const ask = `set -p PATH ${join(dir, "bin")}; source ${script}; complete -C $argv[1]`;
+      const done = Bun.spawnSync(["fish", "--no-config", "-c", ask, line], { stderr: "pipe", env, timeout: SHELL_MS });
+      expect([done.exitCode, done.stderr.toString()]).toEqual([0, ""]);
+      expect(wordsOf(done.stdout)).toEqual(words);
+    },
+    SHELL_MS,
+  );
 });
+
+/** Lines without what fish says of each, sorted. */
+function wordsOf(stdout: Buffer): string[] {
+  const words = stdout
+    .toString()
+    .split("\n")
+    .map((word) => word.split("\t")[0] as string);
+  return [...new Set(words)]
+    .map((word) => word.replace("\\;", ";"))
+    .filter((word) => word !== "")
+    .sort();
+}
 
 describe("what the scripts ask for", () => {
   test("nodes but this one, channels; nothing and exit 0 without a daemon", async () => {
