@@ -5,9 +5,12 @@
  */
 import { UsageError } from "../core/errors.ts";
 import type { Duration } from "../core/time.ts";
+import { VERSION } from "../core/version.ts";
 import type { AmqpClient, AmqpStatus, DeliveryTag, Fetched, Subscribed } from "./client.ts";
+import { contentTypeOf } from "./content.ts";
 import { AmqpError } from "./error.ts";
-import { type DeliveryRow, deliveryRow, guessType, type PropertiesRow, propertiesOf } from "./json.ts";
+import { type DeliveryRow, deliveryRow, type PropertiesRow, propertiesOf } from "./json.ts";
+import { type KazooIdentity, MSG_ID, memberOf, outgoing, parseConsumerKey } from "./kazoo.ts";
 import { checkPublication, type Publication } from "./message.ts";
 import type { Subscription } from "./subscription.ts";
 import type { TopologyReply, TopologyStep } from "./topology.ts";
@@ -109,6 +112,8 @@ export interface SpoolSurface {
 
 export interface DeskOptions {
   client: AmqpClient;
+  /** Stands behind `dmq@` where Kazoo applications read who we are. */
+  nodeName: string;
   /** Absent where nothing can be stored. */
   spool?: SpoolSurface;
 }
@@ -128,27 +133,48 @@ export class Desk implements AmqpSurface {
   private readonly declared = new Map<string, Promise<unknown>>();
   private numbers = 0;
 
-  constructor({ client, spool }: DeskOptions) {
+  private readonly identity: KazooIdentity;
+  /** Where answers of Kazoo applications come: a queue, and its key at the exchange `targeted`. */
+  private readonly kazooKey: string;
+
+  constructor({ client, nodeName, spool }: DeskOptions) {
     this.client = client;
     this.spool = spool;
+    this.identity = { appName: "dmq", appVersion: VERSION, node: `dmq@${nodeName}` };
+    this.kazooKey = `${this.identity.node}-${process.pid}-targeted-1`;
   }
 
   async publish(request: PublishRequest): Promise<PublishedRow> {
     const { timeout_ms: timeoutMs = TIMEOUT_MS, declare, confirm } = request;
     const messageId = request.message_id ?? crypto.randomUUID();
-    const message = { ...messageOf(request), messageId, ...(confirm !== undefined && { confirm }) };
-    if (request.spool === true) return this.store(message, declare);
+    const { message: plain, broker } = this.messageOf(request, messageId);
+    const message = { ...plain, messageId, ...(confirm !== undefined && { confirm }) };
+    if (request.spool === true) return this.store(message, broker, declare);
+    const choice = { timeoutMs, ...(broker !== undefined && { broker }) };
     const published = await this.declaring(message.exchange, declare, timeoutMs, () =>
-      this.client.publish(message, { timeoutMs }),
+      this.client.publish(message, choice),
     );
     return { broker: published.broker.text, repeats: published.repeats, message_id: messageId, spooled: false };
   }
 
+  /** With `kazoo`, its members in the body, and a routing key that names the broker. */
+  private messageOf(request: MessageRequest, messageId: string): { message: Publication; broker?: number } {
+    const message = publicationOf(request);
+    if (request.kazoo !== true) return { message };
+    const body = outgoing(message.body, this.identity, { messageId, key: this.kazooKey });
+    if (body === undefined) throw new AmqpError("amqp-invalid", "the body is no JSON object, which kazoo needs");
+    const named = parseConsumerKey(message.routingKey);
+    if (named === undefined) return { message: { ...message, body } };
+    return { message: { ...message, body, routingKey: named.key }, broker: named.broker };
+  }
+
   private async store(
     message: Publication & { messageId: string },
+    broker: number | undefined,
     declare: string | undefined,
   ): Promise<PublishedRow> {
     if (this.spool === undefined) throw new UsageError("spool: there is none here, it is the daemon's");
+    if (broker !== undefined) throw new UsageError("spool and a routing key consumer://BROKER/KEY exclude each other");
     if (declare !== undefined) throw new UsageError("spool and declare exclude each other: there may be no broker now");
     checkPublication(message);
     await this.spool.add([message]);
@@ -186,10 +212,15 @@ export class Desk implements AmqpSurface {
   }
 
   async query(request: QueryRequest): Promise<DeliveryRow[]> {
-    const { timeout_ms: timeoutMs = QUERY_MS, many, reply, idempotent } = request;
-    const message = messageOf(request);
+    const { timeout_ms: timeoutMs = QUERY_MS, many, reply, idempotent, kazoo } = request;
+    const fresh = request.message_id ?? crypto.randomUUID();
+    const { message, broker } = this.messageOf(request, fresh);
+    // What the caller wrote there stands, so an answer has that.
+    const messageId = kazoo === true ? (memberOf(message.body, MSG_ID) ?? fresh) : fresh;
     const answers = await this.client.query(message, {
       timeoutMs,
+      ...(kazoo === true && { kazoo: { key: this.kazooKey, messageId } }),
+      ...(broker !== undefined && { broker }),
       ...(many !== undefined && { many }),
       ...(reply !== undefined && { reply }),
       ...(idempotent !== undefined && { idempotent }),
@@ -291,10 +322,10 @@ export class Desk implements AmqpSurface {
   }
 }
 
-function messageOf(request: MessageRequest): Publication {
+function publicationOf(request: MessageRequest): Publication {
   const { exchange, routing_key: routingKey, body, mandatory } = request;
   return {
-    ...{ exchange, routingKey, body, contentType: guessType(body) },
+    ...{ exchange, routingKey, body, contentType: contentTypeOf(body) },
     ...propertiesOf(request),
     ...(mandatory !== undefined && { mandatory }),
   };

@@ -142,15 +142,3 @@ export function bodyOf({ body, body_base64: coded }: Pick<DeliveryRow, "body" | 
   if (body !== undefined) return new TextEncoder().encode(body);
   return new Uint8Array(Buffer.from(coded ?? "", "base64"));
 }
-
-/** What a body is whose sender does not say: JSON, text or octets. */
-export function guessType(body: Uint8Array): string {
-  const text = strictUtf8(body);
-  if (text === undefined) return "application/octet-stream";
-  try {
-    JSON.parse(text);
-    return "application/json";
-  } catch {
-    return "text/plain";
-  }
-}

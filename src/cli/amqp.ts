@@ -11,6 +11,26 @@ const COMMANDS: ReadonlyMap<string, CommandEntry> = new Map<string, CommandEntry
     },
   ],
   [
+    "publish",
+    { summary: "publish a message, confirmed", load: async () => (await import("./amqp/publish.ts")).publish },
+  ],
+  [
+    "query",
+    { summary: "publish a request, print the answer", load: async () => (await import("./amqp/query.ts")).query },
+  ],
+  ["get", { summary: "take one message off a queue", load: async () => (await import("./amqp/get.ts")).get }],
+  [
+    "declare",
+    { summary: "make an exchange or a queue", load: async () => (await import("./amqp/topology.ts")).declare },
+  ],
+  ["bind", { summary: "bind a queue to an exchange", load: async () => (await import("./amqp/topology.ts")).bind }],
+  ["unbind", { summary: "end a binding", load: async () => (await import("./amqp/topology.ts")).unbind }],
+  [
+    "delete",
+    { summary: "delete an exchange or a queue", load: async () => (await import("./amqp/topology.ts")).remove },
+  ],
+  ["purge", { summary: "drop all messages of a queue", load: async () => (await import("./amqp/topology.ts")).purge }],
+  [
     "encode",
     { summary: "make any text one word of a routing key", load: async () => (await import("./amqp/encode.ts")).encode },
   ],

@@ -26,7 +26,7 @@ export async function checkAmqp(config: DmqConfig): Promise<void> {
  */
 export async function openAmqp(config: DmqConfig, queues: LinkQueues, log: Logger): Promise<DaemonAmqp | undefined> {
   if (config.amqp.length === 0) return undefined;
-  const { readAmqp } = await import("../amqp/options.ts");
+  const { readAmqp, nodeName } = await import("../amqp/options.ts");
   const options = readAmqp(config, log);
   if (options === undefined) return undefined;
   const [{ AmqpClient }, { Desk }, { Publisher }, { Spool }] = await Promise.all([
@@ -41,7 +41,7 @@ export async function openAmqp(config: DmqConfig, queues: LinkQueues, log: Logge
   const zone = options.primaryZone ?? (options.brokers[0] as BrokerUrl).zone;
   const heartbeatMs = Math.max(...options.brokers.map(({ heartbeatS }) => heartbeatS)) * 1_000;
   const links = { client, publisher, bus: config.bus, zone, heartbeatMs };
-  return new DaemonAmqp(client, links, spool, new Desk({ client, spool }));
+  return new DaemonAmqp(client, links, spool, new Desk({ client, spool, nodeName: nodeName(config) }));
 }
 
 export class DaemonAmqp {

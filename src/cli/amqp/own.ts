@@ -1,13 +1,12 @@
 /** Brokers that a command connects to itself: the methods of docs/RPC.md, served by a client that lives as long as the command. */
 import { AmqpClient } from "../../amqp/client.ts";
 import { Desk } from "../../amqp/desk.ts";
-import { readAmqp } from "../../amqp/options.ts";
+import { nodeName, readAmqp } from "../../amqp/options.ts";
 import { loadConfig } from "../../config/load.ts";
 import type { DmqConfig } from "../../config/schema.ts";
 import { RpcError } from "../../core/errors.ts";
 import type { Duration } from "../../core/time.ts";
 import { AMQP_METHODS } from "../../rpc/amqp-methods.ts";
-import type { CallOptions } from "../../rpc/client.ts";
 import { failureOf } from "../../rpc/jsonrpc.ts";
 import type { ControlSurface } from "../../rpc/surface.ts";
 import type { CliContext } from "../context.ts";
@@ -33,7 +32,7 @@ export class OwnBrokers implements Brokers {
     const options = readAmqp(config);
     if (options === undefined) throw new Error("a broker is named");
     this.client = new AmqpClient(options);
-    this.desk = new Desk({ client: this.client });
+    this.desk = new Desk({ client: this.client, nodeName: nodeName(config) });
   }
 
   /** Connects, once. @throws AmqpError with what each broker said */
@@ -45,11 +44,11 @@ export class OwnBrokers implements Brokers {
     return this.opening;
   }
 
-  async call<T>(method: string, params: object, { timeoutMs = READY_MS }: CallOptions = {}): Promise<T> {
+  async call<T>(method: string, params: { timeout_ms?: Duration }): Promise<T> {
     try {
       const found = METHODS.get(method);
       if (found === undefined) throw new Error(`${method} is no method of brokers`);
-      await this.ready(timeoutMs);
+      await this.ready(params.timeout_ms ?? READY_MS);
       return (await found.run({ amqp: this.desk } as unknown as ControlSurface, params)) as T;
     } catch (cause) {
       const { code, message, data } = failureOf(cause);
@@ -57,12 +56,12 @@ export class OwnBrokers implements Brokers {
     }
   }
 
-  callEach<T>(method: string, params: readonly object[], options: CallOptions = {}): Promise<(T | RpcError)[]> {
+  callEach<T>(method: string, params: readonly object[]): Promise<(T | RpcError)[]> {
     const told = (error: unknown): RpcError => {
       if (error instanceof RpcError) return error;
       throw error;
     };
-    return Promise.all(params.map((one) => this.call<T>(method, one, options).catch(told)));
+    return Promise.all(params.map((one) => this.call<T>(method, one).catch(told)));
   }
 
   async close(): Promise<void> {
