@@ -88,7 +88,7 @@ export class Asker {
       clearTimeout(timer);
       signal?.removeEventListener("abort", onAbort);
       if (answers.length > 0) resolve(answers);
-      else reject(error ?? new AmqpError("amqp-timeout", maybe(`no answer within ${timeoutMs} ms`)));
+      else reject(error ?? new AmqpError("amqp-timeout", maybe(`no answer within ${Math.ceil(timeoutMs)} ms`)));
     };
     const onAbort = (): void => settle(new AmqpError("amqp-timeout", maybe("the question was cancelled")));
     const timer = setTimeout(settle, timeoutMs);

@@ -22,6 +22,8 @@ export const QUERY_MS: Duration = 2_000;
 
 /** Messages that were fetched and are not settled yet, of all callers. */
 const HELD_MAX = 1_000;
+/** Whoever waits for an answer gives up that long after the client had its time to find a broker. */
+const LATE_MS: Duration = 100;
 /** Who fetched one and said nothing of it is gone. */
 const HELD_MS: Duration = 30_000;
 
@@ -200,7 +202,8 @@ export class Desk implements AmqpSurface {
     }
   }
 
-  private declare(name: string, type: string, timeoutMs: Duration): Promise<unknown> {
+  private async declare(name: string, type: string, timeoutMs: Duration): Promise<unknown> {
+    checkType(type);
     const key = `${type} ${name}`;
     const known = this.declared.get(key);
     if (known !== undefined) return known;
@@ -233,7 +236,12 @@ export class Desk implements AmqpSurface {
   async get({ queue, ack = "after", timeout_ms: timeoutMs = TIMEOUT_MS }: GetRequest): Promise<DeliveryRow | null> {
     if (this.held.size >= HELD_MAX)
       throw new AmqpError("amqp-refused", `${HELD_MAX} messages that were fetched are not settled yet`);
-    const fetched = await this.client.get(queue, { timeoutMs });
+    const getting = this.client.get(queue, { timeoutMs });
+    const fetched = await within(getting, timeoutMs, `get from ${queue}`).catch((error) => {
+      // What comes after all is nobody's.
+      getting.then((late) => late?.requeue()).catch(() => undefined);
+      throw error;
+    });
     if (fetched === undefined) return null;
     if (ack === "after") return deliveryRow(fetched.delivery, this.hold(fetched));
     await fetched.ack();
@@ -308,7 +316,8 @@ export class Desk implements AmqpSurface {
   }
 
   topology(steps: readonly TopologyStep[], timeoutMs: Duration = TIMEOUT_MS): Promise<TopologyReply[]> {
-    return this.client.topology(steps, { timeoutMs });
+    for (const step of steps) if (step.do === "declare-exchange" && step.type !== undefined) checkType(step.type);
+    return within(this.client.topology(steps, { timeoutMs }), timeoutMs, `${steps.length} steps`);
   }
 
   async status(): Promise<AmqpReport> {
@@ -319,6 +328,27 @@ export class Desk implements AmqpSurface {
   close(): void {
     for (const { timer } of this.held.values()) clearTimeout(timer);
     this.held.clear();
+  }
+}
+
+/** A type that a broker does not know ends the whole connection (503), with everybody's messages on it; x- types are a plugin's. */
+function checkType(type: string): void {
+  if (/^(?:topic|direct|fanout|headers|x-[a-z0-9-]{1,60})$/.test(type)) return;
+  const known = "topic, direct, fanout, headers, or one of a plugin, which begins with x-";
+  throw new AmqpError("amqp-invalid", `exchange type ${JSON.stringify(type)}: expected ${known}`);
+}
+
+/** A broker that is frozen says nothing until its heartbeats are missed. */
+async function within<T>(running: Promise<T>, timeoutMs: Duration, what: string): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const late = (): void => reject(new AmqpError("amqp-timeout", `${what}: no answer within ${timeoutMs} ms`));
+  // The client itself is done with its part of the time by then, and knows more of the reason.
+  const timer = setTimeout(late, timeoutMs + LATE_MS);
+  try {
+    return await Promise.race([running, promise]);
+  } finally {
+    clearTimeout(timer);
+    running.catch(() => undefined);
   }
 }
 

@@ -2,8 +2,9 @@
  * Every command of `dmq amqp` × (success, each failure that its help names), as far as it takes no broker: stdout, stderr and exit
  * code. What takes one is named in `WITH_BROKER` with the file whose test has it. A command or an exit code without either fails.
  */
-import { describe, expect, test } from "bun:test";
-import { existsSync, readFileSync } from "node:fs";
+import { afterAll, describe, expect, test } from "bun:test";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { EXECUTABLE } from "../helpers/daemon.ts";
 import { checkStderr, checkStdout, type Expected } from "../helpers/expected.ts";
@@ -43,16 +44,94 @@ const TABLE: Record<string, Row[]> = {
   ],
 };
 
+const folder = mkdtempSync(join(tmpdir(), "dmq-amqp-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/** A configuration without brokers, whatever this machine has. */
+const EMPTY = join(folder, "empty.toml");
+writeFileSync(EMPTY, "");
+
+const COMMANDS = "test/amqp/commands.test.ts";
+
 /** Exit codes that take a broker: the file with a test whose title begins with `dmq amqp NAME: exit CODE`. */
 const WITH_BROKER: Record<string, string> = {
-  ...Object.fromEntries([0, 1, 3, 5, 8, 130, 143].map((code) => [`consume ${code}`, "test/amqp/consumed.test.ts"])),
+  ...named("test/amqp/consumed.test.ts", "consume", 0, 1, 3, 5, 8, 130, 143),
+  ...named(COMMANDS, "publish", 0, 3, 5, 6, 7),
+  ...named(COMMANDS, "query", 0, 3, 5, 6, 8),
+  ...named(COMMANDS, "get", 0, 1, 3, 5, 6),
+  ...named(COMMANDS, "status", 0, 3),
+  ...named(COMMANDS, "declare", 0, 3, 5, 6),
+  ...named(COMMANDS, "bind", 0, 3, 5, 6),
+  ...named(COMMANDS, "unbind", 0, 3, 5, 6),
+  ...named(COMMANDS, "delete", 0, 3, 5, 6),
+  ...named(COMMANDS, "purge", 0, 3, 5, 6),
 };
+
+function named(file: string, command: string, ...codes: readonly number[]): Record<string, string> {
+  return Object.fromEntries(codes.map((code) => [`${command} ${code}`, file]));
+}
 
 /** Shortest line of each command that is right. */
 const USUAL: Record<string, string[]> = {
   consume: ["--queue", "q"],
   encode: ["x"],
+  publish: ["x", "k", "body"],
+  query: ["x", "k", "body"],
+  get: ["q"],
+  status: [],
+  declare: ["queue", "q"],
+  bind: ["queue", "q", "x"],
+  unbind: ["queue", "q", "x"],
+  delete: ["queue", "q"],
+  purge: ["q"],
 };
+
+/** A port that nobody listens at, and the least of patience. */
+const NOBODY = ["--url", "amqp://user:secret@127.0.0.1:1/", "--timeout", "200ms"];
+
+/** Of each command that asks a broker. */
+function brokerRows(name: string): Row[] {
+  const usual = USUAL[name] as string[];
+  const rows: Row[] = [
+    {
+      what: "no broker there",
+      args: [...usual, ...NOBODY],
+      code: 4,
+      err: /^dmq: amqp:\/\/user@127\.0\.0\.1:1: .*refused/i,
+    },
+    {
+      what: "no broker named",
+      args: [...usual, "--config", EMPTY],
+      code: 4,
+      err: /^dmq: no broker: no daemon runs that has one; name it with --url URL, or in DMQ_AMQP_URL$/,
+    },
+    {
+      what: "what is no URL",
+      args: [...usual, "--url", "http://u:secret@x"],
+      code: 2,
+      err: /--url: got "http:\/\/u:\*\*\*@x"/,
+    },
+    {
+      what: "a certificate that is not there",
+      args: [...usual, "--url", "amqps://127.0.0.1:1", "--amqp-ca", "/nowhere/ca.pem"],
+      code: 9,
+      err: /amqp_ca: got \/nowhere\/ca\.pem \(ENOENT\)/,
+    },
+    {
+      what: "a daemon and a broker",
+      args: [...usual, ...NOBODY, "-s", "/x"],
+      code: 2,
+      err: /--url and --socket exclude/,
+    },
+    {
+      what: "no daemon at this socket",
+      args: [...usual, "-s", "/nowhere/dmq.sock"],
+      code: 4,
+      err: /no daemon on \/nowhere/,
+    },
+  ];
+  return rows.map((row, index) => (index === 0 ? row : { ...row, forms: ["pipe"] }));
+}
 
 interface Described {
   name: string;
@@ -69,10 +148,11 @@ const commands = (described.commands.find(({ name }) => name === "amqp")?.comman
   name: command.name.replace("amqp ", ""),
 }));
 
-function rowsOf({ name, arguments: places }: Described): Row[] {
+function rowsOf({ name, arguments: places, options }: Described): Row[] {
   const args = USUAL[name] ?? [];
   const rows: Row[] = [
     ...(TABLE[name] ?? []),
+    ...(options.some(({ flag }) => flag === "url") ? brokerRows(name) : []),
     { what: "an unknown option", args: [...args, "--nonsense"], code: 2, err: /unknown option --nonsense/ },
   ];
   if (places.some(({ required }) => required))

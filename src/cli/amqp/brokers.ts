@@ -51,13 +51,22 @@ export const BROKER_NOTES: readonly string[] = [
   "or of `amqp` in the configuration. A password is better in a variable or a file: other accounts see what is on a command line.",
 ];
 
-export const BROKER_EXITS: readonly (readonly [code: number, meaning: string])[] = [
+type Exits = readonly (readonly [code: number, meaning: string])[];
+
+const EXITS: Exits = [
+  [EXIT.notFound, "no such virtual host"],
   [
     EXIT.unreachable,
     "no broker reachable, or none let us in: stderr says what each of them said; no permission for the daemon's socket",
   ],
-  [EXIT.state, "the configuration is invalid"],
+  [EXIT.state, "the configuration is invalid, a file of it cannot be read"],
 ];
+
+/** Exit codes of every command that needs a broker, where it does not say more of them. */
+export function brokerExits(...own: Exits): Exits {
+  const said = new Set(own.map(([code]) => code));
+  return [...own, ...EXITS.filter(([code]) => !said.has(code))];
+}
 
 /** Fault code of a daemon that has no brokers. */
 const NOT_FOUND = 404;

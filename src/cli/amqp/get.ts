@@ -5,7 +5,7 @@ import { choose } from "../choice.ts";
 import type { CommandSpec } from "../command.ts";
 import { EXIT } from "../exit.ts";
 import { readTimeout } from "../message.ts";
-import { BROKER_EXITS, BROKER_NOTES, BROKER_OPTIONS, withBrokers } from "./brokers.ts";
+import { BROKER_NOTES, BROKER_OPTIONS, brokerExits, withBrokers } from "./brokers.ts";
 import { ask, octetsOf, shortText } from "./message.ts";
 import { printOne } from "./query.ts";
 
@@ -30,14 +30,13 @@ export const get: CommandSpec = {
     "With --ack after, a message is in its queue again if this command is ended before it has written it.",
     ...BROKER_NOTES,
   ],
-  exits: [
+  exits: brokerExits(
     [EXIT.ok, "there was one"],
     [EXIT.no, "the queue is empty"],
     [EXIT.notFound, "no such queue"],
     [EXIT.refused, "no right to, or the queue is another's alone"],
     [EXIT.timeout, "no answer in time, or it could not be acknowledged: it comes again"],
-    ...BROKER_EXITS,
-  ],
+  ),
   seeAlso: ["dmq amqp consume", "dmq amqp purge"],
   async run(context, args) {
     const queue = shortText("QUEUE", args.positionals[0] as string);

@@ -4,21 +4,32 @@ import { Desk } from "../../amqp/desk.ts";
 import { nodeName, readAmqp } from "../../amqp/options.ts";
 import { loadConfig } from "../../config/load.ts";
 import type { DmqConfig } from "../../config/schema.ts";
-import { RpcError } from "../../core/errors.ts";
+import { ConfigError, RpcError, UsageError } from "../../core/errors.ts";
 import type { Duration } from "../../core/time.ts";
 import { AMQP_METHODS } from "../../rpc/amqp-methods.ts";
+import type { CallOptions } from "../../rpc/client.ts";
 import { failureOf } from "../../rpc/jsonrpc.ts";
 import type { ControlSurface } from "../../rpc/surface.ts";
 import type { CliContext } from "../context.ts";
 import type { Brokers } from "./caller.ts";
 
-/** @throws ConfigError */
+/** @throws ConfigError, UsageError for brokers of the command line that are none */
 export function readOwn(
   flags: ReadonlyMap<string, readonly string[]>,
   { env }: CliContext,
   file: string | undefined,
 ): DmqConfig {
-  return loadConfig({ flags, env, ...(file !== undefined && { file }) }).config;
+  try {
+    return loadConfig({ flags, env, ...(file !== undefined && { file }) }).config;
+  } catch (error) {
+    throw named(error);
+  }
+}
+
+/** A broker of the command line is an argument of the command. */
+function named(error: unknown): unknown {
+  if (!(error instanceof ConfigError) || error.option !== "--amqp") return error;
+  return new UsageError(`--url: got ${error.received}, expected ${error.expected}`);
 }
 
 export class OwnBrokers implements Brokers {
@@ -44,11 +55,11 @@ export class OwnBrokers implements Brokers {
     return this.opening;
   }
 
-  async call<T>(method: string, params: { timeout_ms?: Duration }): Promise<T> {
+  async call<T>(method: string, params: { timeout_ms?: Duration }, options: CallOptions = {}): Promise<T> {
     try {
       const found = METHODS.get(method);
       if (found === undefined) throw new Error(`${method} is no method of brokers`);
-      await this.ready(params.timeout_ms ?? READY_MS);
+      await this.ready(params.timeout_ms ?? options.timeoutMs ?? READY_MS);
       return (await found.run({ amqp: this.desk } as unknown as ControlSurface, params)) as T;
     } catch (cause) {
       const { code, message, data } = failureOf(cause);

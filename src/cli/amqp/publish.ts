@@ -7,7 +7,7 @@ import { EXIT, exitOfError } from "../exit.ts";
 import { type Line, LineCutter } from "../lines.ts";
 import { encodeBody } from "../message.ts";
 import { printable } from "../output.ts";
-import { BROKER_EXITS, BROKER_NOTES, BROKER_OPTIONS, openBrokers } from "./brokers.ts";
+import { BROKER_NOTES, BROKER_OPTIONS, brokerExits, openBrokers } from "./brokers.ts";
 import type { Brokers } from "./caller.ts";
 import { ask, BODY_NOTE, lost, type MessageParams, named, PROPERTY_OPTIONS, readBody, readMessage } from "./message.ts";
 import { readSpan } from "./words.ts";
@@ -76,14 +76,14 @@ export const publish: CommandSpec = {
     "--lines: LF or CRLF ends a line. A line that fails stops nothing; --message-id ID becomes ID-1, ID-2 ...",
     ...BROKER_NOTES,
   ],
-  exits: [
+  exits: brokerExits(
     [EXIT.ok, "confirmed by a broker; with --spool: stored"],
     [EXIT.notFound, "no such exchange, or broker of a key consumer://BROKER/KEY"],
     [EXIT.refused, "no queue takes it, no right to, refused, too large; with --spool: the spool is full"],
     [EXIT.timeout, "no confirm in time: it may have been delivered"],
     [EXIT.partial, "with --lines: some lines were published, some not"],
-    ...BROKER_EXITS,
-  ],
+    [EXIT.state, "with --spool: it cannot be written; the configuration is invalid, a file of it cannot be read"],
+  ),
   seeAlso: ["dmq amqp query", "dmq amqp consume", "dmq amqp encode", "dmq queue dead amqp.spool"],
   run: runPublish,
 };

@@ -7,7 +7,7 @@ import type { CliContext } from "../context.ts";
 import { EXIT, exitOfError } from "../exit.ts";
 import { encodeBody, readInteger } from "../message.ts";
 import { printableBytes } from "../output.ts";
-import { BROKER_EXITS, BROKER_NOTES, BROKER_OPTIONS, withBrokers } from "./brokers.ts";
+import { BROKER_NOTES, BROKER_OPTIONS, brokerExits, withBrokers } from "./brokers.ts";
 import { ask, BODY_NOTE, octetsOf, PROPERTY_OPTIONS, readBody, readMessage } from "./message.ts";
 
 const ANSWERS_MAX = 10_000;
@@ -47,14 +47,13 @@ export const query: CommandSpec = {
     "request is not sent again without --idempotent. CMD has DMQ_ROUTING_KEY, DMQ_EXCHANGE, DMQ_CONTENT_TYPE, DMQ_CORRELATION_ID and DMQ_MESSAGE_ID.",
     ...BROKER_NOTES,
   ],
-  exits: [
+  exits: brokerExits(
     [EXIT.ok, "there was an answer"],
     [EXIT.notFound, "no such exchange, or broker of a key consumer://BROKER/KEY"],
     [EXIT.refused, "nobody listens, no right to, too large"],
     [EXIT.timeout, "no answer in time, or the connection broke: the request may have been carried out"],
     [EXIT.command, "CMD of --exec failed"],
-    ...BROKER_EXITS,
-  ],
+  ),
   seeAlso: ["dmq amqp publish", "dmq amqp consume --reply"],
   run: runQuery,
 };

@@ -2,9 +2,11 @@
 import type { AmqpReport } from "../../amqp/desk.ts";
 import { type CommandSpec, FORM_OPTIONS } from "../command.ts";
 import { EXIT } from "../exit.ts";
+import { readTimeout } from "../message.ts";
 import { type Cell, formOf, writeResult } from "../output.ts";
-import { ANSWER_MS_MAX } from "../socket.ts";
-import { BROKER_EXITS, BROKER_NOTES, BROKER_OPTIONS, withBrokers } from "./brokers.ts";
+import { BROKER_NOTES, BROKER_OPTIONS, brokerExits, withBrokers } from "./brokers.ts";
+
+const TIMEOUT_MS = 5_000;
 
 export const status: CommandSpec = {
   name: "amqp status",
@@ -15,13 +17,18 @@ export const status: CommandSpec = {
     ["dmq amqp status --url amqp://dmq@192.0.2.10/", "whether this broker lets us in"],
   ],
   positionals: [],
-  options: [...FORM_OPTIONS, ...BROKER_OPTIONS],
+  options: [
+    { flag: "timeout", value: "DURATION", help: "without a daemon: give up after that long (5s)" },
+    ...FORM_OPTIONS,
+    ...BROKER_OPTIONS,
+  ],
   notes: [...BROKER_NOTES],
-  exits: [[EXIT.ok, "shown"], ...BROKER_EXITS],
+  exits: brokerExits([EXIT.ok, "shown"]),
   seeAlso: ["dmq status", "dmq queue dead amqp.spool"],
   async run(context, args) {
+    const timeoutMs = readTimeout(args.value("timeout")) ?? TIMEOUT_MS;
     const report = await withBrokers(context, args, (brokers) =>
-      brokers.call<AmqpReport>("amqp.status", {}, { timeoutMs: ANSWER_MS_MAX }),
+      brokers.call<AmqpReport>("amqp.status", {}, { timeoutMs }),
     );
     writeResult(context, formOf(context, args), report, facts(report));
     return EXIT.ok;

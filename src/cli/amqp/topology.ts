@@ -10,7 +10,7 @@ import type { CliContext } from "../context.ts";
 import { EXIT } from "../exit.ts";
 import { readTimeout } from "../message.ts";
 import { type Cell, formOf, writeResult } from "../output.ts";
-import { BROKER_EXITS, BROKER_NOTES, BROKER_OPTIONS, withBrokers } from "./brokers.ts";
+import { BROKER_NOTES, BROKER_OPTIONS, brokerExits, withBrokers } from "./brokers.ts";
 import { ask, shortText } from "./message.ts";
 
 const KINDS = ["exchange", "queue"] as const;
@@ -25,17 +25,14 @@ const ARGUMENT: OptionSpec = {
   help: "an argument: text, or K:int=5, K:bool=true, K:json=...; may be repeated",
 };
 
-type Exits = readonly (readonly [code: number, meaning: string])[];
-
-const EXITS: Exits = [
+const EXITS = [
   [EXIT.notFound, "no such exchange, queue or virtual host"],
   [
     EXIT.refused,
     "the broker refused: it is there with other attributes, another's alone, in use, or there is no right to",
   ],
   [EXIT.timeout, "no answer in time, or the connection broke: it may have happened"],
-  ...BROKER_EXITS,
-];
+] as const;
 
 const NOTES = [...BROKER_NOTES];
 
@@ -61,7 +58,7 @@ export const declare: CommandSpec = {
     ...BROKER_OPTIONS,
   ],
   notes: NOTES,
-  exits: [[EXIT.ok, "it is there"], ...EXITS],
+  exits: brokerExits([EXIT.ok, "it is there"], ...EXITS),
   seeAlso: ["dmq amqp bind", "dmq amqp delete"],
   run: runDeclare,
 };
@@ -109,7 +106,7 @@ export const bind: CommandSpec = {
   positionals: BIND_POSITIONALS,
   options: [ARGUMENT, TIMEOUT, ...BROKER_OPTIONS],
   notes: NOTES,
-  exits: [[EXIT.ok, "bound; it may have been before"], ...EXITS],
+  exits: brokerExits([EXIT.ok, "bound; it may have been before"], ...EXITS),
   seeAlso: ["dmq amqp unbind", "dmq amqp declare"],
   run: (context, args) => runBinding(context, args, "bind"),
 };
@@ -121,7 +118,7 @@ export const unbind: CommandSpec = {
   positionals: BIND_POSITIONALS,
   options: [ARGUMENT, TIMEOUT, ...BROKER_OPTIONS],
   notes: NOTES,
-  exits: [[EXIT.ok, "not bound any more; it may not have been before"], ...EXITS],
+  exits: brokerExits([EXIT.ok, "not bound any more; it may not have been before"], ...EXITS),
   seeAlso: ["dmq amqp bind"],
   run: (context, args) => runBinding(context, args, "unbind"),
 };
@@ -159,7 +156,7 @@ export const remove: CommandSpec = {
     "With --json, of a queue: messages, how many went with it. What is not there is deleted, for a broker.",
     ...NOTES,
   ],
-  exits: [[EXIT.ok, "it is gone"], ...EXITS],
+  exits: brokerExits([EXIT.ok, "it is gone"], ...EXITS),
   seeAlso: ["dmq amqp purge", "dmq amqp declare"],
   async run(context, args) {
     const [kind, name] = readTarget(args);
@@ -179,7 +176,7 @@ export const purge: CommandSpec = {
   positionals: [{ name: "QUEUE", required: true, help: "name of the queue" }],
   options: [TIMEOUT, ...FORM_OPTIONS, ...BROKER_OPTIONS],
   notes: NOTES,
-  exits: [[EXIT.ok, "the queue is empty"], ...EXITS],
+  exits: brokerExits([EXIT.ok, "the queue is empty"], ...EXITS),
   seeAlso: ["dmq amqp get", "dmq amqp delete"],
   async run(context, args) {
     const name = shortText("QUEUE", args.positionals[0] as string);
