@@ -89,7 +89,7 @@ const USUAL: Record<string, string[]> = {
 /** A port that nobody listens at, and the least of patience. */
 const NOBODY = ["--url", "amqp://user:secret@127.0.0.1:1/", "--timeout", "200ms"];
 
-/** Of each command that asks a broker. */
+/** Of each command that asks a broker once. */
 function brokerRows(name: string): Row[] {
   const usual = USUAL[name] as string[];
   const rows: Row[] = [
@@ -152,7 +152,7 @@ function rowsOf({ name, arguments: places, options }: Described): Row[] {
   const args = USUAL[name] ?? [];
   const rows: Row[] = [
     ...(TABLE[name] ?? []),
-    ...(options.some(({ flag }) => flag === "url") ? brokerRows(name) : []),
+    ...(options.some(({ flag }) => flag === "url") && name !== "consume" ? brokerRows(name) : []),
     { what: "an unknown option", args: [...args, "--nonsense"], code: 2, err: /unknown option --nonsense/ },
   ];
   if (places.some(({ required }) => required))

@@ -5,7 +5,7 @@ import type { CliContext } from "../context.ts";
 import { Ending } from "../ending.ts";
 import { EXIT } from "../exit.ts";
 import { QUEUES_OPTIONS } from "../queue/queues.ts";
-import { BROKER_EXITS, BROKER_NOTES, BROKER_OPTIONS, openBrokers } from "./brokers.ts";
+import { BROKER_NOTES, BROKER_OPTIONS, brokerExits, openBrokers } from "./brokers.ts";
 import { Consuming } from "./consuming.ts";
 import { readRequest } from "./request.ts";
 import { SUBSCRIPTION_OPTIONS } from "./subscriptions.ts";
@@ -105,16 +105,15 @@ export const consumeMessages: CommandSpec = {
     "signal or --timeout: tried again after 1 s doubling to 5 min, dead after --max-tries. At SIGTERM running ones have 10 s.",
     ...BROKER_NOTES,
   ],
-  exits: [
+  exits: brokerExits(
     [EXIT.ok, "at least one came, and all were printed or handled"],
     [EXIT.no, "none came in --for DURATION"],
     [EXIT.notFound, "no such exchange, queue or virtual host"],
     [EXIT.refused, "the broker said no: access refused, or declared with other attributes before"],
     [EXIT.command, "a command failed, with -n or --for; or cannot be run at all, or --unmatched stop; mod-init failed"],
-    ...BROKER_EXITS,
     [EXIT.interrupted, "interrupted: what was not settled is given back"],
     [EXIT.terminated, "terminated, likewise"],
-  ],
+  ),
   seeAlso: ["dmq amqp publish", "dmq amqp get", "dmq queue fetch"],
   ownSignals: true,
   run: runConsume,

@@ -7,10 +7,10 @@ import { EXIT, exitOfError } from "../exit.ts";
 import { type Line, LineCutter } from "../lines.ts";
 import { encodeBody } from "../message.ts";
 import { printable } from "../output.ts";
+import { readSpan } from "../queue/words.ts";
 import { BROKER_NOTES, BROKER_OPTIONS, brokerExits, openBrokers } from "./brokers.ts";
 import type { Brokers } from "./caller.ts";
 import { ask, BODY_NOTE, lost, type MessageParams, named, PROPERTY_OPTIONS, readBody, readMessage } from "./message.ts";
-import { readSpan } from "./words.ts";
 
 /** What a broker takes in one message. */
 const LINE_BYTES_MAX = 16 * 1024 * 1024;
