@@ -334,8 +334,8 @@ describeBroker("dmq amqp", () => {
     expect(some.code).toBe(7);
     const ends = jsonRows<{ line: number; exit?: number }>(some.stdout);
     expect(ends.map(({ line, exit }) => [line, exit])).toEqual([
-      [2, 5],
       [1, undefined],
+      [2, 5],
       [3, undefined],
     ]);
     expect(some.stderr).toBe("dmq: line 2: it is longer than 16777216 octets\n");

@@ -173,6 +173,7 @@ class Lines {
 
   async push({ number, octets }: Line): Promise<void> {
     if (octets === undefined) {
+      await this.flush();
       this.fail(number, `it is longer than ${LINE_BYTES_MAX} octets`, EXIT.refused);
       return;
     }
