@@ -92,8 +92,7 @@ beforeEach(async () => {
   dir = mkdtempSync(join(tmpdir(), "ac-"));
   broker = new FakeBroker();
   queues = new Queues(CONFIG, dir, LOG);
-  const surface = Object.assign(new FakeSurface(), { queues, amqp: broker.surface as AmqpSurface });
-  server = await serveRpc({ path: join(dir, "d.sock"), surface });
+  server = await serveRpc({ path: join(dir, "d.sock"), surface: serving() });
   env = { DMQ_SOCKET: join(dir, "d.sock"), DMQ_STATE_DIR: join(dir, "other"), XDG_CONFIG_HOME: dir };
 });
 afterEach(async () => {
@@ -101,6 +100,10 @@ afterEach(async () => {
   await queues.close();
   rmSync(dir, { recursive: true, force: true });
 });
+
+function serving(): FakeSurface {
+  return Object.assign(new FakeSurface(), { queues, amqp: broker.surface as AmqpSurface });
+}
 
 function consume(words: readonly string[], world: World = {}): Promise<Ran> {
   return runCli(["amqp", "consume", ...words], { ...world, env });
@@ -502,11 +505,38 @@ describe("it ends", () => {
       expect(ran.err).toContain(error.message);
     });
 
-  test("with 4 when the daemon ends", async () => {
-    const ran = consume(["--queue", "q"]);
-    await until(() => broker.isOpen, 5_000, "it consumes");
+  test("with 4 when the daemon ends, and is not waited for", async () => {
+    for (const words of [
+      ["-n", "1"],
+      ["--reconnect", "0"],
+    ]) {
+      const ran = consume(["--queue", "q", ...words]);
+      await until(() => broker.isOpen, 5_000, "it consumes");
+      await server.close();
+      expect(await ran).toMatchObject({ code: 4, out: "" });
+      server = await serveRpc({ path: env.DMQ_SOCKET as string, surface: serving() });
+      broker.isOpen = false;
+    }
+  });
+
+  test("not, where a daemon comes back: what was under way is delivered again", async () => {
+    let raise: (signal: SignalName) => void = () => undefined;
+    const onStart = (one: typeof raise): void => {
+      raise = one;
+    };
+    const log = join(dir, "log");
+    broker.messages = [{ messageId: "m" }];
+    const command = `echo "$DMQ_TRIES" >> ${log}; [ -e ${log}.go ]`;
+    const ran = consume(["--queue", "q", "--exec", command], { onStart });
+    await until(() => Bun.file(log).exists(), 5_000, "it is handled");
+    writeFileSync(`${log}.go`, "");
     await server.close();
-    expect(await ran).toMatchObject({ code: 4, out: "" });
+    server = await serveRpc({ path: env.DMQ_SOCKET as string, surface: serving() });
+    await until(() => broker.said.length > 0, 10_000, "it is handled again");
+    raise("SIGTERM");
+    const { code, err } = await ran;
+    expect([code, broker.said, readFileSync(log, "utf8")]).toEqual([143, ["ack 0"], "1\n2\n"]);
+    expect(err).toContain("a daemon is there again");
   });
 
   const wrong: [words: string[], err: string][] = [
@@ -525,6 +555,7 @@ describe("it ends", () => {
     [["--queue", "q", "--subscribe", "{}"], "--subscribe and --queue exclude each other"],
     [["--subscribe", "[]"], "expected a JSON object"],
     [["--queue", "q", "word"], '"word" goes with --exec CMD'],
+    [["--queue", "q", "-n", "1", "--reconnect", "1s"], "--reconnect goes without -n and --for"],
     [["--queue", "q", "--prefetch", "0"], "expected an integer from 1"],
     [["--queue", "q", "--exec", "true", "--reply-type", "x"], "--reply-type goes with --reply"],
   ];

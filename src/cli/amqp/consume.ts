@@ -40,7 +40,11 @@ export const consumeMessages: CommandSpec = {
       choices: ["after", "receipt", "none"],
       help: "when the broker may forget a message: after it was handled or printed (default), as soon as it is here, when it was sent",
     },
-    { flag: "prefetch", value: "N", help: "messages that are here unacknowledged (twice --jobs)" },
+    {
+      flag: "prefetch",
+      value: "N",
+      help: "messages that are here unacknowledged (twice --jobs; 256 where they are printed)",
+    },
     { flag: "exec", value: "CMD", help: "run CMD for each message: by sh -c, or as it is if there are ARGs" },
     {
       flag: "handlers",
@@ -92,6 +96,11 @@ export const consumeMessages: CommandSpec = {
     },
     { flag: "count", short: "n", value: "COUNT", help: "end after that many" },
     { flag: "for", value: "DURATION", help: "end after that long" },
+    {
+      flag: "reconnect",
+      value: "DURATION",
+      help: "without -n and --for: wait so long for a daemon that went away, 0 not at all (10m)",
+    },
     { flag: "json", help: "print a JSON object a line, with all properties" },
     { flag: "raw", help: "print the bodies alone, octet by octet" },
     ...BROKER_OPTIONS,

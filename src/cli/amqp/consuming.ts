@@ -53,7 +53,9 @@ export class Consuming {
     this.request = request;
     this.ending = ending;
     this.socketPath = brokers.socketPath;
-    this.source = sourceOf(brokers);
+    const { reconnectMs } = request;
+    const say = (text: string): void => this.say(text);
+    this.source = sourceOf(brokers, reconnectMs === 0 ? undefined : { ms: reconnectMs, stop: ending.signal, say });
     this.letters = new Letters(context, args);
     const { prefetch, maxTries } = request;
     const deadLetters = this.deadLetters();
@@ -184,8 +186,7 @@ export class Consuming {
   }
 
   private exitOf({ done, failed, unable }: Consumed): number {
-    const { count, forMs } = this.request;
-    const isEndless = count === Number.POSITIVE_INFINITY && forMs === undefined;
+    const { isEndless } = this.request;
     if (unable !== undefined || (failed > 0 && !isEndless)) return EXIT.command;
     return done > 0 || isEndless ? EXIT.ok : EXIT.no;
   }

@@ -11,6 +11,7 @@ import { encodeUtf8 } from "../../core/bytes.ts";
 import { UsageError } from "../../core/errors.ts";
 import { VERSION } from "../../core/version.ts";
 import type { Item } from "../../queue/operation.ts";
+import { RECONNECT_MS } from "../absence.ts";
 import { type Arguments, quoted } from "../command.ts";
 import type { CliContext } from "../context.ts";
 import { readInteger } from "../message.ts";
@@ -26,7 +27,10 @@ const TRIES_MAX = 1_000_000;
 const TIMEOUT_MS = 60_000;
 
 /** Messages that are printed in one piece, before they are acknowledged. */
-export const PRINTED_MAX = 32;
+export const PRINTED_MAX = 64;
+
+/** Of messages that are printed, as many are under way from the broker. */
+const PRINTED_PREFETCH = 256;
 
 export interface Request {
   wanted: readonly Wanted[];
@@ -38,6 +42,10 @@ export interface Request {
   maxTries: number;
   count: number;
   forMs: number | undefined;
+  /** Neither `count` nor `forMs` ends it. */
+  isEndless: boolean;
+  /** For a daemon that is gone; 0 not at all. */
+  reconnectMs: number;
   orderBy: ((item: Item) => string) | undefined;
   form: (delivery: Delivery) => Uint8Array;
   reply: { contentType: string | undefined } | undefined;
@@ -61,8 +69,10 @@ export async function readRequest(context: CliContext, args: Arguments): Promise
   if (args.has("reply-type") && !args.has("reply")) throw new UsageError("--reply-type goes with --reply");
   const count = readCount(args, "count", Number.POSITIVE_INFINITY);
   const jobs = readInteger(args, "jobs", 1, JOBS_MAX) ?? 1;
-  const usual = Math.min(handlers === undefined ? 2 * PRINTED_MAX : 2 * jobs, count);
+  const usual = Math.min(handlers === undefined ? PRINTED_PREFETCH : 2 * jobs, count);
   const prefetch = readInteger(args, "prefetch", 1, PREFETCH_MAX) ?? usual;
+  const isEndless = count === Number.POSITIVE_INFINITY && !args.has("for");
+  if (args.has("reconnect") && !isEndless) throw new UsageError("--reconnect goes without -n and --for");
   const ack = oneOf<AckMode>(args, "ack", ["after", "receipt", "none"]);
   const fields = fieldsOf(args);
   const wanted = await readSubscriptions(context, args, { ack, prefetch, fields });
@@ -72,6 +82,8 @@ export async function readRequest(context: CliContext, args: Arguments): Promise
     timeoutMs: readSpan(args, "timeout", 1, 2 ** 31 - 1) ?? TIMEOUT_MS,
     maxTries: readInteger(args, "max-tries", 1, TRIES_MAX) ?? MAX_TRIES,
     forMs: readDuration(args, "for"),
+    isEndless,
+    reconnectMs: isEndless ? (readSpan(args, "reconnect", 0) ?? RECONNECT_MS) : 0,
     orderBy: readOrder(args, wanted),
     form: formOf(args),
     reply: args.has("reply") ? { contentType: args.value("reply-type") } : undefined,

@@ -9,6 +9,7 @@ import type { Publication } from "../../amqp/message.ts";
 import type { Subscription } from "../../amqp/subscription.ts";
 import { RpcError } from "../../core/errors.ts";
 import { RpcClient } from "../../rpc/client.ts";
+import { Absence, isGone, type Patience } from "../absence.ts";
 import { EXIT } from "../exit.ts";
 import type { Brokers } from "./caller.ts";
 import type { OwnBrokers } from "./own.ts";
@@ -27,10 +28,11 @@ export interface Source {
   close(): Promise<void>;
 }
 
-export function sourceOf(brokers: Brokers): Source {
-  return brokers.socketPath === undefined
-    ? new OwnSource(brokers as OwnBrokers)
-    : new DaemonSource(brokers, brokers.socketPath);
+/** @param patience  where the daemon's end is not that of the source */
+export function sourceOf(brokers: Brokers, patience: Omit<Patience, "socketPath"> | undefined): Source {
+  const { socketPath } = brokers;
+  if (socketPath === undefined) return new OwnSource(brokers as OwnBrokers);
+  return new DaemonSource(brokers, socketPath, patience && new Absence({ ...patience, socketPath }));
 }
 
 class OwnSource implements Source {
@@ -87,10 +89,12 @@ class DaemonSource implements Source {
   private readonly client: RpcClient;
   private readonly ending = new AbortController();
   private readonly settler: Settler;
+  private readonly absence: Absence | undefined;
   private broken: (error: unknown) => void = () => undefined;
 
-  constructor(brokers: Brokers, socketPath: string) {
+  constructor(brokers: Brokers, socketPath: string, absence: Absence | undefined) {
     this.brokers = brokers;
+    this.absence = absence;
     this.client = new RpcClient(socketPath);
     this.settler = new Settler(brokers);
   }
@@ -106,29 +110,50 @@ class DaemonSource implements Source {
 
   async subscribe(subscription: Subscription, sink: DeliverySink): Promise<void> {
     const path = `/amqp/subscribe?${new URLSearchParams({ subscription: JSON.stringify(subscription) })}`;
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const lines = this.client.stream(path, this.ending.signal) as AsyncGenerator<StreamLine>;
-    this.read(path, lines, sink, resolve, reject).catch((error: unknown) => {
-      reject(error);
+    const ready = Promise.withResolvers<void>();
+    this.follow(path, sink, ready).catch((error: unknown) => {
+      ready.reject(error);
       this.broken(error);
     });
-    await promise;
+    await ready.promise;
+  }
+
+  /** From one daemon to the next. @throws RpcError */
+  private async follow(path: string, sink: DeliverySink, ready: PromiseWithResolvers<void>): Promise<void> {
+    const { signal } = this.ending;
+    let wasReady = false;
+    ready.promise.then(
+      () => {
+        wasReady = true;
+      },
+      () => undefined,
+    );
+    while (!signal.aborted) {
+      const tags = new Map<string, Tag>();
+      try {
+        await this.read(path, sink, tags, ready);
+      } catch (error) {
+        sink.lost(lostOf([...tags.keys()], tags));
+        if (this.absence === undefined || !wasReady || !isGone(error)) throw error;
+        await this.absence.over(error);
+      }
+    }
   }
 
   private async read(
     path: string,
-    lines: AsyncGenerator<StreamLine>,
     sink: DeliverySink,
-    onReady: () => void,
-    onRefused: (error: unknown) => void,
+    tags: Map<string, Tag>,
+    ready: PromiseWithResolvers<void>,
   ): Promise<void> {
-    const tags = new Map<string, Tag>();
-    for await (const line of lines) {
+    for await (const line of this.client.stream(path, this.ending.signal) as AsyncGenerator<StreamLine>) {
       if (isMessage(line)) sink.delivered(deliveryOf(line), this.tagOf(line, tags));
-      else if (line.type === "ready") onReady();
+      else if (line.type === "ready") ready.resolve();
       else if (line.type === "lost") sink.lost(lostOf(line.ids, tags));
-      else
-        onRefused(this.error("rpc-fault", path, line.error.message, { fault: line.error.code, data: line.error.data }));
+      else {
+        const { code: fault, message, data } = line.error;
+        ready.reject(this.error("rpc-fault", path, message, { fault, data }));
+      }
     }
     if (!this.ending.signal.aborted) throw this.error("rpc-unreachable", path, "the daemon ended");
   }

@@ -4,6 +4,7 @@ import { concatBytes, encodeUtf8 } from "../../core/bytes.ts";
 import { UsageError } from "../../core/errors.ts";
 import { parseDuration } from "../../core/time.ts";
 import type { Item } from "../../queue/operation.ts";
+import { RECONNECT_MS } from "../absence.ts";
 import { type Arguments, type CommandSpec, quoted, sayable } from "../command.ts";
 import type { CliContext } from "../context.ts";
 import { Ending } from "../ending.ts";
@@ -28,9 +29,6 @@ const BATCH_MAX = 1_000;
 /** What running handlers have when the consumer is told to stop. */
 const GRACE_MS = 10_000;
 const TIMEOUT_MS = 60_000;
-
-/** A daemon that is restarted or upgraded is back by then. */
-const RECONNECT_MS = 10 * 60_000;
 
 export const fetchItems: CommandSpec = {
   name: "queue fetch",
