@@ -53,6 +53,11 @@ export interface BrokersOptions {
   config?: readonly string[];
 }
 
+/** The path that `ctl` calls: beside it are the other commands of the same installation. */
+async function serverScript(ctl: string): Promise<string> {
+  return /exec '([^']+)'/.exec(await Bun.file(ctl).text())?.[1] ?? "";
+}
+
 /** One or two running brokers and their directory. */
 export class Brokers {
   readonly dir: string;
@@ -91,6 +96,12 @@ export class Brokers {
   /** `rabbitmqctl` of this broker. */
   ctl(name: BrokerName, ...words: string[]): Promise<string> {
     return run([join(this.dir, name, "ctl"), ...words]);
+  }
+
+  /** Loads a plugin into the running broker. */
+  async enable(name: BrokerName, plugin: string): Promise<void> {
+    const script = `. "${join(this.dir, name, "env")}"; exec "$(dirname "$1")/rabbitmq-plugins" -q enable "$2"`;
+    await run(["-c", script, "bash", await serverScript(join(this.dir, name, "ctl")), plugin]);
   }
 
   /** SIGKILL. */
