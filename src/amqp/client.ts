@@ -148,10 +148,15 @@ export class AmqpClient {
    *                    number; `amqp-timeout` no confirm in time: it may have been delivered; `amqp-unreachable` it was never sent;
    *                    `amqp-invalid`
    */
-  async publish(message: Publication, choice: PublishChoice = {}): Promise<Published> {
-    const { zone, pin } = this.route(choice);
-    const deadline = choice.timeoutMs === undefined ? Number.POSITIVE_INFINITY : performance.now() + choice.timeoutMs;
-    return zone.publisher.publish(message, pin, deadline, choice.signal);
+  publish(message: Publication, choice: PublishChoice = {}): Promise<Published> {
+    try {
+      const { zone, pin } = this.route(choice);
+      const deadline = choice.timeoutMs === undefined ? Number.POSITIVE_INFINITY : performance.now() + choice.timeoutMs;
+      return zone.publisher.publish(message, pin, deadline, choice.signal);
+    } catch (error) {
+      // Not `async`: that would cost each message a promise more.
+      return Promise.reject(error);
+    }
   }
 
   /**
@@ -259,7 +264,9 @@ export class AmqpClient {
   private async onOpened(zone: Zone, connection: Connection): Promise<void> {
     this.tell({ state: "open", broker: connection.broker });
     const concerned = [...this.subscriptions].filter((consumers) => this.zonesOf(consumers).includes(zone));
-    await Promise.all(concerned.map((consumers) => consumers.attach(connection)));
+    const suspects = concerned.filter(({ isSuspect }) => isSuspect);
+    await Promise.all(concerned.filter(({ isSuspect }) => !isSuspect).map((consumers) => consumers.attach(connection)));
+    for (const consumers of suspects) await consumers.attach(connection);
   }
 
   private onClosed({ broker }: Connection, { text }: Ended): void {

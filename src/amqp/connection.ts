@@ -83,6 +83,11 @@ export class Connection {
     return this.ended === undefined;
   }
 
+  /** Why it has ended, or is about to; known before calls on its channels fail. */
+  get reason(): Ended | undefined {
+    return this.ended ?? this.failure;
+  }
+
   /**
    * Another connection to the same address, for consumers: from one that publishes, a broker that is short of memory reads nothing any
    * more, not even that messages may be forgotten, which is what would help it. The two end together.
@@ -255,6 +260,14 @@ function socketOf(model: ChannelModel): Socket {
 
 export function textOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
+}
+
+/** A broker that is stopped in good order, or by its operator, ends connections with this (320): nobody's fault. */
+const CONNECTION_FORCED = 320;
+
+/** Whether the broker ended it because of something that was sent. */
+export function blamesUs(ended: Ended | undefined): boolean {
+  return ended?.replyCode !== undefined && ended.replyCode !== CONNECTION_FORCED;
 }
 
 /** What the broker gave as the reason. */

@@ -4,7 +4,8 @@
  * Deliveries that were not settled when a channel ends are lost to us: the broker has them again, and their tags do nothing any more.
  */
 import type { Logger } from "../core/logger.ts";
-import { type Channel, type Connection, type ConsumeMessage, codeOf, type Ended } from "./connection.ts";
+import type { Instant } from "../core/time.ts";
+import { blamesUs, type Channel, type Connection, type ConsumeMessage, codeOf, type Ended } from "./connection.ts";
 import { AmqpError } from "./error.ts";
 import { deliveryOf } from "./frame.ts";
 import type { Delivery } from "./message.ts";
@@ -149,9 +150,8 @@ class Consumer {
   private async consume(): Promise<void> {
     const { subscription } = this.owner;
     const connection = await this.connection.forConsumers();
-    connection.onEnd(({ replyCode }) => {
-      // A refusal of the queue that takes the whole connection along.
-      if (this.isSettingUp && replyCode === INTERNAL_ERROR) this.owner.makeDurable();
+    connection.onEnd((ended) => {
+      if (this.isSettingUp && blamesUs(ended)) this.owner.isBlamed(ended);
     });
     const channel = await connection.channel();
     this.failure = undefined;
@@ -232,7 +232,8 @@ class Consumer {
     return pause;
   }
 
-  private again(ms: number): void {
+  /** Sets it up after so long. */
+  again(ms: number): void {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => void this.setUp(), ms);
   }
@@ -257,6 +258,9 @@ export class Consumers implements Subscribed {
   private readonly started = Promise.withResolvers<void>();
   private readonly forget: (self: Consumers) => void;
   private isDurable = false;
+  /** To be set up alone. */
+  isSuspect = false;
+  private refusedUntil: Instant = Number.NEGATIVE_INFINITY;
   private lastRefusal: string | undefined;
 
   constructor(
@@ -285,7 +289,9 @@ export class Consumers implements Subscribed {
       consumer.end();
       this.consumers.delete(connection);
     });
-    await consumer.setUp();
+    const rest = this.refusedUntil - performance.now();
+    if (rest > 0) consumer.again(rest);
+    else await consumer.setUp();
   }
 
   async detach(connection: Connection): Promise<void> {
@@ -312,19 +318,33 @@ export class Consumers implements Subscribed {
     this.started.reject(error);
   }
 
+  /**
+   * The broker ended the connection while this was set up: a queue or an exchange that it cannot bear. Others may have been set up
+   * beside it, so next time it is set up alone; if that ends the connection again, it is not tried for a minute.
+   */
+  isBlamed({ text, replyCode }: Ended): void {
+    if (replyCode === INTERNAL_ERROR && this.makeDurable()) return;
+    if (this.isSuspect) {
+      this.refusedUntil = performance.now() + CONFLICT_MS;
+      this.isRefused(new AmqpError("amqp-refused", `consume ${this.subscription.queue.name}: ${text}`, { replyCode }));
+    }
+    this.isSuspect = !this.isSuspect;
+  }
+
   /** What is declared: as it was asked for, or with a queue that newer brokers allow. */
   definition(): Subscription {
     return this.isDurable ? { ...this.subscription, queue: durable(this.subscription.queue) } : this.subscription;
   }
 
   /** RabbitMQ refuses from 4.3 on what kazoo uses, queues that are neither durable nor exclusive; there is another way. */
-  makeDurable(): void {
+  private makeDurable(): boolean {
     const { durable: isDurable, exclusive, passive } = this.subscription.queue;
-    if (this.isDurable || isDurable || exclusive || passive) return;
+    if (this.isDurable || isDurable || exclusive || passive) return false;
     this.isDurable = true;
     const note =
       "the broker refuses a queue that is neither durable nor exclusive: declared durable, gone after 30 minutes unused";
     this.log?.info(note, { queue: this.subscription.queue.name });
+    return true;
   }
 }
 

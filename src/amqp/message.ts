@@ -69,21 +69,20 @@ export const HEADERS_BYTES_MAX = 65_536 - 1_024;
 /** RabbitMQ 4 refuses more. */
 export const BODY_BYTES_MAX = 16 * 1024 ** 2;
 
-const SHORT_STRINGS = [
-  ...(["contentType", "contentEncoding", "correlationId", "replyTo"] as const),
-  ...(["messageId", "type", "userId", "appId"] as const),
-];
-
 /**
  * @throws AmqpError  `amqp-invalid` for what no broker can be told, `amqp-refused` for a body that is too large
  */
 export function checkPublication(message: Publication): void {
   checkShort("exchange", message.exchange);
   checkShort("routing key", message.routingKey);
-  for (const name of SHORT_STRINGS) {
-    const value = message[name];
-    if (value !== undefined) checkShort(name, value);
-  }
+  checkShort("content type", message.contentType);
+  checkShort("content encoding", message.contentEncoding);
+  checkShort("correlation id", message.correlationId);
+  checkShort("reply-to", message.replyTo);
+  checkShort("message id", message.messageId);
+  checkShort("type", message.type);
+  checkShort("user id", message.userId);
+  checkShort("app id", message.appId);
   checkNumber("priority", message.priority, 255);
   checkNumber("expiration", message.expirationMs, 0xffff_ffff);
   checkNumber("timestamp", message.timestamp, Number.MAX_SAFE_INTEGER);
@@ -97,9 +96,10 @@ export function checkPublication(message: Publication): void {
   }
 }
 
-function checkShort(name: string, value: string): void {
+/** @throws AmqpError `amqp-invalid` for what is longer than a short string (names of exchanges and queues, keys) */
+export function checkShort(name: string, value: string | undefined): void {
   // A code unit is three octets at most.
-  if (value.length * 3 <= SHORT_STRING_MAX) return;
+  if (value === undefined || value.length * 3 <= SHORT_STRING_MAX) return;
   const size = Buffer.byteLength(value);
   if (size > SHORT_STRING_MAX) {
     throw new AmqpError("amqp-invalid", `${name} has ${size} octets, expected at most ${SHORT_STRING_MAX}`);

@@ -6,6 +6,7 @@
  */
 import type { Instant } from "../core/time.ts";
 import {
+  blamesUs,
   type ConfirmChannel,
   type Connection,
   codeOf,
@@ -60,8 +61,6 @@ const ANY = 0;
 const NEVER = -1;
 /** Settled ones that are left in lanes, at most: they hold their bodies. */
 const STALE_MAX = 64;
-/** As brokers call it when they are stopped in good order. */
-const CONNECTION_FORCED = 320;
 
 interface Outgoing {
   readonly message: Publication;
@@ -390,9 +389,7 @@ export class Publisher {
   private detach(sender: Sender, ended: Ended): void {
     this.senders = this.senders.filter((one) => one !== sender);
     for (const tell of sender.emptied.splice(0)) tell();
-    // A broker that was stopped in good order says so with a code too.
-    const blames = ended.replyCode !== undefined && ended.replyCode !== CONNECTION_FORCED;
-    this.recover(sender, blames ? ended : undefined);
+    this.recover(sender, blamesUs(ended) ? ended : undefined);
     if (this.senders.length === 0) {
       clearInterval(this.watch);
       this.watch = undefined;

@@ -1,6 +1,7 @@
 /** Exchanges, queues and bindings: declared, looked for and deleted, one step after the other on a channel of their own. */
-import { type Channel, type Connection, codeOf, textOf } from "./connection.ts";
+import { blamesUs, type Channel, type Connection, codeOf, textOf } from "./connection.ts";
 import { AmqpError } from "./error.ts";
+import { checkShort } from "./message.ts";
 import type { Arguments, ExchangeDefinition, QueueDefinition, Subscription } from "./subscription.ts";
 
 /** Kinds of what a binding leads to, and of what is deleted. */
@@ -68,6 +69,7 @@ function keysOf(routing: readonly string[]): readonly string[] {
  * @throws AmqpError  with what the broker gave as the reason; the channel is closed then
  */
 export async function performStep(channel: Channel, step: TopologyStep): Promise<TopologyReply> {
+  checkNames(step);
   try {
     return await perform(channel, step);
   } catch (error) {
@@ -75,13 +77,26 @@ export async function performStep(channel: Channel, step: TopologyStep): Promise
   }
 }
 
-/** Opens a channel for the steps and closes it again. */
+/** Opens a channel for the steps and closes it again. @throws AmqpError of the first step that is refused */
 export async function performSteps(connection: Connection, steps: readonly TopologyStep[]): Promise<TopologyReply[]> {
   const channel = await connection.channel();
   const replies: TopologyReply[] = [];
-  for (const step of steps) replies.push(await performStep(channel, step));
-  await channel.close().catch(() => undefined);
-  return replies;
+  try {
+    for (const step of steps) replies.push(await performStep(channel, step));
+    return replies;
+  } catch (error) {
+    throw blamed(connection, error);
+  } finally {
+    await channel.close().catch(() => undefined);
+  }
+}
+
+/** What a broker cannot bear at all ends the connection, and the call only knows that no answer will come. */
+export function blamed(connection: Connection, error: unknown): unknown {
+  const { reason } = connection;
+  if (!(error instanceof AmqpError) || error.replyCode !== undefined || !blamesUs(reason)) return error;
+  const text = `${error.message}: ${reason?.text}`;
+  return new AmqpError("amqp-refused", text, { replyCode: reason?.replyCode, cause: error });
 }
 
 async function perform(channel: Channel, step: TopologyStep): Promise<TopologyReply> {
@@ -150,6 +165,14 @@ async function remove(channel: Channel, step: TopologyStep & { do: "delete" }): 
   }
   const { messageCount } = await channel.deleteQueue(step.name, { ifUnused, ifEmpty: step.ifEmpty ?? false });
   return { messages: messageCount };
+}
+
+function checkNames(step: TopologyStep): void {
+  if (step.do === "bind" || step.do === "unbind") {
+    checkShort("the source of a binding", step.source);
+    checkShort("the destination of a binding", step.destination);
+    checkShort("the key of a binding", step.key);
+  } else checkShort("the name", step.name);
 }
 
 function nameOf(step: TopologyStep): string {

@@ -210,8 +210,9 @@ export class Zone {
   private whyNot(): AmqpError {
     const connected = this.connections()[0];
     if (connected !== undefined) {
-      const why = connected.blocked === undefined ? "is not set up yet" : `takes nothing (${connected.blocked})`;
-      return new AmqpError("amqp-unreachable", `the broker ${connected.broker.text} ${why}`);
+      const { blocked, broker } = connected;
+      if (blocked === undefined) return new AmqpError("amqp-unreachable", `${broker.text} is not set up yet`);
+      return new AmqpError("amqp-timeout", `not sent in time: ${broker.text} takes nothing (${blocked})`);
     }
     const refusals = this.lines.flatMap((line) => [...line.problems.values()]);
     if (refusals.length === 0) return new AmqpError("amqp-unreachable", "no broker answered in time");

@@ -300,6 +300,48 @@ describeBroker("a client and one broker", () => {
     ]);
   });
 
+  test("what a broker cannot bear ends the connection, and is told with its reason", async () => {
+    const client = connect();
+    const nonsense = client.topology([{ do: "declare-exchange", name: "odd", type: "nonsense" }]);
+    expect(await codeOf(nonsense)).toEqual(["amqp-refused", 503]);
+    expect(await codeOf(client.topology([{ do: "purge", name: "n".repeat(256) }]))).toEqual([
+      "amqp-invalid",
+      undefined,
+    ]);
+    expect(await client.topology([{ do: "declare-queue", name: "still", durable: true }])).toMatchObject([
+      { queue: "still" },
+    ]);
+  });
+
+  test("a subscription that ends the connection is found out and left alone, the others go on", async () => {
+    const client = connect();
+    const queue = await makeQueue(client, "innocent");
+    const got: string[] = [];
+    const sink = {
+      delivered: (delivery: Delivery, tag: DeliveryTag): void => {
+        got.push(Buffer.from(delivery.body).toString());
+        tag.ack();
+      },
+      lost: (): void => undefined,
+    };
+    const exchange = {
+      name: "odd",
+      type: "nonsense",
+      durable: true,
+      autoDelete: false,
+      internal: false,
+      passive: false,
+    };
+    const guilty = client.subscribe(subscription("guilty", { exchange }), sink);
+    const innocent = client.subscribe(subscription(queue), sink);
+    expect(await codeOf(guilty.ready)).toEqual(["amqp-refused", 503]);
+    await innocent.ready;
+    await client.publish({ exchange: "", routingKey: queue, body: body("on") });
+    await until(() => got.length === 1, WAIT_MS, "the innocent one consumes");
+    expect(client.status().brokers).toMatchObject([{ state: "connected" }]);
+    await Promise.all([guilty.close(), innocent.close()]);
+  });
+
   for (const reply of ["direct", "queue"] as const) {
     test(`query, ${reply}: the answer with our id, not another's, not a late one`, async () => {
       const client = connect();
