@@ -2,20 +2,14 @@
  * Membership in motion: joining, announcements, pings, mentions, relays and leaves (dmq.md 7 and 8, design.md 4).
  *
  * It decides what a notification, an answer or its absence means for a peer. What a status becomes is in
- * membership/status.ts, what stands in a body in membership/notification.ts. It never touches channel messages.
+ * membership/status.ts, what stands in a body in membership/notification.ts, what we say to whom in notifier.ts. It never touches
+ * channel messages.
  */
-import { canonicalIp, type Endpoint, endpointKey, isIpv6, isReliable, sameEndpoint } from "../core/endpoint.ts";
+import { canonicalIp, type Endpoint, sameEndpoint } from "../core/endpoint.ts";
 import { ProtocolError } from "../core/errors.ts";
-import type { Random } from "../core/random.ts";
 import type { Duration, Instant } from "../core/time.ts";
 import { type Claim, type Hint, Hints } from "../membership/hints.ts";
-import {
-  BODY_BYTES_MAX,
-  type NodeLine,
-  type NodeList,
-  parseNodeList,
-  writeNodeList,
-} from "../membership/notification.ts";
+import { type NodeLine, type NodeList, parseNodeList } from "../membership/notification.ts";
 import {
   addressKey,
   addressOfUri,
@@ -33,42 +27,26 @@ import { type NextStatus, nextStatus, type Status } from "../membership/status.t
 import { parseUri } from "../sip/uri.ts";
 import { Admission } from "./admission.ts";
 import { FirstContact } from "./contact.ts";
-import type { NodeCounters, ResolvedName } from "./io.ts";
-import { KdmqTemplate } from "./kdmq.ts";
+import type { ResolvedName } from "./io.ts";
 import { type Name, Names } from "./names.ts";
-import type { ResolvedOptions } from "./options.ts";
+import { Notifier, type NotifierContext, PROBES_EACH } from "./notifier.ts";
 import type { Outbox } from "./outbox.ts";
 import { peerInfo } from "./peer-info.ts";
-import type { OutgoingRequest, RequestEnd, RequestKind, Requests } from "./requests.ts";
+import type { OutgoingRequest, RequestEnd } from "./requests.ts";
 import { CONTACTS_MAX, type HostAnswer, Seeds } from "./seeds.ts";
 import { Sources } from "./sources.ts";
-import type { Warnings } from "./warnings.ts";
 
-/**
- * How long a question waits that goes out once, twice, … over UDP (RFC 3261 §17.1.2.2: 0.5 s, 1 s, 2 s apart): so long that
- * the one after does not go out any more.
- */
-const PROBE_MS: readonly Duration[] = [0, 2_000, 1_400, 3_400, 7_400];
-const PROBES_EACH = 4;
 /** Those whom only a request names. */
 const CLAIM_PROBES_EACH = 2;
-/** Over UDP a leave is believed when its node has kept silent for so long: two transmissions. */
-const LEAVE_ASK_MS: Duration = 1_000;
+/** Over UDP a leave is believed when its node has kept silent for two transmissions. */
 const LEAVE_ASKS = 2;
-/** Kept of a source's credit for asking who announced itself, before the node list gets the rest. */
-const WELCOME_BYTES = 900;
 /** Peers that were removed as dead and are asked again when nobody is left. */
 const LOST_MAX = 64;
 /** The pinger's key for what is done once an interval, whoever is known; no peer can have it. */
 const TICK = "tick";
 
-export interface MembersContext {
-  options: ResolvedOptions;
-  requests: Requests;
+export interface MembersContext extends NotifierContext {
   outbox: Outbox;
-  random: Random;
-  warnings: Warnings;
-  counters: NodeCounters;
 }
 
 /** What a notification request said, besides its list. */
@@ -83,17 +61,10 @@ export interface NotificationFacts {
   body: Uint8Array;
 }
 
-/** What an answer is about, beside its receiver. */
 /** A 2xx to a notification of ours. */
 interface Answer {
   body: Uint8Array;
   from: Endpoint;
-}
-
-interface AnswerShape {
-  userAgent?: string | undefined;
-  sender?: PeerAddress | undefined;
-  bytesMax?: number;
 }
 
 export class Members {
@@ -113,10 +84,9 @@ export class Members {
   private readonly context: MembersContext;
   private readonly localKeys: ReadonlySet<string>;
   private readonly sources = new Sources();
+  private readonly notifier: Notifier;
   /** Peers that are asked when the request that made us is answered, and who pays. */
   private readonly toAsk = new Map<Peer, string>();
-  private rotation = 0;
-  private status: Status = "active";
 
   constructor(context: MembersContext) {
     this.context = context;
@@ -125,6 +95,7 @@ export class Members {
     this.pinger = new Pinger(context.options.pingIntervalMs, context.random);
     this.names = new Names(context.outbox, context.options.pingIntervalMs);
     this.contact = new FirstContact(context.options.initWithSingle);
+    this.notifier = new Notifier(context, this.registry, this.sources);
     const { options, warnings, counters } = context;
     this.admission = new Admission({ options, warnings, counters, members: this.registry });
   }
@@ -183,11 +154,11 @@ export class Members {
     if (known !== undefined) {
       this.registry.source(known, "notification_address");
       if (address.domain !== undefined) this.vouch(known, address);
-      if (known.status !== "active") this.ping(known, now);
+      if (known.status !== "active") this.notifier.ping(known, now);
       return known;
     }
     const peer = this.addPeer(address, "notification_address", "not_active", now);
-    if (peer?.endpoint !== undefined) this.ping(peer, now);
+    if (peer?.endpoint !== undefined) this.notifier.ping(peer, now);
     return peer;
   }
 
@@ -199,7 +170,7 @@ export class Members {
     if (peer === undefined) return undefined;
     this.become(peer, status, BY_HAND, now);
     if (peer.endpoint === undefined) this.names.ask({ host: address.host, services: false });
-    else this.ping(peer, now);
+    else this.notifier.ping(peer, now);
     return peer;
   }
 
@@ -255,7 +226,7 @@ export class Members {
 
   private isOwnLine(line: NodeLine, now: Instant): boolean {
     if (!this.isLocal(line.address)) return false;
-    if (line.status === "disabled" && this.status === "active") {
+    if (line.status === "disabled" && this.notifier.status === "active") {
       this.context.counters.guardsHit++;
       this.context.warnings.warn("told-disabled", "a peer's list says that this node is disabled; ignored", now);
     }
@@ -292,7 +263,7 @@ export class Members {
   private hearLeave(peer: Peer, source: Endpoint, now: Instant): void {
     if (source.transport !== "udp" || peer.endpoint === undefined) this.takeLeave(peer, now);
     else if (peer.status !== "disabled" && peer.leaveAsked === undefined)
-      peer.leaveAsked = this.question("ping", peer, peer.endpoint, source.ip, LEAVE_ASKS, now);
+      peer.leaveAsked = this.notifier.question("ping", peer, peer.endpoint, source.ip, LEAVE_ASKS, now);
   }
 
   private takeLeave(peer: Peer, now: Instant): void {
@@ -352,14 +323,14 @@ export class Members {
 
   /** Asks a peer because of what somebody said. Its silence changes nothing: the next ping will tell. */
   private ask(peer: Peer, payer: string | undefined, now: Instant): void {
-    if (payer === undefined) this.ping(peer, now);
+    if (payer === undefined) this.notifier.ping(peer, now);
     else this.toAsk.set(peer, payer);
   }
 
   private askAll(now: Instant): void {
     for (const [peer, payer] of this.toAsk)
       if (peer.endpoint !== undefined && !this.context.requests.isPinging(peer.key))
-        this.question("probe", peer, peer.endpoint, payer, PROBES_EACH, now);
+        this.notifier.question("probe", peer, peer.endpoint, payer, PROBES_EACH, now);
     this.toAsk.clear();
   }
 
@@ -374,7 +345,7 @@ export class Members {
   }
 
   private take(): Hint | undefined {
-    return this.status === "active" ? this.hints.take() : undefined;
+    return this.notifier.status === "active" ? this.hints.take() : undefined;
   }
 
   /** Somebody was asked for the first time, and has not answered yet. */
@@ -392,43 +363,7 @@ export class Members {
 
   // --- what we send ------------------------------------------------------------------------------------------------
 
-  /**
-   * The node list for one receiver. A Kamailio is always given the same part of a large bus, because it becomes mute
-   * when its own list outgrows its buffer (dmq.md 11.3); a node of our kind gets another part each time.
-   */
-  private listFor(receiver: Peer | undefined, receiverIp: string, now: Instant, answer: AnswerShape = {}): Uint8Array {
-    const { userAgent = receiver?.userAgent, sender, bytesMax = BODY_BYTES_MAX } = answer;
-    const peers: { address: PeerAddress; ip: string }[] = [];
-    for (const peer of this.registry.all()) {
-      if (peer.endpoint === undefined || peer === receiver) continue;
-      const { ip } = peer.endpoint;
-      // A name that leads elsewhere of late has to answer from there first: DNS is no proof.
-      if (peer.status === "active" && peer.provenIp === ip) peers.push({ address: peer.address, ip });
-    }
-    const roomy = userAgent?.startsWith("dmq") === true;
-    const turned = roomy ? rotated(peers, this.rotation++) : peers;
-    const list = writeNodeList(
-      { address: this.context.options.address, status: this.status },
-      sender === undefined ? turned : [{ address: sender, ip: receiverIp }, ...turned],
-      isIpv6(receiverIp),
-      bytesMax,
-    );
-    if (list.omitted > 0 && bytesMax === BODY_BYTES_MAX)
-      this.context.warnings.warn(
-        "list-truncated",
-        `${list.omitted} of ${peers.length} peers do not fit a node list of ${bytesMax} octets`,
-        now,
-      );
-    return list.body;
-  }
-
-  /**
-   * The node list that answers a notification. Who announced itself finds itself in it, as a Kamailio expects, also before
-   * it has answered us; over UDP the list is no longer than what the source has sent pays for.
-   *
-   * @param headersSize  octets of the answer without its body, about
-   * @param sender       who announced itself and is not active
-   */
+  /** The node list that answers a notification (notifier.ts). */
   answerTo(
     source: Endpoint,
     headersSize: number,
@@ -436,119 +371,18 @@ export class Members {
     now: Instant,
     userAgent: string | undefined,
   ): Uint8Array {
-    const { ip, transport } = source;
-    if (transport !== "udp") return this.listFor(undefined, ip, now, { userAgent, sender });
-    const kept = sender === undefined ? 0 : WELCOME_BYTES;
-    const bytesMax = Math.min(BODY_BYTES_MAX, Math.max(0, this.sources.credit(ip) - headersSize - kept));
-    const body = this.listFor(undefined, ip, now, { userAgent, sender, bytesMax });
-    this.sources.spend(ip, headersSize + body.length);
-    return body;
+    return this.notifier.answerTo(source, headersSize, sender, now, userAgent);
   }
 
-  private ping(peer: Peer, now: Instant): void {
-    if (!this.context.requests.isPinging(peer.key)) this.greet(peer, now);
-  }
-
-  /** Pings although an earlier ping is still unanswered. */
-  private greet(peer: Peer, now: Instant): void {
-    if (peer.endpoint === undefined) return;
-    const alone = this.registry.countActive() === 0;
-    const joining = peer.source === "notification_address" && (!peer.verified || alone);
-    this.notify(peer, joining ? "join" : "ping", joining ? 2 : 1, now);
-  }
-
-  private notify(peer: Peer, kind: RequestKind, maxForwards: number, now: Instant): void {
-    if (peer.endpoint === undefined) return;
-    // Who has not answered yet gets our own line only: a small request cannot be used to multiply traffic.
-    const body = peer.verified || kind === "join" ? this.listFor(peer, peer.endpoint.ip, now) : this.ownLine();
-    this.submit(kind, peer.key, peer.address, peer.endpoint, maxForwards, body, now);
+  /** An operator's ping (notifier.ts). */
+  echo(peer: Peer, to: Endpoint, timeoutMs: Duration | undefined, now: Instant): number {
+    return this.notifier.echo(peer, to, timeoutMs, now);
   }
 
   private probe(hint: Hint, ip: string, now: Instant): void {
     const most = hint.payer === undefined || hint.source === "announced" ? PROBES_EACH : CLAIM_PROBES_EACH;
-    const asked = this.question("probe", hint, endpointOf(hint.address, ip), hint.payer, most, now);
+    const asked = this.notifier.question("probe", hint, endpointOf(hint.address, ip), hint.payer, most, now);
     if (asked === undefined) this.hints.settle(hint.key);
-  }
-
-  /**
-   * A small notification, for those who have not proved anything.
-   *
-   * @param payer  IP address whose credit pays for it, `undefined` where it is free
-   * @param most   transmissions over UDP at most; fewer where the credit is short
-   * @returns      its number; `undefined` where the credit pays for none
-   */
-  private question(
-    kind: "probe" | "ping",
-    { key, address }: Pick<Peer, "key" | "address">,
-    to: Endpoint,
-    payer: string | undefined,
-    most: number,
-    now: Instant,
-  ): number | undefined {
-    const body = this.ownLine();
-    const size = this.template(1, body).sizeFor(addressUri(address), to.transport);
-    const wanted = isReliable(to.transport) ? 1 : most;
-    const times = payer === undefined ? wanted : this.sources.afford(payer, size, wanted);
-    if (times === 0) {
-      this.context.counters.heldNames++;
-      return undefined;
-    }
-    const patienceMs =
-      kind === "ping" ? LEAVE_ASK_MS : (PROBE_MS[isReliable(to.transport) ? PROBES_EACH : times] as Duration);
-    const timeoutMs = Math.min(patienceMs, this.context.options.pingTimeoutMs);
-    return this.submit(kind, key, address, to, 1, body, now, timeoutMs, times === 1 && !isReliable(to.transport));
-  }
-
-  /**
-   * An operator's ping: octets and receiver cannot tell it from an ordinary one, but its end changes nothing here.
-   *
-   * @param to  the peer's endpoint
-   * @returns   the number under which its `outcome` comes
-   */
-  echo(peer: Peer, to: Endpoint, timeoutMs: Duration | undefined, now: Instant): number {
-    const body = peer.verified ? this.listFor(peer, to.ip, now) : this.ownLine();
-    return this.submit("echo", peer.key, peer.address, to, 1, body, now, timeoutMs);
-  }
-
-  private ownLine(): Uint8Array {
-    return writeNodeList({ address: this.context.options.address, status: this.status }, [], false).body;
-  }
-
-  private submit(
-    kind: RequestKind,
-    peerKey: string,
-    target: PeerAddress,
-    to: Endpoint,
-    maxForwards: number,
-    body: Uint8Array,
-    now: Instant,
-    timeoutMs = this.context.options.pingTimeoutMs,
-    once = false,
-  ): number {
-    const { requests, random, counters } = this.context;
-    const peerUri = addressUri(target);
-    const built = this.template(maxForwards, body).write(peerUri, to.transport, body, random, requests.store);
-    counters.notificationsSent++;
-    const id = requests.nextId();
-    const deadline = now + timeoutMs;
-    const ours = { id, kind, peerKey, peerUri, to, toKey: endpointKey(to), startedAt: now, deadline };
-    requests.submit({ ...ours, ...built, method: "KDMQ", vias: 1, once }, now);
-    return id;
-  }
-
-  private template(maxForwards: number, body: Uint8Array): KdmqTemplate {
-    const { notificationChannel: channel, address: local, userAgent } = this.context.options;
-    const bodyBytes = body.length;
-    return new KdmqTemplate({ channel, local, maxForwards, contentType: "text/plain", userAgent, bodyBytes });
-  }
-
-  /** Tells all other active peers of one that came (dmq.md 7.2). */
-  private relay(news: Peer, maxForwards: number, now: Instant): void {
-    for (const peer of this.registry.all()) {
-      if (peer.status !== "active" || peer === news) continue;
-      this.context.counters.relays++;
-      this.notify(peer, "relay", maxForwards, now);
-    }
   }
 
   // --- answers and their absence -----------------------------------------------------------------------------------
@@ -681,7 +515,7 @@ export class Members {
     this.pinger.answered(peer.key);
     this.become(peer, nextStatus(peer.status, "answered", 0, false, this.context.options), "it answered", now);
     this.contact.answered(peer.uri, now);
-    if (isNews && forwards > 0) this.relay(peer, forwards, now);
+    if (isNews && forwards > 0) this.notifier.relay(peer, forwards, now);
   }
 
   /** Says once for each first contact with the bus whom to synchronise with. */
@@ -708,7 +542,7 @@ export class Members {
   /** A message to a peer got no answer: it may be dead, and a ping will tell. */
   suspect(peerKey: string, now: Instant): void {
     const peer = this.registry.get(peerKey);
-    if (peer !== undefined && peer.status === "active") this.ping(peer, now);
+    if (peer !== undefined && peer.status === "active") this.notifier.ping(peer, now);
   }
 
   private fail(peer: Peer, since: Instant, reason: string, now: Instant): void {
@@ -805,7 +639,7 @@ export class Members {
     if (next === current) return;
     if (!this.absorbAlias(peer, next, now)) return;
     this.registry.resolve(peer, next);
-    this.greet(peer, now);
+    this.notifier.greet(peer, now);
   }
 
   /**
@@ -873,10 +707,10 @@ export class Members {
 
   handleTimeout(now: Instant): void {
     for (let key = this.pinger.take(now); key !== undefined; key = this.pinger.take(now)) {
-      if (this.status === "active") this.tick(key, now);
+      if (this.notifier.status === "active") this.tick(key, now);
     }
     for (let name = this.names.take(now); name !== undefined; name = this.names.take(now)) {
-      if (this.status === "active" && this.isWanted(name)) this.names.ask(name);
+      if (this.notifier.status === "active" && this.isWanted(name)) this.names.ask(name);
       else this.names.forget(name);
     }
   }
@@ -891,7 +725,7 @@ export class Members {
     const peer = this.registry.get(key);
     if (peer === undefined) return;
     if (!isLiteral(peer.address)) this.names.want({ host: peer.address.host, services: false });
-    this.ping(peer, now);
+    this.notifier.ping(peer, now);
   }
 
   /** An empty registry starts anew (dmq.md 7.3), also with contacts that an operator had removed. */
@@ -935,8 +769,8 @@ export class Members {
       );
       return;
     }
-    this.status = "disabled";
-    for (const peer of this.registry.all()) if (peer.verified) this.notify(peer, "leave", 1, now);
+    this.notifier.status = "disabled";
+    for (const peer of this.registry.all()) if (peer.verified) this.notifier.notify(peer, "leave", 1, now);
   }
 }
 
@@ -965,11 +799,4 @@ function isProvenAt(peer: Peer, ip: string): boolean {
 function isElsewhere({ transport, host, port }: PeerAddress, { ip }: Endpoint, { lines }: NodeList): boolean {
   const here = lines.filter(({ address }) => (address.host === ip || address.host === host) && address.port === port);
   return here.length > 0 && here.every(({ address }) => address.transport !== transport);
-}
-
-function rotated<T>(items: readonly T[], turn: number): T[] {
-  if (items.length === 0) return [];
-  // Half a list further each time: two turns show all of a bus of 50.
-  const start = (turn * 13) % items.length;
-  return [...items.slice(start), ...items.slice(0, start)];
 }
