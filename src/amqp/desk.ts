@@ -45,6 +45,8 @@ export interface PublishRequest extends MessageRequest {
   spool?: boolean;
   /** Type of the exchange, which is made if it is missing. */
   declare?: string;
+  /** Number of the broker that is to have it, as an answer is to go where its question came from. */
+  broker?: number;
 }
 
 export interface PublishedRow {
@@ -74,8 +76,20 @@ export interface GetRequest {
 
 export type Settling = "ack" | "requeue" | "reject";
 
+/** A broker that was connected to, or is no longer. */
+export interface ConnectionRow {
+  state: "open" | "closed";
+  /** URL without its password. */
+  broker: string;
+  broker_number: number;
+  zone: string;
+  why?: string;
+}
+
 /** What somebody who subscribes is told. */
 export interface SubscriptionListener {
+  /** First of those that are connected. */
+  connection(row: ConnectionRow): void;
   /** Consuming, for the first time. */
   ready(): void;
   delivered(row: DeliveryRow): void;
@@ -149,7 +163,7 @@ export class Desk implements AmqpSurface {
   async publish(request: PublishRequest): Promise<PublishedRow> {
     const { timeout_ms: timeoutMs = TIMEOUT_MS, declare, confirm } = request;
     const messageId = request.message_id ?? crypto.randomUUID();
-    const { message: plain, broker } = this.messageOf(request, messageId);
+    const { message: plain, broker = request.broker } = this.messageOf(request, messageId);
     const message = { ...plain, messageId, ...(confirm !== undefined && { confirm }) };
     if (request.spool === true) return this.store(message, broker, declare);
     const choice = { timeoutMs, ...(broker !== undefined && { broker }) };
@@ -307,12 +321,22 @@ export class Desk implements AmqpSurface {
       },
     });
     this.subscriptions.add(subscribed);
+    const off = this.connections(listener);
     subscribed.ready.then(listener.ready, listener.error);
     return () => {
+      off();
       this.subscriptions.delete(subscribed);
       drop([...mine.keys()]);
       subscribed.close().catch(() => undefined);
     };
+  }
+
+  private connections(listener: SubscriptionListener): () => void {
+    for (const { state, broker, number, zone } of this.client.status().brokers)
+      if (state === "connected") listener.connection({ state: "open", broker, broker_number: number, zone });
+    return this.client.on("connection", ({ state, broker: { text, number, zone }, why }) =>
+      listener.connection({ state, broker: text, broker_number: number, zone, ...(why !== undefined && { why }) }),
+    );
   }
 
   topology(steps: readonly TopologyStep[], timeoutMs: Duration = TIMEOUT_MS): Promise<TopologyReply[]> {

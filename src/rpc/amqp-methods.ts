@@ -19,11 +19,11 @@ export const AMQP_METHODS: readonly (readonly [string, Method])[] = [
     "amqp.publish",
     define({
       required: ["exchange", "routing_key"],
-      optional: [...MESSAGE, "confirm", "spool", "declare"],
+      optional: [...MESSAGE, "confirm", "spool", "declare", "broker"],
       help: "Publishes a message; answers when a broker has confirmed it, or with spool when it is stored.",
       run: (surface, params) => {
-        const { confirm, spool, declare } = params;
-        const request: PublishRequest = { ...messageOf(params), ...present({ confirm, spool, declare }) };
+        const { confirm, spool, declare, broker } = params;
+        const request: PublishRequest = { ...messageOf(params), ...present({ confirm, spool, declare, broker }) };
         return amqpOf(surface).publish(request);
       },
     }),

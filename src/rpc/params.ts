@@ -69,6 +69,8 @@ export interface Params {
   amqp_headers: object;
   persistent: boolean;
   priority: number;
+  /** Number of a broker. */
+  broker: number;
   correlation_id: string;
   reply_to: string;
   expiration_ms: number;
@@ -173,6 +175,7 @@ const READERS: { [Name in ParamName]: { read: Reader<Params[Name]>; expected: st
   amqp_headers: { read: object, expected: "an object" },
   persistent: { read: flag, expected: "true or false" },
   priority: { read: integer(0, 255), expected: "an integer from 0 to 255" },
+  broker: { read: integer(1, 65_535), expected: "the number of a broker, from 1" },
   correlation_id: { read: wellFormed, expected: "a string" },
   reply_to: { read: wellFormed, expected: "a string" },
   expiration_ms: { read: integer(0, EXPIRATION_MS_MAX), expected: `an integer from 0 to ${EXPIRATION_MS_MAX}` },

@@ -193,6 +193,7 @@ function subscribe(surface: ControlSurface, streams: Streams, _request: Request,
   return streams.open(
     (write) =>
       amqpOf(surface).subscribe(subscription, {
+        connection: (row) => write({ type: "connection", ...row }),
         ready: () => write({ type: "ready" }),
         delivered: (row) => write(row),
         lost: (ids) => write({ type: "lost", ids }),

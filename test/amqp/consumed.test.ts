@@ -26,14 +26,16 @@ describeBroker("dmq amqp consume, compiled", () => {
   let count = 0;
 
   beforeAll(async () => {
-    brokers = await startBrokers();
+    brokers = await startBrokers({ nodes: 2 });
     client = new AmqpClient({ brokers: parseBrokers([brokers.url()]) });
     client.start();
     await client.ready(WAIT_MS);
     all = new Daemons();
     const state = ["--state-dir", join(all.dir, "state")];
-    daemon = await all.serve("amqp", "sip:127.0.0.83:5983", ["--amqp", brokers.url(), ...state]);
-    await until(async () => (await daemon.run(["amqp", "status"])).stdout.includes("connected"), WAIT_MS, "connected");
+    const both = ["--amqp", `${brokers.url("a")},${brokers.url("b")}`, "--amqp-mode", "all"];
+    daemon = await all.serve("amqp", "sip:127.0.0.83:5983", [...both, ...state]);
+    const status = async (): Promise<string> => (await daemon.run(["amqp", "status", "--json"])).stdout;
+    await until(async () => (await status()).match(/"connected"/g)?.length === 2, WAIT_MS, "connected to both");
   }, BROKER_START_MS);
 
   afterAll(async () => {
@@ -58,6 +60,34 @@ describeBroker("dmq amqp consume, compiled", () => {
     return { messages: reply?.messages, consumers: reply?.consumers };
   }
 
+  async function isEmpty(name: string): Promise<boolean> {
+    const { messages, consumers } = await size(name);
+    return messages === 0 && consumers === 0;
+  }
+
+  test(
+    "a question of the second broker is answered there, where the first one is published to",
+    async () => {
+      const other = new AmqpClient({ brokers: parseBrokers([brokers.url("b")]) });
+      other.start();
+      await other.ready(WAIT_MS);
+      try {
+        const name = await queue();
+        await other.topology([{ do: "declare-queue", name, durable: true }]);
+        const command = 'tr a-z A-Z; echo "$DMQ_BROKER" >&2';
+        const words = ["--socket", daemon.socket, "--queue", name, "-n", "1", "--reply", "--exec", command];
+        const answering = dmq(["amqp", "consume", ...words]);
+        const message = { exchange: "", routingKey: name, body: bytes("hello") };
+        const [answer] = await other.query(message, { timeoutMs: WAIT_MS });
+        expect(new TextDecoder().decode(answer?.body)).toBe("HELLO");
+        expect((await answering).stderr).toContain(new URL(brokers.url("b")).port);
+      } finally {
+        await other.close();
+      }
+    },
+    TEST_MS,
+  );
+
   for (const way of ["own connections", "a daemon"] as const)
     describe(`by ${way}`, () => {
       const where = (): string[] => (way === "a daemon" ? ["--socket", daemon.socket] : ["--url", brokers.url()]);
@@ -77,7 +107,7 @@ describeBroker("dmq amqp consume, compiled", () => {
             stdout: `${name}\ta\\tb\\n\n`,
           });
           expect(await consume("--queue", name, "--for", "200ms")).toEqual({ code: 1, stderr: "", stdout: "" });
-          expect(await size(name)).toEqual({ messages: 0, consumers: 0 });
+          await until(() => isEmpty(name), WAIT_MS, "nothing is left, and nobody consumes");
         },
         TEST_MS,
       );
@@ -196,7 +226,7 @@ describeBroker("dmq amqp consume, compiled", () => {
           const seen = [...handled.stdout.trimEnd().split("\n"), ...(printed.stdout.match(/m\d+/g) ?? [])];
           expect(seen).toHaveLength(1_000);
           expect(new Set(seen).size).toBe(1_000);
-          expect(await size(name)).toEqual({ messages: 0, consumers: 0 });
+          await until(() => isEmpty(name), WAIT_MS, "nothing is left, and nobody consumes");
         },
         TEST_MS,
       );

@@ -68,6 +68,7 @@ class FakeBroker {
       listener.error(this.refusal);
       return;
     }
+    listener.connection({ state: "open", broker: BROKER.text, broker_number: 2, zone: "local" });
     listener.ready();
     for (const [index, message] of this.messages.entries()) {
       const standard = {
@@ -350,6 +351,20 @@ describe("which command", () => {
     expect(broker.subscriptions).toHaveLength(1);
   });
 
+  test("a connection runs its handler, and no other one", async () => {
+    const log = join(dir, "log");
+    const on = ["--on", `connection-open=cat >> ${log}`, "--on", "consumer-event=true"];
+    const words = ["--queue", "q", "-n", "1", ...on];
+    expect((await consume(words)).code).toBe(0);
+    await until(() => Bun.file(log).size > 0, 5_000, "the connection is told");
+    expect(JSON.parse(readFileSync(log, "utf8"))).toEqual({
+      ...{ "Event-Category": "connection", "Event-Name": "open", host: BROKER.text, zone: "local" },
+    });
+    await consume(["--queue", "q", "-n", "1", "--on", "consumer-event=cat"]).then(({ out }) =>
+      expect(out).not.toContain("connection"),
+    );
+  });
+
   test("kazoo's own subscription: its defaults, its names, its fields", async () => {
     const json = '{"exchange":"whapps","type":"topic","queue":"","routing":["a.#","b.#"],"event_key":"Kind"}';
     writeFileSync(join(dir, "subscription.json"), json);
@@ -374,7 +389,7 @@ describe("--reply", () => {
     expect((await handle("echo '{\"answer\":4}'", ["--reply"])).out).toBe("");
     expect(broker.said).toEqual(["published", "ack 0"]);
     expect(broker.published).toMatchObject([
-      { exchange: "", routing_key: ASKED.replyTo, correlation_id: "c-1", content_type: "application/json" },
+      { broker: 2, exchange: "", routing_key: ASKED.replyTo, correlation_id: "c-1", content_type: "application/json" },
     ]);
     expect(new TextDecoder().decode(broker.published[0]?.body)).toBe('{"answer":4}\n');
     await handle("true", ["--reply", "--reply-type", "text/x"]);

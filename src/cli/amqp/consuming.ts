@@ -21,7 +21,7 @@ import { messageHandler } from "./handle.ts";
 import type { Choice, Handlers } from "./handlers.ts";
 import { Letters, lettersName } from "./letters.ts";
 import { oneOf, PRINTED_MAX, type Request } from "./request.ts";
-import { type Source, sourceOf } from "./source.ts";
+import { type Connected, type Source, sourceOf } from "./source.ts";
 import type { Wanted } from "./subscriptions.ts";
 
 /** What running handlers have when the consumer is told to stop. */
@@ -71,7 +71,7 @@ export class Consuming {
       this.broken ??= { error };
       ending.now();
     });
-    source.onConnection(({ state, broker, why }) => this.connection(state, broker.text, broker.zone, why));
+    source.onConnection((event) => this.connection(event));
     try {
       const isReady = await this.begin();
       const consumed = isReady ? await consume(this.options()) : undefined;
@@ -197,7 +197,7 @@ export class Consuming {
 
   // --- events ------------------------------------------------------------------------------------------------------------
 
-  private connection(state: "open" | "closed", broker: string, zone: string, why: string | undefined): void {
+  private connection({ state, broker, zone, why }: Connected): void {
     if (state === "closed") this.say(`${broker}: the connection is closed${why === undefined ? "" : `: ${why}`}`);
     const choice = this.request.handlers?.find(connectionNames(state).filter((name) => name.startsWith(CONNECTION)));
     if (choice?.type !== "command" || this.ending.signal.aborted) return;

@@ -2,7 +2,8 @@
  * Where `dmq amqp consume` has its messages from: the daemon's connections, by a stream of the control socket, or its own. Both are a
  * `DeliverySink`'s to take, and what is said of a message goes back the same way.
  */
-import type { ConnectionEvent, DeliverySink, DeliveryTag, PublishChoice } from "../../amqp/client.ts";
+import type { DeliverySink, DeliveryTag, PublishChoice } from "../../amqp/client.ts";
+import type { ConnectionRow } from "../../amqp/desk.ts";
 import { AmqpError, type AmqpErrorCode } from "../../amqp/error.ts";
 import { bodyRow, type DeliveryRow, deliveryOf, propertiesRow } from "../../amqp/json.ts";
 import type { Publication } from "../../amqp/message.ts";
@@ -14,6 +15,9 @@ import { EXIT } from "../exit.ts";
 import type { Brokers } from "./caller.ts";
 import type { OwnBrokers } from "./own.ts";
 
+/** Of a broker that was connected to, or is no longer. */
+export type Connected = Pick<ConnectionRow, "state" | "broker" | "zone" | "why">;
+
 export interface Source {
   /** Connects, if it has to. @throws RpcError with what each broker said */
   ready(): Promise<void>;
@@ -23,7 +27,7 @@ export interface Source {
   publish(message: Publication, choice: PublishChoice): Promise<unknown>;
   /** Nothing comes any more. */
   onBroken(listener: (error: unknown) => void): void;
-  onConnection(listener: (event: Pick<ConnectionEvent, "state" | "broker" | "why">) => void): void;
+  onConnection(listener: (event: Connected) => void): void;
   /** Says what is still to be said of messages; what is not settled goes back. */
   close(): Promise<void>;
 }
@@ -61,8 +65,12 @@ class OwnSource implements Source {
   /** It connects for ever. */
   onBroken(): void {}
 
-  onConnection(listener: (event: ConnectionEvent) => void): void {
-    this.offs.push(this.brokers.client.on("connection", listener));
+  onConnection(listener: (event: Connected) => void): void {
+    const { client } = this.brokers;
+    const off = client.on("connection", ({ state, broker: { text, zone }, why }) =>
+      listener({ state, broker: text, zone, ...(why !== undefined && { why }) }),
+    );
+    this.offs.push(off);
   }
 
   async close(): Promise<void> {
@@ -76,6 +84,7 @@ class OwnSource implements Source {
 type StreamLine =
   | DeliveryRow
   | { type: "ready" }
+  | ({ type: "connection" } & ConnectionRow)
   | { type: "lost"; ids: readonly string[] }
   | { type: "error"; error: { code: number; message: string; data?: unknown } };
 
@@ -91,6 +100,9 @@ class DaemonSource implements Source {
   private readonly settler: Settler;
   private readonly absence: Absence | undefined;
   private broken: (error: unknown) => void = () => undefined;
+  private connected: (event: Connected) => void = () => undefined;
+  /** Each stream tells of the connections; one of them is enough. */
+  private teller: string | undefined;
 
   constructor(brokers: Brokers, socketPath: string, absence: Absence | undefined) {
     this.brokers = brokers;
@@ -105,8 +117,9 @@ class DaemonSource implements Source {
     this.broken = listener;
   }
 
-  /** The daemon's connections are its own matter. */
-  onConnection(): void {}
+  onConnection(listener: (event: Connected) => void): void {
+    this.connected = listener;
+  }
 
   async subscribe(subscription: Subscription, sink: DeliverySink): Promise<void> {
     const path = `/amqp/subscribe?${new URLSearchParams({ subscription: JSON.stringify(subscription) })}`;
@@ -149,6 +162,7 @@ class DaemonSource implements Source {
     for await (const line of this.client.stream(path, this.ending.signal) as AsyncGenerator<StreamLine>) {
       if (isMessage(line)) sink.delivered(deliveryOf(line), this.tagOf(line, tags));
       else if (line.type === "ready") ready.resolve();
+      else if (line.type === "connection") this.tell(path, line);
       else if (line.type === "lost") sink.lost(lostOf(line.ids, tags));
       else {
         const { code: fault, message, data } = line.error;
@@ -156,6 +170,11 @@ class DaemonSource implements Source {
       }
     }
     if (!this.ending.signal.aborted) throw this.error("rpc-unreachable", path, "the daemon ended");
+  }
+
+  private tell(path: string, event: Connected): void {
+    this.teller ??= path;
+    if (this.teller === path) this.connected(event);
   }
 
   private tagOf({ id }: DeliveryRow, tags: Map<string, Tag>): DeliveryTag {
@@ -177,7 +196,7 @@ class DaemonSource implements Source {
     return new RpcError(code, message, { method, socketPath: this.client.socketPath, ...more });
   }
 
-  async publish(message: Publication, { timeoutMs }: PublishChoice): Promise<unknown> {
+  async publish(message: Publication, { timeoutMs, broker }: PublishChoice): Promise<unknown> {
     const { headers, type, ...properties } = propertiesRow(message);
     const { exchange, routingKey, body, mandatory } = message;
     const params = {
@@ -186,6 +205,7 @@ class DaemonSource implements Source {
       ...(type !== undefined && { message_type: type }),
       ...(mandatory !== undefined && { mandatory }),
       ...(timeoutMs !== undefined && { timeout_ms: timeoutMs }),
+      ...(broker !== undefined && { broker }),
     };
     return await this.brokers.call("amqp.publish", params).catch((error: unknown) => {
       throw amqpErrorOf(error);
