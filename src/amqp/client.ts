@@ -84,6 +84,8 @@ export interface OperationChoice {
   readonly timeoutMs?: number;
   /** Default: the primary zone. */
   readonly zone?: string;
+  /** As with `publish`: only this broker, in a zone with mode `all`. */
+  readonly broker?: number;
 }
 
 export interface AmqpStatus {
@@ -301,6 +303,7 @@ export class AmqpClient {
 
   private connection(choice: OperationChoice): Promise<Connection> {
     const deadline: Instant = performance.now() + (choice.timeoutMs ?? OPERATION_MS);
-    return this.route(choice).zone.usable(undefined, deadline, undefined, true);
+    const { zone, pin } = this.route(choice);
+    return zone.usable(pin, deadline, undefined, true);
   }
 }

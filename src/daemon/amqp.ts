@@ -40,7 +40,9 @@ export async function openAmqp(config: DmqConfig, queues: LinkQueues, log: Logge
   const spool = new Spool({ client: publisher, queues, log });
   const zone = options.primaryZone ?? (options.brokers[0] as BrokerUrl).zone;
   const heartbeatMs = Math.max(...options.brokers.map(({ heartbeatS }) => heartbeatS)) * 1_000;
-  const links = { client, publisher, bus: config.bus, zone, heartbeatMs };
+  // Brokers that know nothing of one another must not each have the lock; those of a cluster stand in for each other.
+  const lockAt = options.brokers.find((broker) => broker.zone === zone)?.number;
+  const links = { client, publisher, bus: config.bus, zone, lockAt, heartbeatMs };
   return new DaemonAmqp(client, links, spool, new Desk({ client, spool, nodeName: nodeName(config) }));
 }
 

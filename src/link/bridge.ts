@@ -109,7 +109,8 @@ export class Bridge {
       const given = publishing.flatMap(({ lock, standbyMs }) => (lock === name && standbyMs ? [standbyMs] : []));
       const usual = Math.max(STANDBY_MS, STANDBY_HEARTBEATS * broker.heartbeatMs);
       const standbyMs = given.length > 0 ? Math.max(...given) : usual;
-      this.locks.set(name, new BridgeLock(name, { client: broker.client, store, log, standbyMs }));
+      const { client, lockAt } = broker;
+      this.locks.set(name, new BridgeLock(name, { client, store, log, standbyMs, broker: lockAt }));
     }
   }
 

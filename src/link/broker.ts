@@ -16,6 +16,8 @@ export interface LinkBroker {
   bus: string;
   /** Where is published to. */
   zone: string;
+  /** Number of the broker that locks are taken at, where brokers know nothing of one another. */
+  lockAt: number | undefined;
   /** After twice this time a broker gives up a connection that is silent; 0: never. */
   heartbeatMs: Duration;
 }

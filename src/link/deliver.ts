@@ -31,11 +31,14 @@ export interface DeliveryHost {
 export class DeliveryLetters implements Letters {
   private readonly link: DeliverLink;
   private readonly host: DeliveryHost;
+  /** As paths have it. */
+  private readonly bus: string;
   private isAdvised = false;
 
   constructor(link: DeliverLink, host: DeliveryHost) {
     this.link = link;
     this.host = host;
+    this.bus = busPlace(host.broker.bus);
   }
 
   of(item: Item): Letter | Refused {
@@ -65,7 +68,7 @@ export class DeliveryLetters implements Letters {
   private loopOf(path: readonly string[], id: string): string | undefined {
     const { link, host } = this;
     const { bus } = host.broker;
-    if (hasBeenIn(path, busPlace(bus))) {
+    if (hasBeenIn(path, this.bus)) {
       // With the links of both directions that is so for each message that this bus has sent: once is enough.
       if (!this.isAdvised) {
         const advice = "where two buses are joined over one exchange, name them apart with --bus";

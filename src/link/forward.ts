@@ -28,9 +28,13 @@ export class Forward {
   private readonly link: ForwardLink;
   private readonly host: ForwardHost;
 
+  /** As paths have it. */
+  private readonly exchange: string;
+
   constructor(link: ForwardLink, host: ForwardHost) {
     this.link = link;
     this.host = host;
+    this.exchange = exchangePlace(host.broker.zone, link.target.exchange.name);
   }
 
   readonly handle: Handler = async ([first], stop) => {
@@ -47,8 +51,7 @@ export class Forward {
   };
 
   private loopOf(path: readonly string[], id: string): string | undefined {
-    const { name } = this.link.target.exchange;
-    if (hasBeenIn(path, exchangePlace(this.host.broker.zone, name))) return `it comes from exchange ${name}`;
+    if (hasBeenIn(path, this.exchange)) return `it comes from exchange ${this.link.target.exchange.name}`;
     return loopIn(path, id);
   }
 

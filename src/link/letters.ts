@@ -18,10 +18,13 @@ export interface QueueLettersHost {
 export class QueueLetters implements Letters {
   private readonly link: OutboundLink;
   private readonly host: QueueLettersHost;
+  /** As paths have it. */
+  private readonly bus: string;
 
   constructor(link: OutboundLink, host: QueueLettersHost) {
     this.link = link;
     this.host = host;
+    this.bus = busPlace(host.bus);
   }
 
   of(item: Item): Letter | Refused {
@@ -45,7 +48,7 @@ export class QueueLetters implements Letters {
     const { link, host } = this;
     const loop = loopIn(path, id);
     if (loop !== undefined) return loop;
-    if (hasBeenIn(path, busPlace(host.bus))) return `it comes from bus ${host.bus}, by way of a broker`;
+    if (hasBeenIn(path, this.bus)) return `it comes from bus ${host.bus}, by way of a broker`;
     // What came from this channel is not sent there again.
     return link.echo || channel !== link.channel
       ? undefined

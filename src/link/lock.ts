@@ -32,6 +32,8 @@ export interface BridgeLockHost {
   store: Store;
   log: Logger;
   standbyMs: Duration;
+  /** Number of the broker; `undefined`: whichever is connected. */
+  broker: number | undefined;
 }
 
 /** The queue of a lock that has what would be published if we held it. */
@@ -96,8 +98,10 @@ export class BridgeLock {
   /** Declaring it again on the connection that has it is no change, so that this also finds out when it is lost. */
   private async claim(): Promise<Holding> {
     const queue = { name: `dmq.lock.${this.name}`, exclusive: true, durable: false, autoDelete: false };
+    const { client, broker } = this.host;
+    const choice = { timeoutMs: ASK_MS, ...(broker !== undefined && { broker }) };
     try {
-      await this.host.client.topology([{ do: "declare-queue", ...queue }], { timeoutMs: ASK_MS });
+      await client.topology([{ do: "declare-queue", ...queue }], choice);
       return "held";
     } catch (error) {
       return error instanceof AmqpError && error.replyCode === RESOURCE_LOCKED ? "elsewhere" : "unknown";

@@ -37,18 +37,22 @@ export class PublishIntake implements Intake {
   readonly counters: Counters = new Counters();
   private readonly link: PublishLink;
   private readonly host: PublishHost;
+  /** As paths have them. */
+  private readonly own: string;
+  private readonly exchange: string;
 
   constructor(link: PublishLink, host: PublishHost) {
     this.link = link;
     this.host = host;
+    this.own = placeId(busPlace(host.broker.bus), link.name);
+    this.exchange = exchangePlace(host.broker.zone, link.target.exchange.name);
   }
 
   async take(message: ChannelMessage, path: readonly string[]): Promise<Answer> {
     const { link, host, counters } = this;
     const loop = this.loopOf(path);
     if (loop !== undefined) return heldBack(link.name, counters, host.warnings, message, loop);
-    const own = placeId(busPlace(host.broker.bus), link.name);
-    const facts = { node: host.uri(), path: [...path, own], nowMs: Date.now() };
+    const facts = { node: host.uri(), path: [...path, this.own], nowMs: Date.now() };
     const publication = publicationOfMessage(message, link.target, facts);
     if (Buffer.byteLength(publication.routingKey) > KEY_BYTES_MAX) {
       counters.failed++;
@@ -61,10 +65,8 @@ export class PublishIntake implements Intake {
   }
 
   private loopOf(path: readonly string[]): string | undefined {
-    const { link, host } = this;
-    const target = exchangePlace(host.broker.zone, link.target.exchange.name);
-    if (hasBeenIn(path, target)) return `it comes from exchange ${link.target.exchange.name}`;
-    return loopIn(path, placeId(busPlace(host.broker.bus), link.name));
+    if (hasBeenIn(path, this.exchange)) return `it comes from exchange ${this.link.target.exchange.name}`;
+    return loopIn(path, this.own);
   }
 
   private async pass(publication: Publication, message: ChannelMessage): Promise<Answer> {

@@ -114,6 +114,17 @@ describeBroker("two independent brokers", () => {
     BROKER_START_MS,
   );
 
+  test("all: declared at the broker that is named, and at no other", async () => {
+    const client = connect([brokers.url("a"), brokers.url("b")], { mode: "all" });
+    const there = (): boolean => client.status().brokers.every(({ state }) => state === "connected");
+    await until(there, WAIT_MS, "both are connected");
+    await client.topology([{ do: "declare-queue", name: "named", durable: true }], { broker: 2 });
+    const look = (broker: number): Promise<unknown> =>
+      client.topology([{ do: "declare-queue", name: "named", passive: true }], { broker });
+    await expect(look(1)).rejects.toMatchObject({ code: "amqp-no-such" });
+    expect(await look(2)).toMatchObject([{ queue: "named" }]);
+  });
+
   test(
     "all: consumed from both, published to the first that is there, to the other by its number",
     async () => {

@@ -188,7 +188,7 @@ function brokerOf(
 ): { broker?: NonNullable<LinksOptions["broker"]>; spool?: Spool } {
   if (client === undefined) return {};
   const publisher = new Publisher(client);
-  const broker = { client, publisher, bus, zone: "local", heartbeatMs };
+  const broker = { client, publisher, bus, zone: "local", lockAt: undefined, heartbeatMs };
   return { broker, spool: new Spool({ client: publisher, queues, log }) };
 }
 
