@@ -1,21 +1,32 @@
 /**
  * What our client does with one broker a second, beside the library it is made of, used bare, in turns in the same run: confirmed
  * publications (persistent, mandatory, with a message id; 500 unconfirmed at most), consuming with an acknowledgement for each
- * (50 unacknowledged at most), and questions with direct reply-to, one at a time and 16 at a time.
+ * (50 unacknowledged at most), and questions with direct reply-to, one at a time and 16 at a time. Last, messages of the bus that
+ * `dmq serve` answers with 200 and carries to an exchange, beside as many publications under way of the bare library, which has no bus
+ * before it.
  */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import amqplib from "amqplib";
 import { AmqpClient } from "../src/amqp/client.ts";
 import { parseBrokers } from "../src/amqp/url.ts";
 import { subscription } from "../test/helpers/amqp.ts";
 import { brokerProblem, startBrokers } from "../test/helpers/rabbitmq.ts";
+import { startDaemon } from "./lib/daemon.ts";
 import { column, figure, ratio, takeTurns } from "./lib/figures.ts";
+import { faultOf, load } from "./lib/load.ts";
 import { parseOptions } from "./lib/options.ts";
-import { cell, runBench } from "./lib/report.ts";
+import { type Cell, cell, type Report, runBench } from "./lib/report.ts";
 
 const BODY = Buffer.alloc(200, "v");
 const WINDOW = 500;
 const PREFETCH = 50;
 const QUEUE = "bench";
+const CHANNEL = "bench";
+/** Requests of the bus, and publications beside them, at a time. */
+const UNDER_WAY = 64;
+const BRIDGED = "channel -> exchange";
 const ASKED = "bench.asked";
 /** Messages of a turn of consuming, for each second of a turn. */
 const CONSUMED_A_SECOND = 10_000;
@@ -23,8 +34,8 @@ const GOAL = 0.9;
 
 interface Contender {
   readonly name: string;
-  /** Publishes for so long. @returns how many were confirmed */
-  publish(ms: number): Promise<number>;
+  /** Publishes for so long, so many under way. @returns how many were confirmed */
+  publish(ms: number, window: number): Promise<number>;
   /** Takes so many out of the queue. */
   consume(count: number): Promise<void>;
   ask(): Promise<void>;
@@ -44,13 +55,13 @@ async function ours(url: string): Promise<Contender> {
   const message = { exchange: "", routingKey: QUEUE, body: BODY };
   return {
     name: "dmq",
-    async publish(ms) {
+    async publish(ms, window) {
       const end = performance.now() + ms;
       let count = 0;
       const lane = async (): Promise<void> => {
         for (; performance.now() < end; count++) await client.publish(message);
       };
-      await Promise.all(Array.from({ length: WINDOW }, lane));
+      await Promise.all(Array.from({ length: window }, lane));
       return count;
     },
     async consume(count) {
@@ -83,13 +94,13 @@ async function bare(url: string): Promise<Contender> {
   });
   return {
     name: "amqplib",
-    publish(ms) {
+    publish(ms, window) {
       const end = performance.now() + ms;
       const done = Promise.withResolvers<number>();
       let count = 0;
       let under = 0;
       const go = (): void => {
-        for (; under < WINDOW && performance.now() < end; under++) {
+        for (; under < window && performance.now() < end; under++) {
           const options = { persistent: true, mandatory: true, messageId: crypto.randomUUID() };
           confirming.publish("", QUEUE, BODY, options, () => {
             under--;
@@ -133,6 +144,25 @@ async function bare(url: string): Promise<Contender> {
   };
 }
 
+/** A channel's requests a second that are answered 200 and are on their way to a queue of the broker. */
+async function carried(url: string, until: string, seconds: number): Promise<Turn> {
+  const link = `channel:${CHANNEL}0000 -> exchange:amq.fanout/k;declare=no;until=${until}`;
+  const directory = mkdtempSync(join(tmpdir(), "dmq-bench-amqp-"));
+  const daemon = await startDaemon(["--amqp", url, "--link", link, "--state-dir", directory]);
+  try {
+    const plan = { to: daemon.address, channel: CHANNEL, channels: 1, outstanding: UNDER_WAY, body: BODY.length };
+    await load({ ...plan, seconds: 0.5 });
+    const before = daemon.program.usage().cpuMs;
+    const result = await load({ ...plan, seconds });
+    const fault = faultOf(result);
+    if (fault !== undefined) throw new Error(`${link}: ${fault}`);
+    return { rate: result.rate, cpuUs: ((daemon.program.usage().cpuMs - before) * 1_000) / result.answered };
+  } finally {
+    await daemon.program.end();
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
 /** The same for both: declares, answers questions, fills and empties the queue. */
 async function side(
   url: string,
@@ -140,6 +170,7 @@ async function side(
   const connection = await amqplib.connect(url, { noDelay: true });
   const channel = await connection.createConfirmChannel();
   await channel.assertQueue(QUEUE, { durable: true });
+  await channel.bindQueue(QUEUE, "amq.fanout", "");
   await channel.assertQueue(ASKED, { durable: false });
   await channel.consume(
     ASKED,
@@ -173,6 +204,48 @@ async function askFor(ms: number, lanes: number, contender: Contender): Promise<
   return count;
 }
 
+/** Channel to exchange, each kind of promise in turn with the bare library. */
+async function bridged(report: Report, url: string, library: Contender, purge: () => Promise<void>): Promise<void> {
+  const { seconds, turns } = report.options;
+  const kinds = ["received", "confirmed", "stored", undefined] as const;
+  const results = await takeTurns(kinds, turns, async (until) => {
+    await purge();
+    if (until !== undefined) return carried(url, until, seconds);
+    return timed(() => library.publish(seconds * 1_000, UNDER_WAY));
+  });
+  const rows = [...results].map(([until, all]) => ({
+    name: until === undefined ? library.name : `until=${until}`,
+    cells: cellsOf(all),
+  }));
+  report.table(`${BRIDGED}, ${UNDER_WAY} under way`, rows);
+  const rates = (until: (typeof kinds)[number]): number[] => column(results.get(until), ({ rate }) => rate);
+  for (const until of kinds) {
+    if (until === undefined) continue;
+    const measured = ratio(rates(until), rates(undefined)).median;
+    report.goal({ name: `${BRIDGED}, until=${until}: over the library`, measured, unit: "×", atLeast: GOAL });
+  }
+}
+
+async function timed(work: () => Promise<number>): Promise<Turn> {
+  const begin = performance.now();
+  const before = process.cpuUsage();
+  const count = await work();
+  const { user, system } = process.cpuUsage(before);
+  return { rate: (count * 1_000) / (performance.now() - begin), cpuUs: (user + system) / count };
+}
+
+function cellsOf(turns: readonly Turn[]): Record<string, Cell> {
+  return {
+    "a second": cell(figure(column(turns, ({ rate }) => rate))),
+    "µs of CPU": cell(figure(column(turns, ({ cpuUs }) => cpuUs)), 1),
+  };
+}
+
+/** `--only` chooses what is measured: there are two contenders, and one alone says nothing. */
+function isWanted(name: string): boolean {
+  return options.only.length === 0 || options.only.some((word) => name.includes(word));
+}
+
 const options = parseOptions(process.argv.slice(2));
 
 await runBench("amqp", options, async (report) => {
@@ -186,16 +259,9 @@ await runBench("amqp", options, async (report) => {
   const helper = await side(url);
   const contenders = [await ours(url), await bare(url)];
   const ms = options.seconds * 1_000;
-  const timed = async (work: () => Promise<number>): Promise<Turn> => {
-    const begin = performance.now();
-    const before = process.cpuUsage();
-    const count = await work();
-    const { user, system } = process.cpuUsage(before);
-    return { rate: (count * 1_000) / (performance.now() - begin), cpuUs: (user + system) / count };
-  };
   const count = CONSUMED_A_SECOND * options.seconds;
   const works: [name: string, prepare: () => Promise<void>, work: (contender: Contender) => Promise<number>][] = [
-    ["confirmed publications", () => helper.purge(), (contender) => contender.publish(ms)],
+    ["confirmed publications", () => helper.purge(), (contender) => contender.publish(ms, WINDOW)],
     [
       "consume with ack",
       async () => {
@@ -212,18 +278,15 @@ await runBench("amqp", options, async (report) => {
   ];
   try {
     for (const [name, prepare, work] of works) {
+      if (!isWanted(name)) continue;
       const turns = await takeTurns(contenders, options.turns, async (contender) => {
         await prepare();
         return timed(() => work(contender));
       });
       const rates = [...turns.values()].map((all) => column(all, ({ rate }) => rate));
-      const costs = [...turns.values()].map((all) => column(all, ({ cpuUs }) => cpuUs));
       report.table(
         name,
-        contenders.map((contender, index) => ({
-          name: contender.name,
-          cells: { "a second": cell(figure(rates[index] ?? [])), "µs of CPU": cell(figure(costs[index] ?? []), 1) },
-        })),
+        [...turns].map(([contender, all]) => ({ name: contender.name, cells: cellsOf(all) })),
       );
       const [mine, theirs] = rates as [number[], number[]];
       report.goal({
@@ -233,6 +296,7 @@ await runBench("amqp", options, async (report) => {
         atLeast: GOAL,
       });
     }
+    if (isWanted(BRIDGED)) await bridged(report, url, contenders[1] as Contender, () => helper.purge());
   } finally {
     for (const { close } of [...contenders, helper]) await close();
     await brokers.down();
