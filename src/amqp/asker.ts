@@ -13,6 +13,7 @@ import {
 } from "./connection.ts";
 import { AmqpError } from "./error.ts";
 import { bufferOf, deliveryOf, optionsOf } from "./frame.ts";
+import { MSG_ID, memberOf } from "./kazoo.ts";
 import type { Delivery, Publication } from "./message.ts";
 import { performStep, performSteps, refusal } from "./topology.ts";
 
@@ -175,7 +176,7 @@ export class Asker {
   private questionOf({ properties, content }: Message): Pending | undefined {
     const asked = this.pending.get(properties.correlationId as string);
     if (asked !== undefined || typeof this.address !== "object") return asked;
-    const id = messageIdIn(content);
+    const id = memberOf(content, MSG_ID);
     return id === undefined ? undefined : this.pending.get(id);
   }
 
@@ -208,14 +209,4 @@ export class Asker {
 
 function maybe(text: string): string {
   return `${text}; the request may have been carried out`;
-}
-
-function messageIdIn(body: Buffer): string | undefined {
-  try {
-    const value: unknown = JSON.parse(body.toString());
-    const id = typeof value === "object" && value !== null ? (value as Record<string, unknown>)["Msg-ID"] : undefined;
-    return typeof id === "string" ? id : undefined;
-  } catch {
-    return undefined;
-  }
 }

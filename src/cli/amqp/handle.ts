@@ -193,17 +193,18 @@ function addressOf(
   body: Uint8Array,
 ): (Partial<Address> & Omit<Address, "body">) | undefined {
   const { replyTo, correlationId } = delivery;
-  const correlation = correlationId === undefined ? {} : { correlationId };
-  if (replyTo !== undefined && replyTo !== "") return { exchange: "", routingKey: replyTo, ...correlation };
   const serverId = kazoo === undefined ? undefined : memberOf(delivery.body, SERVER_ID);
-  if (kazoo === undefined || serverId === undefined || serverId === "") return undefined;
-  const messageId = memberOf(delivery.body, MSG_ID) ?? correlationId ?? "";
-  // Nobody is to answer an answer: there is no address of ours to put in.
-  const known = outgoing(body, kazoo, { messageId, key: "" });
-  return {
-    ...{ exchange: TARGETED_EXCHANGE, routingKey: serverId, correlationId: messageId },
-    ...(known !== undefined && { body: known }),
-  };
+  if (kazoo !== undefined && serverId !== undefined && serverId !== "") {
+    const messageId = memberOf(delivery.body, MSG_ID) ?? correlationId ?? "";
+    // Nobody is to answer an answer: there is no address of ours to put in.
+    const known = outgoing(body, kazoo, { messageId, key: "" });
+    return {
+      ...{ exchange: TARGETED_EXCHANGE, routingKey: serverId, correlationId: messageId },
+      ...(known !== undefined && { body: known }),
+    };
+  }
+  if (replyTo === undefined || replyTo === "") return undefined;
+  return { exchange: "", routingKey: replyTo, ...(correlationId !== undefined && { correlationId }) };
 }
 
 const NOT_TAKEN: readonly string[] = ["amqp-refused", "amqp-no-such", "amqp-invalid"];
