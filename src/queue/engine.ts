@@ -5,9 +5,9 @@
  * Several processes may have the same file open: every write begins with `BEGIN IMMEDIATE`, and what is kept in memory
  * between two groups (definitions, counters) is read again when SQLite says that somebody else has written.
  */
-import { constants, Database, type SQLQueryBindings, type Statement } from "bun:sqlite";
-import { rmSync, statSync, writeFileSync } from "node:fs";
+import type { Database, SQLQueryBindings, Statement } from "bun:sqlite";
 import { EMPTY } from "../core/bytes.ts";
+import { type FileOptions, isFullError, openDatabase, PAGE_BYTES, pagesMax, storageError } from "./database.ts";
 import { DEAD_SUFFIX, deadDefinition, KEY_BYTES_MAX, type QueueDefinition, RETRY_MS_MAX } from "./definition.ts";
 import { QueueError } from "./error.ts";
 import {
@@ -26,12 +26,9 @@ import {
   type Sizes,
 } from "./operation.ts";
 import { INLINE_BYTES, migrate, OCTETS } from "./schema.ts";
+import { Space } from "./space.ts";
 
-export interface EngineOptions {
-  /** Path of the file; `:memory:` for queues that go with the process. */
-  path: string;
-  /** Octets that the file may grow to, default 2 GiB. */
-  bytesMax?: number;
+export interface EngineOptions extends FileOptions {
   /** Wall clock in milliseconds. */
   now(): number;
   /** Spreads retries: 0 to 1. */
@@ -40,14 +37,6 @@ export interface EngineOptions {
   prefix?: string;
 }
 
-/** Without it a second process makes `BEGIN` throw at once (measured, queue.md B10). */
-const BUSY_MS = 5_000;
-const STORE_BYTES_MAX = 2 * 1024 ** 3;
-const PAGE_BYTES = 4_096;
-const WAL_PAGES = 2_000;
-const LOG_BYTES = WAL_PAGES * PAGE_BYTES;
-const RESERVE_BYTES = LOG_BYTES + 1024 ** 2;
-const WAL_BYTES_KEPT = 64 * 1024 ** 2;
 const DEDUPE_MS = 3_600_000;
 /** Rows that one group clears away of what time has done. */
 const HOUSEKEEPING_ROWS = 1_000;
@@ -58,16 +47,6 @@ export const STDERR_CHARS_MAX = 4_096;
 const LEASE_BYTES_MAX = 128 * 1024;
 const JITTER = 0.2;
 const PEEK_MAX = 10_000;
-/** Beyond the bound of the store, for those who free space. */
-const RELIEF_PAGES = 1_024;
-const SHRINK_PAGES_MIN = 4_096;
-const SHRINK_PAGES = 512;
-/** Enough for a reserve, and for what is moved meanwhile. */
-const RELIEF_STEPS = 16;
-/** What is worth it, each time that something does not fit. */
-const SPACE_PAGES_MIN = 256;
-/** SQLite's number for it. */
-const INCREMENTAL = 2;
 /** How old the time in the file may be. */
 const CLOCK_MS = 1_000;
 
@@ -123,8 +102,7 @@ export class Engine {
   private readonly touched = new Set<string>();
   private readonly db: Database;
   private readonly options: EngineOptions;
-  private isRelieved = false;
-  private hasReserve = false;
+  readonly space: Space;
   private readonly statements = new Map<string, Statement>();
   private readonly byName = new Map<string, QueueState>();
   private readonly byRow = new Map<number, QueueState>();
@@ -146,6 +124,7 @@ export class Engine {
   constructor(options: EngineOptions) {
     this.options = options;
     this.db = openDatabase(options);
+    this.space = new Space(this.db, options.path, pagesMax(options));
     try {
       migrate(this.db);
       this.run([{ type: "report" }]).forEach(throwStorage);
@@ -174,94 +153,12 @@ export class Engine {
       // Who waited for a lock in vain would wait as long for each one.
       const isBusy = (cause as { code?: string }).code?.startsWith("SQLITE_BUSY") === true;
       if (operations.length > 1 && !isBusy) return operations.flatMap((operation) => this.run([operation]));
-      if (isFullError(cause) && operations.every(({ type }) => RELIEVES.has(type)) && this.relieve())
+      if (isFullError(cause) && operations.every(({ type }) => RELIEVES.has(type)) && this.space.relieve())
         return this.run(operations);
-      if (isFullError(cause) && !isRetry && this.makeSpace()) return this.run(operations, true);
+      if (isFullError(cause) && !isRetry && this.space.makeSpace()) return this.run(operations, true);
       const error = storageError(this.options.path, cause);
       return operations.map(() => ({ ok: false, code: error.code, message: error.message }));
     }
-  }
-
-  /**
-   * Taking and settling must go on where adding does not: they are what frees space, and need a few pages to do so.
-   *
-   * @returns false where nothing more can be done
-   */
-  private relieve(): boolean {
-    if (this.isRelieved) return false;
-    this.isRelieved = true;
-    try {
-      if (this.hasReserve) rmSync(this.reservePath, { force: true });
-      this.emptyLog();
-      this.db.run(`PRAGMA max_page_count = ${this.pagesMax + RELIEF_PAGES}`);
-    } catch {
-      return false;
-    }
-    return true;
-  }
-
-  /** What is in the log goes to its place, and leaves its space to what comes. */
-  private emptyLog(): void {
-    this.db.run("PRAGMA wal_checkpoint(TRUNCATE)");
-  }
-
-  /** @throws the error of the disk, as long as there is no space for a new reserve: what is free until then is for the takers */
-  private stopRelief(): void {
-    if (this.hasReserve) {
-      this.giveSpaceBack(() => this.isReserved);
-      this.reserve();
-    }
-    this.isRelieved = false;
-    this.db.run(`PRAGMA max_page_count = ${this.pagesMax}`);
-  }
-
-  /** Room within the file is none for the log beside it. @returns false where there was none, or nothing could be done */
-  private makeSpace(): boolean {
-    if (this.isRelieved || this.freePages < SPACE_PAGES_MIN || !this.relieve()) return false;
-    try {
-      this.giveSpaceBack(() => false);
-      this.stopRelief();
-      return true;
-    } catch {
-      return false;
-    }
-  }
-
-  /** What the takers have freed within the file may be what the reserve needs outside of it. In steps that the log has room for. */
-  private giveSpaceBack(isEnough: () => boolean): void {
-    for (let step = 0; step < RELIEF_STEPS && !isEnough() && this.freePages > 0; step++) {
-      this.db.run(`PRAGMA incremental_vacuum(${SHRINK_PAGES})`);
-      this.emptyLog();
-    }
-  }
-
-  private get freePages(): number {
-    return this.number("SELECT freelist_count AS n FROM pragma_freelist_count()");
-  }
-
-  private get isReserved(): boolean {
-    return (statSync(this.reservePath, { throwIfNoEntry: false })?.size ?? 0) >= RESERVE_BYTES;
-  }
-
-  private get reservePath(): string {
-    return `${this.options.path}-reserve`;
-  }
-
-  /**
-   * Space on the disk that is given up when the rest is full: what is in the log must have room in its place before the log can
-   * begin again.
-   */
-  private reserve(): void {
-    try {
-      if (!this.isReserved) writeFileSync(this.reservePath, new Uint8Array(RESERVE_BYTES), { mode: 0o600 });
-    } catch (cause) {
-      rmSync(this.reservePath, { force: true });
-      throw Object.assign(new Error("the disk is full", { cause }), { code: "SQLITE_FULL" });
-    }
-  }
-
-  private get pagesMax(): number {
-    return Math.ceil((this.options.bytesMax ?? STORE_BYTES_MAX) / PAGE_BYTES);
   }
 
   takeTouched(): string[] {
@@ -273,37 +170,6 @@ export class Engine {
   /** Notes who has the store, for the message that another daemon gives. */
   own(owner: string): void {
     this.db.run("UPDATE clock SET owner = ?", [owner]);
-  }
-
-  /** Keeps a reserve. Where there is no space for one, the disk is full: adding waits until there is. */
-  keepReserve(): void {
-    this.hasReserve = true;
-    try {
-      this.reserve();
-    } catch {
-      this.relieve();
-    }
-  }
-
-  /**
-   * Makes the log as large as it becomes anyway, once: a flush that changes the length of a file flushes the file system's own
-   * journal, too. The log is kept when the store is closed.
-   */
-  preallocate(): void {
-    try {
-      this.db.fileControl(constants.SQLITE_FCNTL_PERSIST_WAL, 1);
-      if (statSync(`${this.options.path}-wal`).size >= LOG_BYTES) return;
-      this.db.run("BEGIN IMMEDIATE");
-      this.db.run("CREATE TABLE filler (octets BLOB)");
-      this.db.run("INSERT INTO filler VALUES (zeroblob(?))", [LOG_BYTES]);
-      this.db.run("COMMIT");
-      this.db.run("DROP TABLE filler");
-      this.db.run("PRAGMA wal_checkpoint(RESTART)");
-      this.db.run("PRAGMA incremental_vacuum");
-    } catch {
-      // It is for speed alone; what is wrong with the disk shows where something is to be stored.
-      this.abandon();
-    }
   }
 
   /** Looks through the file, but not through all of its indexes. @returns what is wrong, `undefined` for nothing */
@@ -318,13 +184,6 @@ export class Engine {
     const sql = `SELECT EXISTS (SELECT 1 FROM items WHERE holder IS NOT NULL AND until <= ?1)
       OR EXISTS (SELECT 1 FROM items WHERE expires <= ?1 AND holder IS NULL) AS n`;
     return this.number(sql, [now]) === 1;
-  }
-
-  /** Gives a part of the unused pages back to the file system, if there are many. */
-  shrink(): void {
-    // At a full disk each page counts.
-    if (this.freePages > (this.isRelieved ? 0 : SHRINK_PAGES_MIN))
-      this.db.run(`PRAGMA incremental_vacuum(${SHRINK_PAGES})`);
   }
 
   /** Is there a queue of this name? As of the last group. */
@@ -345,7 +204,7 @@ export class Engine {
   private group(operations: readonly Operation[]): Outcome[] {
     const writes = operations.some(({ type }) => WRITES.has(type));
     if (writes) this.setSync(operations);
-    if (this.isRelieved && writes && operations.every(({ type }) => !RELIEVES.has(type))) this.stopRelief();
+    if (this.space.isRelieved && writes && operations.every(({ type }) => !RELIEVES.has(type))) this.space.stopRelief();
     this.statement(writes ? "BEGIN IMMEDIATE" : "BEGIN").run();
     try {
       this.refresh();
@@ -354,7 +213,7 @@ export class Engine {
       const outcomes = operations.map((operation) => this.guarded(operation));
       if (writes) this.writeStates();
       this.statement("COMMIT").run();
-      if (writes && this.isRelieved) this.emptyLog();
+      if (writes && this.space.isRelieved) this.space.emptyLog();
       return outcomes;
     } catch (cause) {
       this.abandon();
@@ -964,7 +823,7 @@ export class Engine {
       problems,
       items: this.number("SELECT count(*) AS n FROM items"),
       fileBytes: pages * PAGE_BYTES,
-      freeBytes: this.freePages * PAGE_BYTES,
+      freeBytes: this.space.freePages * PAGE_BYTES,
     };
   }
 
@@ -1169,10 +1028,6 @@ function throwStorage(outcome: Outcome): void {
   if (!outcome.ok) throw new QueueError("storage", outcome.message);
 }
 
-function isFullError(cause: unknown): boolean {
-  return (cause as { code?: string }).code?.startsWith("SQLITE_FULL") === true;
-}
-
 function inline(value: Uint8Array): Uint8Array {
   return value.length > INLINE_BYTES ? EMPTY : value;
 }
@@ -1204,28 +1059,6 @@ interface QueueRow {
   counted: string;
 }
 
-function openDatabase({ path, bytesMax }: EngineOptions): Database {
-  let db: Database | undefined;
-  try {
-    db = new Database(path, { create: true, readwrite: true, strict: true });
-    // Before anything that may find the file locked.
-    db.run(`PRAGMA busy_timeout = ${BUSY_MS}`);
-    db.run(`PRAGMA page_size = ${PAGE_BYTES}`);
-    const { auto_vacuum: vacuum } = db.query("PRAGMA auto_vacuum").get() as { auto_vacuum: number };
-    // It writes, also where it changes nothing: no command could look into a store at a full disk.
-    if (vacuum !== INCREMENTAL) db.run(`PRAGMA auto_vacuum = ${INCREMENTAL}`);
-    db.run("PRAGMA journal_mode = WAL");
-    db.run("PRAGMA synchronous = FULL");
-    db.run(`PRAGMA wal_autocheckpoint = ${WAL_PAGES}`);
-    db.run(`PRAGMA journal_size_limit = ${WAL_BYTES_KEPT}`);
-    db.run(`PRAGMA max_page_count = ${Math.ceil((bytesMax ?? STORE_BYTES_MAX) / PAGE_BYTES)}`);
-    return db;
-  } catch (cause) {
-    db?.close();
-    throw storageError(path, cause);
-  }
-}
-
 function checkItem(queue: QueueState, { key, value }: NewItem): void {
   const { maxValue } = queue.definition;
   if (value.length > maxValue)
@@ -1245,26 +1078,3 @@ function fullText({ name, items, bytes, definition }: QueueState): string {
     definition.size > 0 && items >= definition.size ? `${definition.size} items` : `${definition.bytes} octets`;
   return `queue ${name} is full: ${items} items of ${bytes} octets, bound is ${limit} (full=${definition.full})`;
 }
-
-/** What SQLite says, with what an operator can do about it. */
-function storageError(path: string, cause: unknown): QueueError {
-  if (cause instanceof QueueError) return cause;
-  const code = (cause as { code?: string }).code ?? "";
-  const text = cause instanceof Error ? cause.message : String(cause);
-  const advice = ADVICE.find(([word]) => code.startsWith(word))?.[1] ?? "see docs/QUEUES.md, storage";
-  return new QueueError(
-    "storage",
-    `the store ${path} cannot be used: ${text}${code === "" ? "" : ` (${code})`}; ${advice}`,
-    cause,
-  );
-}
-
-const ADVICE: readonly [code: string, advice: string][] = [
-  ["SQLITE_FULL", "the disk is full, or the bound of the store is reached: fetch or drop items, raise --store-max"],
-  ["SQLITE_BUSY", "another process holds it: see who has it open (fuser)"],
-  ["SQLITE_CORRUPT", "it is damaged: dmq queue check, and --store-repair sets it aside and begins a new one"],
-  ["SQLITE_NOTADB", "it is no store: give another --state-dir, or --store-repair to set it aside"],
-  ["SQLITE_READONLY", "it may not be written: check owner and mode of the file and its directory"],
-  ["SQLITE_CANTOPEN", "check that the directory exists and may be written"],
-  ["SQLITE_IOERR", "the disk reports an error: look into the system's log"],
-];

@@ -51,8 +51,8 @@ export function openStore(options: OpenOptions): OpenedStore {
   const lock = daemon ? takeLock(join(directory, "queues.lock"), () => ownerOf(path)) : undefined;
   try {
     const { engine, warnings } = openEngine(path, options);
-    engine.keepReserve();
-    if (daemon) engine.preallocate();
+    engine.space.keepReserve();
+    if (daemon) engine.space.preallocate();
     if (daemon) engine.own(`process ${process.pid} since ${new Date().toISOString()}`);
     freeLeases(engine, daemon);
     return { engine, warnings, close: () => closeBoth(engine, lock) };

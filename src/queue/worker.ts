@@ -93,7 +93,7 @@ function tidy(): void {
   if (pair === undefined || scheduled) return;
   try {
     if (pair.isDue()) pair.run([{ type: "release", holders: [] }]);
-    pair.disk.shrink();
+    pair.disk.space.shrink();
   } catch {
     return;
   }

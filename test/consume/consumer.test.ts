@@ -67,7 +67,7 @@ async function tries(): Promise<number | undefined> {
   return item?.tries;
 }
 
-describe("the end of a command", () => {
+describe("B12.5: the end of a command", () => {
   const rows: [text: string, why: string, became: Became, tries: number | undefined][] = [
     ["exit 75", "exited with 75", "retried", 0],
     ["exit 65", "exited with 65", "dead", undefined],

@@ -18,9 +18,8 @@ const VALUE = Buffer.alloc(200, "v");
 const STARTS = 5;
 const START_TRIES = 10_000;
 
-/** Of what the specification has measured; a machine of tests has other things to do, too. */
+/** Where the machine has other things to do, the short start says how slow it is. */
 const START_MS = 200;
-const START_MS_BUSY = 1_000;
 const GROWTH_BYTES = 24 * 1024 ** 2;
 const TEST_MS = 60_000 + ITEMS / 10;
 
@@ -96,7 +95,7 @@ async function best(directory: string): Promise<{ ms: number; rss: number }> {
 }
 
 test(
-  `a backlog of ${ITEMS} items: the start is as fast, and the memory as small, as with ${FEW}`,
+  `B12.10: a backlog of ${ITEMS} items: the start is as fast, and the memory as small, as with ${FEW}`,
   async () => {
     const [few, many] = [join(all.dir, "few"), join(all.dir, "many")];
     await fill(few, FEW);
@@ -121,7 +120,7 @@ test(
         `${FEW} items: start ${small.ms.toFixed(0)} ms, ${mib(small.rss)} MiB`,
     );
     expect(ready).toBe(ITEMS);
-    expect(large.ms).toBeLessThan(Math.max(START_MS, Math.min(START_MS_BUSY, 3 * small.ms)));
+    expect(large.ms).toBeLessThan(Math.max(START_MS, 3 * small.ms));
     expect(large.rss).toBeLessThan(small.rss + GROWTH_BYTES);
     expect(peak).toBeLessThan(before + 2 * GROWTH_BYTES);
   },

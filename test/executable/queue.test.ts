@@ -68,7 +68,7 @@ for (const way of ["file", "daemon"] as const)
     });
 
     test(
-      "fetch into a pipe whose reader is dead: the item is there again",
+      "B12.4: fetch into a pipe whose reader is dead: the item is there again",
       async () => {
         await q(["add", "q", "k", "v"], own);
         // The reader has closed its end before the first octet.
@@ -82,7 +82,7 @@ for (const way of ["file", "daemon"] as const)
     );
 
     test(
-      "a consumer that is killed with its handler: the item is there again, with its tries raised",
+      "B12.5: a consumer that is killed with its handler: the item is there again, with its tries raised",
       async () => {
         await q(["add", "q", "k", "v"], own);
         const mark = join(dir, `mark-${way}`);
@@ -104,7 +104,7 @@ for (const way of ["file", "daemon"] as const)
     );
 
     test(
-      "SIGTERM while a handler runs: it may end, and nothing more is taken",
+      "B12.5: SIGTERM while a handler runs: it may end, and nothing more is taken",
       async () => {
         await q(["add", "q", "a", ""], own);
         await q(["add", "q", "b", ""], own);
@@ -157,7 +157,7 @@ test("four writers and two consumers on one file: each item comes once", async (
 }, 120_000);
 
 test(
-  "a daemon that starts meanwhile has what was added on the file, and a follower of the file sees what comes through it",
+  "B12.3: a daemon that starts meanwhile has what was added on the file, and a follower of the file sees what comes through it",
   async () => {
     const own = place("later");
     await q(["define", "q"], own);

@@ -92,7 +92,7 @@ describeInterop("links: between queues and Kamailio nodes", () => {
   );
 
   test(
-    "a full queue is 503, and we stay on the Kamailio's list",
+    "B12.6: a full queue is 503, and we stay on the Kamailio's list",
     async () => {
       const before = await one.counter("5xx");
       for (const body of ["a", "b", "c"]) expect(await one.bcast("full", octets(body))).toBe(200);
@@ -105,7 +105,7 @@ describeInterop("links: between queues and Kamailio nodes", () => {
   );
 
   test(
-    "a queue to both, in order; 5xx of both is a dead letter that names them; 202 and 404 are no failure",
+    "B12.7: a queue to both, in order; 5xx of both is a dead letter that names them; 202 and 404 are no failure",
     async () => {
       const values = Array.from({ length: 25 }, (_, index) => `item ${index}`);
       await add("out", values);
@@ -125,7 +125,7 @@ describeInterop("links: between queues and Kamailio nodes", () => {
   );
 
   test(
-    "a circle over a Kamailio that sends everything back pauses, and is counted",
+    "B12.8: a circle over a Kamailio that sends everything back pauses, and is counted",
     async () => {
       let repeated = 0;
       const repeat = async (): Promise<boolean> => {

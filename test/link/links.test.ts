@@ -16,7 +16,7 @@ const { linked, plain, wire, folder, closing, closeAll } = linkedNodes();
 
 afterEach(closeAll);
 
-describe("channel -> queue", () => {
+describe("B12.6: channel -> queue", () => {
   test("200 without a body, and the item is there with all that is known of the message", async () => {
     const one = await linked({ links: ["channel:alerts -> queue:alert"] });
     const ask = await wire();
@@ -113,7 +113,7 @@ describe("channel -> queue", () => {
   });
 });
 
-describe("queue -> channel", () => {
+describe("B12.7: queue -> channel", () => {
   test(
     "an item waits while nobody is there, then all have it, in order, with path and id",
     async () => {
@@ -276,7 +276,7 @@ describe("queue -> exec", () => {
   );
 });
 
-describe("circles", () => {
+describe("B12.8: circles", () => {
   test(
     "in one node: what came from a channel is not sent to it, unless echo says so, and then not to where it came from",
     async () => {

@@ -49,7 +49,7 @@ async function answers(): Promise<void> {
 }
 
 test(
-  `kill -9, ${ROUNDS} rounds under ${WRITERS} writers: nothing answered is missing, nothing is there twice`,
+  `B12.2: kill -9, ${ROUNDS} rounds under ${WRITERS} writers: nothing answered is missing, nothing is there twice`,
   async () => {
     const answered = new Set<string>();
     let tried = 0;

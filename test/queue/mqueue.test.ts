@@ -12,7 +12,7 @@ beforeEach(() => {
 
 afterEach(() => rig.close());
 
-describe("the definition", () => {
+describe("B12.1: the definition", () => {
   test("Kamailio's text is read, its names without regard to case, with a semicolon at the end", () => {
     expect(parseDefinition("Name=alert;SIZE=100;addMode=2;")).toMatchObject({
       name: "alert",
@@ -77,7 +77,7 @@ describe("the definition", () => {
   });
 });
 
-describe("size and addmode", () => {
+describe("B12.1: size and addmode", () => {
   test("beyond its size the oldest item goes, silently, and the add succeeds", () => {
     rig.define("name=q;size=3");
     rig.fill("q", 5);

@@ -150,7 +150,7 @@ describe("opening", () => {
   });
 });
 
-describe("several processes", () => {
+describe("B12.3: several processes", () => {
   test("a command beside the daemon: each sees what the other wrote, and who waits is woken", async () => {
     const [served, direct] = [await daemon(), command()];
     await define(served, "q");
