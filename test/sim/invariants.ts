@@ -13,6 +13,8 @@ const LIST_BYTES_MAX = 1_023;
 const CALLS_AT_ONCE_MAX = 1_000;
 /** What leaves a node because of an unverified source, as a multiple of what came from there (design.md 8). */
 const AMPLIFICATION_MAX = 5;
+/** Of a datagram: the headers of an ordinary request, and more. */
+const HEAD_BYTES = 800;
 /** What its rightful owner may have saved up for an address: who forges that spends it. */
 const SAVED_MAX = 16_384;
 
@@ -28,6 +30,8 @@ interface Life {
   readonly lists: Set<string>;
   /** What answered which request, and when. */
   readonly answers: Map<string, { at: number; text: string }>;
+  /** How requests in datagrams began; `undefined` where something else came under the same branch: that is no copy. */
+  readonly requests: Map<string, string | undefined>;
   calls: number;
 }
 
@@ -59,7 +63,8 @@ export class Invariants {
     this.life(node).heard.add(input.from.ip);
     this.own(node, input.from.ip, input.bytes.length);
     if (input.from.transport !== "udp") return;
-    const text = latin1(input.bytes, 400);
+    const text = latin1(input.bytes, HEAD_BYTES);
+    if (text.startsWith("KDMQ ")) this.copy(node, `${input.from.ip} ${branchIn(text)}`, text);
     if (text.startsWith("KDMQ sip:explore@")) this.witness.came(node, branchIn(text));
   }
 
@@ -109,6 +114,7 @@ export class Invariants {
   /** The memory of a node is gone before its time: its clock ran ahead. */
   forgot(node: SimNode): void {
     this.life(node).answers.clear();
+    this.life(node).requests.clear();
     this.witness.forgot(node);
   }
 
@@ -116,7 +122,7 @@ export class Invariants {
     const key = lifeOf(node);
     let life = this.lives.get(key);
     if (life === undefined) {
-      life = { heard: new Set(), lists: new Set(), answers: new Map(), calls: 0 };
+      life = { heard: new Set(), lists: new Set(), answers: new Map(), requests: new Map(), calls: 0 };
       this.lives.set(key, life);
     }
     return life;
@@ -127,6 +133,7 @@ export class Invariants {
     // Its requests have the branches of others.
     if (ip === this.around.hostileIp) return;
     const key = `${ip} ${branchIn(text)}`;
+    if (life.requests.has(key) && life.requests.get(key) === undefined) return;
     const at = this.around.now();
     const before = life.answers.get(key);
     // The same late is the old one still: a node that was frozen has its timers behind.
@@ -136,6 +143,12 @@ export class Invariants {
       const [first, second] = [before.text, text].map((one) => one.slice(0, one.indexOf("\r\n")));
       throw new Violation(`${node.name} answers ${key} with ${first}, then otherwise with ${second}`);
     }
+  }
+
+  private copy(node: SimNode, key: string, text: string): void {
+    const { requests } = this.life(node);
+    if (!requests.has(key)) requests.set(key, text);
+    else if (requests.get(key) !== text) requests.set(key, undefined);
   }
 
   /** A node list names proven nodes, in lines that everybody can read. */

@@ -172,9 +172,14 @@ export class Witness {
   }
 }
 
-/** A peer known by a name may be any node. */
+/** A peer known by a name may be any node, and one that a name led to may call itself by another transport. */
 function mayBe(uri: string, peer: string): boolean {
-  return uri === peer || peer.includes(".test:");
+  return withoutTransport(uri) === withoutTransport(peer) || peer.includes(".test:");
+}
+
+function withoutTransport(uri: string): string {
+  const end = uri.indexOf(";");
+  return end === -1 ? uri : uri.slice(0, end);
 }
 
 function requestKey(node: SimNode, request: number, peer: string): string {
