@@ -102,6 +102,7 @@ const TIMEOUT = said("-\ttimeout");
 const UNREACHABLE = said("-\tunreachable");
 const NO_NODE = /Node Not Found/;
 const LATE = /no answer in time: it may or may not have happened there/;
+const CHECKED = ["file", "mistakes", "warnings"];
 const GONE = /ECONNREFUSED, nothing listens there/;
 const NOT_ALL = /^(sip:127\.0\.0\.1:\d+(;transport=tcp)?\t(200|202|404|603|-)\t[^\t]+\t\d+\n){7}$/;
 const BOTH_FAIL = /^(sip:127\.0\.0\.1:\d+(;transport=tcp)?\t-\t(timeout|unreachable)\t\d+\n){2}$/;
@@ -353,10 +354,11 @@ const TABLE: Record<string, Row[]> = {
       at: "all",
       code: 1,
       out: NO_PONG,
+      err: GONE,
     },
     { what: "no such node", args: [GHOST], code: 3, err: NO_NODE },
     { what: "no node at all", args: [], code: 3, err: /there is no peer to ping/ },
-    { what: "nobody there", args: ["$CLOSED"], at: "closed", code: 4, out: UNREACHABLE },
+    { what: "nobody there", args: ["$CLOSED"], at: "closed", code: 4, out: UNREACHABLE, err: GONE },
     { what: "403", args: ["$RUDE"], at: "all", code: 5, out: said("403\tForbidden") },
     { what: "silence", args: ["--timeout", "300ms", "$FROZEN"], at: "all", code: 6, out: TIMEOUT },
     { what: "some", args: ["$KIND", "$RUDE"], at: "all", code: 7, out: SOME_PONG },
@@ -432,17 +434,25 @@ const TABLE: Record<string, Row[]> = {
       header: "OPTION\tVALUE\tFROM",
       fields: ["option", "value", "from"],
     },
-    { what: "check", args: ["check", "$TOML"], code: 0, told: /./ },
+    { what: "check", args: ["check", "$TOML"], code: 0, told: /./, fields: CHECKED },
     { what: "init", args: ["init"], code: 0, out: /^# ?ping_interval = 60/m, forms: ["terminal", "pipe"] },
-    { what: "init over a file", args: ["init", "--output", "$TOML"], code: 1, err: /it exists and is left as it is/ },
+    {
+      what: "init over a file",
+      args: ["init", "--output", "$TOML"],
+      code: 1,
+      err: /it exists and is left as it is/,
+      forms: ["terminal", "pipe"],
+    },
     { what: "no such action", args: ["shwo"], code: 2, err: /did you mean show\?/ },
     {
       what: "a file that is not there",
       args: ["check", "$DIR/none"],
       code: 9,
       err: /expected a file that can be read/,
+      fields: CHECKED,
+      hasQuietJson: true,
     },
-    { what: "a wrong key", args: ["check", "$REQUEST"], code: 9, err: /./ },
+    { what: "a wrong key", args: ["check", "$REQUEST"], code: 9, err: /./, fields: CHECKED, hasQuietJson: true },
   ],
   reload: [
     { what: "nothing to change", args: [], code: 0, told: /./, fields: ["changed", "needs_restart"] },
