@@ -84,11 +84,37 @@ describe("what a command loads", () => {
         ...["src/rpc/client.ts", "src/rpc/paths.ts", "src/rpc/surface.ts"],
       ]);
       expect(loaded.builtins).toEqual(["fs", "path"]);
-      expect(loaded.files.filter((file) => /^src\/(queue|consume|cli\/queue)(\/|\.ts$)/.test(file))).toEqual([]);
+      expect(
+        loaded.files.filter((file) => /^src\/(queue|consume|amqp|cli\/queue|cli\/amqp)(\/|\.ts$)/.test(file)),
+      ).toEqual([]);
       // What -l needs is loaded by -l.
       expect(loaded.files.filter((file) => /cli\/(batch|lines|progress)\.ts$/.test(file))).toEqual([]);
     });
   }
+
+  // What knows the protocol, and who reads the configuration for it: a daemon that has brokers does that for the commands.
+  const connecting =
+    /amqplib|^src\/amqp\/(client|connection|zone|publisher|consumer|asker|options)\.ts$|^src\/config\//;
+
+  for (const command of ["publish", "query", "get", "status", "topology"]) {
+    test(`amqp ${command}: nothing that connects to a broker, as long as a daemon does`, () => {
+      const loaded = loadedBy(...EVERY_COMMAND, "src/cli/amqp.ts", `src/cli/amqp/${command}.ts`);
+      expect(loaded.files.filter((file) => connecting.test(file))).toEqual([]);
+      expect(loadedBy("src/cli/amqp/own.ts").files.filter((file) => connecting.test(file))).toContain(
+        "src/amqp/client.ts",
+      );
+    });
+  }
+
+  test("serve: nothing of brokers before the configuration names one, and the library only where one is connected to", () => {
+    const loaded = loadedBy(...EVERY_COMMAND, "src/cli/serve.ts");
+    expect(
+      loaded.files.filter((file) => /amqplib|^src\/amqp\/(client|connection|desk|options)\.ts$/.test(file)),
+    ).toEqual([]);
+    expect(loadedBy("src/amqp/client.ts").files.filter((file) => file.includes("amqplib"))).toEqual([]);
+    const everywhere = [...pieces.values()].flatMap(({ inputs }) => Object.keys(inputs));
+    expect(everywhere.filter((file) => file.includes("amqplib"))).not.toEqual([]);
+  });
 
   test("serve: all of them, so that what is missing above is missing", () => {
     const loaded = loadedBy(...EVERY_COMMAND, "src/cli/serve.ts");
