@@ -185,7 +185,7 @@ describeBroker("dmq amqp consume, compiled", () => {
       );
 
       test(
-        "bytes: 0 to 255, none, 5 MiB and 64-bit numbers come out as they went in",
+        "bytes: 0 to 255, none, 5 MiB and 64-bit numbers, published, come out as they went in",
         async () => {
           const name = await queue();
           const bodies = [
@@ -194,7 +194,10 @@ describeBroker("dmq amqp consume, compiled", () => {
             Uint8Array.from({ length: 5 * 1024 * 1024 }, (_, index) => (index * 7919) >> 5),
             bytes('{"id":12345678901234567890}'),
           ];
-          for (const body of bodies) await publish(name, body);
+          for (const stdin of bodies) {
+            const sent = await dmq(["amqp", "publish", ...where(), "", name, "-"], { stdin });
+            expect(sent).toEqual({ code: 0, stdout: "", stderr: "" });
+          }
           const ran = await consume("--queue", name, "-n", String(bodies.length), "--exec", "sha256sum");
           const hashes = bodies.map((body) => `${new Bun.CryptoHasher("sha256").update(body).digest("hex")}  -`);
           expect(ran.stdout.trimEnd().split("\n")).toEqual(hashes);
@@ -211,6 +214,25 @@ describeBroker("dmq amqp consume, compiled", () => {
           const [answer] = await client.query(message, { timeoutMs: WAIT_MS });
           expect(new TextDecoder().decode(answer?.body)).toBe("HELLO");
           expect((await answering).code).toBe(0);
+        },
+        TEST_MS,
+      );
+
+      test(
+        "--kazoo: a question with its address in the body is answered, and both know the other's Node",
+        async () => {
+          const name = await queue();
+          const command = `cat >&2; echo '{"Id":98765432109876543210}'`;
+          const answering = consume("--queue", name, "-n", "1", "--kazoo", "--reply", "--exec", command);
+          const question = ["", name, '{"Number":12345678901234567890}', "--kazoo", "--timeout", "20s"];
+          const asked = await dmq(["amqp", "query", ...where(), ...question]);
+          expect(asked.code).toBe(0);
+          expect(asked.stdout).toMatch(/^\{"Id":98765432109876543210,"App-Name":"dmq",.*"Node":"dmq@/);
+          const { code, stderr } = await answering;
+          expect(code).toBe(0);
+          expect(stderr).toMatch(
+            /"Number":12345678901234567890.*"Server-ID":"consumer:\/\/1\/dmq@.*"AMQP-Broker-Zone":"local"/,
+          );
         },
         TEST_MS,
       );

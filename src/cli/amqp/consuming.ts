@@ -188,7 +188,7 @@ export class Consuming {
   private exitOf({ done, failed, unable }: Consumed): number {
     const { isEndless } = this.request;
     if (unable !== undefined || (failed > 0 && !isEndless)) return EXIT.command;
-    return done > 0 || isEndless ? EXIT.ok : EXIT.no;
+    return done > 0 || isEndless || this.context.outputClosed.aborted ? EXIT.ok : EXIT.no;
   }
 
   private say(text: string): void {

@@ -169,8 +169,8 @@ async function answer(
   printed: Printed,
 ): Promise<Verdict> {
   if (printed.isTooMuch) return dead(`printed more than ${REPLY_BYTES_MAX} octets for an answer`, "answer");
-  const body = printed.whole();
-  const address = addressOf(options, delivery, body);
+  const body = answerOf(options, delivery, printed.whole());
+  const address = addressOf(options, delivery);
   if (address === undefined) {
     options.onNote(delivery, "it asks for no answer, so that there is none");
     return { type: "done" };
@@ -184,27 +184,27 @@ async function answer(
   }
 }
 
-type Address = Pick<Publication, "exchange" | "routingKey" | "correlationId" | "body">;
+type Address = Pick<Publication, "exchange" | "routingKey" | "correlationId">;
 
 /** @returns `undefined` where nobody waits for an answer */
-function addressOf(
-  { kazoo }: HandleOptions,
-  delivery: Delivery,
-  body: Uint8Array,
-): (Partial<Address> & Omit<Address, "body">) | undefined {
-  const { replyTo, correlationId } = delivery;
-  const serverId = kazoo === undefined ? undefined : memberOf(delivery.body, SERVER_ID);
-  if (kazoo !== undefined && serverId !== undefined && serverId !== "") {
-    const messageId = memberOf(delivery.body, MSG_ID) ?? correlationId ?? "";
-    // Nobody is to answer an answer: there is no address of ours to put in.
-    const known = outgoing(body, kazoo, { messageId, key: "" });
-    return {
-      ...{ exchange: TARGETED_EXCHANGE, routingKey: serverId, correlationId: messageId },
-      ...(known !== undefined && { body: known }),
-    };
-  }
-  if (replyTo === undefined || replyTo === "") return undefined;
+function addressOf({ kazoo }: HandleOptions, { body, replyTo, correlationId }: Delivery): Address | undefined {
+  const serverId = kazoo === undefined ? undefined : memberOf(body, SERVER_ID);
+  if (serverId)
+    return { exchange: TARGETED_EXCHANGE, routingKey: serverId, correlationId: messageIdOf({ body, correlationId }) };
+  if (!replyTo) return undefined;
   return { exchange: "", routingKey: replyTo, ...(correlationId !== undefined && { correlationId }) };
+}
+
+/** By it an application of Kazoo's knows the answer to its question. */
+function messageIdOf({ body, correlationId }: { body: Uint8Array; correlationId: string | undefined }): string {
+  return memberOf(body, MSG_ID) ?? correlationId ?? "";
+}
+
+/** With Kazoo's members, as far as they are missing; what is no JSON object has none. */
+function answerOf({ kazoo }: HandleOptions, { body, correlationId }: Delivery, printed: Uint8Array): Uint8Array {
+  if (kazoo === undefined) return printed;
+  // Nobody is to answer an answer: there is no address of ours to put in.
+  return outgoing(printed, kazoo, { messageId: messageIdOf({ body, correlationId }), key: "" }) ?? printed;
 }
 
 const NOT_TAKEN: readonly string[] = ["amqp-refused", "amqp-no-such", "amqp-invalid"];
