@@ -187,8 +187,8 @@ export class Publisher {
     connection.onBlocked(() => this.onBlocked(sender));
     // In the order of the list; of one broker the newest first.
     this.senders = [sender, ...this.senders].sort((one, other) => numberOf(one) - numberOf(other));
-    connection.onEnd((ended) => this.detach(sender, ended));
     this.watch ??= setInterval(() => this.lookAtConfirms(), Math.min(1_000, this.options.confirmTimeoutMs / 4));
+    connection.onEnd((ended) => this.detach(sender, ended));
     await this.openChannel(sender);
   }
 

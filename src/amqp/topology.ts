@@ -189,6 +189,7 @@ export function refusal(error: unknown, what: string): AmqpError {
   const replyCode = codeOf(error);
   const text = `${what}: ${textOf(error)}`;
   if (replyCode === NOT_FOUND) return new AmqpError("amqp-no-such", text, { replyCode });
-  if (replyCode !== undefined) return new AmqpError("amqp-refused", text, { replyCode });
+  // 0: the broker ended it, and gave no number.
+  if (replyCode !== undefined) return new AmqpError("amqp-refused", text, { replyCode: replyCode || undefined });
   return new AmqpError("amqp-timeout", `${text}; the connection is gone`, { cause: error });
 }
