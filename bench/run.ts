@@ -7,7 +7,7 @@ import { join } from "node:path";
 
 const NAMES = [
   ...["receive", "broadcast", "latency", "tcp", "tls", "codec"],
-  ...["rpc", "lines", "cli", "memory", "sim", "growth", "queue", "amqp"],
+  ...["rpc", "lines", "cli", "memory", "sim", "growth", "queue", "amqp", "bridge"],
 ] as const;
 
 function main(argv: readonly string[]): void {
