@@ -13,13 +13,15 @@ const connection = await amqplib.connect(url);
 const channel = await connection.createConfirmChannel();
 
 await createNode({ serverAddress: address }, (node) => {
-  const publish = (body: Uint8Array, contentType: string | undefined, from: string): Promise<number> => {
+  const publish = (body: Uint8Array, contentType: string, from: string): Promise<number> => {
     const { promise, resolve } = Promise.withResolvers<number>();
     const about = { contentType, timestamp: Math.floor(Date.now() / 1_000), headers: { "x-dmq-from": from } };
     const options = { persistent: true, mandatory: true, messageId: crypto.randomUUID(), ...about };
     channel.publish(exchange, key, Buffer.from(body), options, (error) => resolve(error === null ? 200 : 503));
     return promise;
   };
-  node.channel("bench", ({ body, contentType, from }) => publish(body, contentType, from), { mode: "inline" });
+  node.channel("bench", ({ body, contentType, from }) => publish(body, contentType ?? "text/plain", from), {
+    mode: "inline",
+  });
 });
 console.log("ready");
