@@ -137,23 +137,24 @@ export class Serving {
     const { fingerprints } = this;
     const key = fingerprints.ofParts("KDMQ", scanned, viaHost, hostPortEnd, viaPort !== 0, branch, branchEnd);
     const id = this.servers.receive(key, source.transport, now);
-    if (id === 0) return this.repeatOrdinary(scanned);
+    if (id === 0) return this.repeatOrdinary(scanned, source);
     return new OrdinaryMessage(scanned, this.scannedFrom, scan, id, channel, source, flow, peers);
   }
 
   private repeatRequested(request: SipRequest, source: Endpoint): undefined {
-    this.repeat(({ status, reason }) => this.writeRequested(request, source, { status, reason }));
+    this.repeat(source, ({ status, reason }) => this.writeRequested(request, source, { status, reason }));
   }
 
-  private repeatOrdinary(scanned: Uint8Array): undefined {
-    this.repeat(({ octets }) => writeAnswer(this.scan, scanned, octets, this.tag, this.tail, this.answers));
+  private repeatOrdinary(scanned: Uint8Array, source: Endpoint): undefined {
+    this.repeat(source, ({ octets }) => writeAnswer(this.scan, scanned, octets, this.tag, this.tail, this.answers));
   }
 
   /** @param write  writes the answer with this status line to the copy that came in. @returns its end in the store */
-  private repeat(write: (head: Head) => number): void {
+  private repeat(source: Endpoint, write: (head: Head) => number): void {
     this.context.counters.retransmissionsReceived++;
     const answer = this.servers.repeated;
-    if (answer === undefined) return;
+    // From elsewhere it is somebody who has seen the branch: the peer would get words of his.
+    if (answer === undefined || answer.to.ip !== source.ip) return;
     const { to, flow, form } = answer;
     let { bytes } = answer;
     if (form !== 0) {

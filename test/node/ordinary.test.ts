@@ -94,6 +94,22 @@ describe("ordinary messages", () => {
     expect(harness.node.counters.retransmissionsReceived).toBe(600);
   });
 
+  test("ordinary: a copy from elsewhere is not answered, neither there nor where the request came from", () => {
+    const harness = new Harness();
+    harness.start();
+    const text = kdmq({ branch: "seen", channel: "lab", from: "127.0.0.3:5060" });
+    harness.receive(text, udp("127.0.0.3"));
+    harness.do((node, now) => node.answer(harness.ofType("message")[0]?.message.id ?? 0, { status: 200 }, now));
+    expect(harness.take()).toHaveLength(1);
+    for (const copy of [text, text.replace("Max-Forwards: 1", "max-forwards: 1")]) {
+      harness.receive(copy, udp("127.0.0.9"));
+      expect(harness.take()).toEqual([]);
+    }
+    harness.receive(text, udp("127.0.0.3"));
+    expect(harness.take()).toHaveLength(1);
+    expect(harness.ofType("message")).toHaveLength(1);
+  });
+
   test("ordinary: the answers say the same, whatever the handler answers", () => {
     const answers = [
       { status: 200 },
