@@ -181,8 +181,8 @@ export class Engine {
   /** Is something due that no operation may come for: a lease that ran out, an item that expired? */
   isDue(): boolean {
     const now = this.storeTime();
-    const sql = `SELECT EXISTS (SELECT 1 FROM items WHERE holder IS NOT NULL AND until <= ?1)
-      OR EXISTS (SELECT 1 FROM items WHERE expires <= ?1 AND holder IS NULL) AS n`;
+    const sql = `SELECT EXISTS (SELECT 1 FROM items WHERE holder IS NOT NULL AND until <= +?1)
+      OR EXISTS (SELECT 1 FROM items WHERE expires <= +?1 AND holder IS NULL) AS n`;
     return this.number(sql, [now]) === 1;
   }
 
@@ -416,7 +416,7 @@ export class Engine {
   }
 
   private seen(queue: QueueState, dedupe: string): number | undefined {
-    const row = this.statement("SELECT seq FROM seen WHERE queue = ? AND dedupe = ? AND until > ?").get(
+    const row = this.statement("SELECT seq FROM seen WHERE queue = +? AND dedupe = +? AND until > +?").get(
       queue.rowId,
       dedupe,
       this.present,
@@ -439,7 +439,7 @@ export class Engine {
 
   /** The item with this key that is still queued; one that is leased does not count, as in Kamailio a fetched one does not. */
   private rival(queue: QueueState, key: string): { seq: number; octets: number } | undefined {
-    const sql = `SELECT seq, ${OCTETS} AS octets FROM items WHERE queue = ? AND key = ? AND holder IS NULL ORDER BY seq LIMIT 1`;
+    const sql = `SELECT seq, ${OCTETS} AS octets FROM items WHERE queue = +? AND key = +? AND holder IS NULL ORDER BY seq LIMIT 1`;
     return (this.statement(sql).get(queue.rowId, key) as { seq: number; octets: number } | null) ?? undefined;
   }
 
@@ -472,7 +472,7 @@ export class Engine {
 
   private oldest(queue: QueueState, spare: number | undefined): { seq: number; octets: number } | undefined {
     const sql = `SELECT seq, ${OCTETS} AS octets FROM items
-      WHERE queue = ? AND holder IS NULL AND seq <> ? ORDER BY due, seq LIMIT 1`;
+      WHERE queue = +? AND holder IS NULL AND seq <> +? ORDER BY due, seq LIMIT 1`;
     return (this.statement(sql).get(queue.rowId, spare ?? 0) as { seq: number; octets: number } | null) ?? undefined;
   }
 
@@ -533,16 +533,18 @@ export class Engine {
 
   // --- taking ------------------------------------------------------------------------------------------------------
 
+  // A variable alone, with ORDER BY or LIMIT, makes SQLite look at its value when it plans, and plan anew each time another one is bound:
+  // 28 µs instead of 3 (Bun 1.4.5). Behind a plus it is no variable alone.
   private lease(queue: QueueState, { count, leaseMs, holder, orderByKey, key }: Operation & { type: "lease" }): Item[] {
-    const filter = key === undefined ? "" : "AND key = ?4";
-    const ready = "queue = ?1 AND holder IS NULL AND due <= ?2 AND (expires IS NULL OR expires > ?2)";
+    const filter = key === undefined ? "" : "AND key = +?4";
+    const ready = "queue = +?1 AND holder IS NULL AND due <= +?2 AND (expires IS NULL OR expires > +?2)";
     const pick =
       orderByKey === true
         ? `SELECT * FROM items AS one WHERE seq IN (SELECT seq FROM items WHERE ${ready} ${filter}
              ORDER BY due, seq LIMIT ${ORDERED_ROWS})
            AND NOT EXISTS (SELECT 1 FROM items AS other
-             WHERE other.queue = ?1 AND other.key = one.key AND other.seq < one.seq) ORDER BY due, seq LIMIT ?3`
-        : `SELECT * FROM items WHERE ${ready} ${filter} ORDER BY due, seq LIMIT ?3`;
+             WHERE other.queue = +?1 AND other.key = one.key AND other.seq < one.seq) ORDER BY due, seq LIMIT +?3`
+        : `SELECT * FROM items WHERE ${ready} ${filter} ORDER BY due, seq LIMIT +?3`;
     // One after the other is twice as fast as one UPDATE over the choice that gives the rows back (measured, Bun 1.4.5).
     const found = this.statement(pick).all(queue.rowId, this.present, count, ...given(key)) as ItemRow[];
     let octets = 0;
@@ -696,7 +698,7 @@ export class Engine {
     const dead = this.byName.get(this.queue(queue).name + DEAD_SUFFIX);
     if (dead === undefined) return [];
     const only = seq === undefined ? "" : "AND seq = ?4";
-    const sql = `SELECT * FROM items WHERE queue = ?1 AND seq > ?2 ${only} ORDER BY seq LIMIT ?3`;
+    const sql = `SELECT * FROM items WHERE queue = +?1 AND seq > +?2 ${only} ORDER BY seq LIMIT +?3`;
     const rows = this.statement(sql).all(dead.rowId, after ?? 0, Math.min(count, PEEK_MAX), ...given(seq)) as ItemRow[];
     return rows.map((row) => ({
       ...this.itemOf(row),
@@ -735,7 +737,7 @@ export class Engine {
   /** @throws QueueError `no-such-item` for a number that is no dead letter of this queue */
   private chosenDead(queue: QueueState, seqs: readonly number[] | "all"): { seq: number; octets: number }[] {
     const dead = this.byName.get(queue.name + DEAD_SUFFIX)?.rowId ?? 0;
-    const sql = `SELECT seq, ${OCTETS} AS octets FROM items WHERE queue = ?`;
+    const sql = `SELECT seq, ${OCTETS} AS octets FROM items WHERE queue = +?`;
     if (seqs === "all") return this.statement(`${sql} ORDER BY seq`).all(dead) as { seq: number; octets: number }[];
     return seqs.map((seq) => {
       const row = this.statement(`${sql} AND seq = ?`).get(dead, seq) as { seq: number; octets: number } | null;
@@ -747,10 +749,10 @@ export class Engine {
   // --- looking -----------------------------------------------------------------------------------------------------
 
   private peek(queue: QueueState, { count, key, after }: Operation & { type: "peek" }): Item[] {
-    const filter = key === undefined ? "" : "AND key = ?4";
+    const filter = key === undefined ? "" : "AND key = +?4";
     // Who goes on behind one of them goes by number, or what was put off would be left out.
     const order = after === undefined ? "due, seq" : "seq";
-    const sql = `SELECT * FROM items WHERE queue = ?1 AND holder IS NULL AND seq > ?2 ${filter} ORDER BY ${order} LIMIT ?3`;
+    const sql = `SELECT * FROM items WHERE queue = +?1 AND holder IS NULL AND seq > +?2 ${filter} ORDER BY ${order} LIMIT +?3`;
     const rows = this.statement(sql).all(
       queue.rowId,
       after ?? 0,
@@ -761,12 +763,12 @@ export class Engine {
   }
 
   private sizes(queue: QueueState): Sizes {
-    const delayed = this.number("SELECT count(*) AS n FROM items WHERE queue = ? AND holder IS NULL AND due > ?", [
+    const delayed = this.number("SELECT count(*) AS n FROM items WHERE queue = +? AND holder IS NULL AND due > +?", [
       queue.rowId,
       this.storeTime(),
     ]);
     const oldest = this.statement(
-      "SELECT added FROM items WHERE queue = ? AND holder IS NULL AND due <= ? ORDER BY due, seq LIMIT 1",
+      "SELECT added FROM items WHERE queue = +? AND holder IS NULL AND due <= +? ORDER BY due, seq LIMIT 1",
     ).get(queue.rowId, this.storeTime()) as { added: number } | null;
     return {
       ready: queue.items - queue.leased - delayed,
@@ -796,7 +798,7 @@ export class Engine {
 
   private nextDue(queue: QueueState): number | null {
     const due = this.statement(
-      "SELECT due FROM items WHERE queue = ? AND holder IS NULL AND due > ? ORDER BY due LIMIT 1",
+      "SELECT due FROM items WHERE queue = +? AND holder IS NULL AND due > +? ORDER BY due LIMIT 1",
     ).get(queue.rowId, this.storeTime()) as { due: number } | null;
     const lease =
       queue.leased === 0
@@ -830,7 +832,7 @@ export class Engine {
   private miscounted(queue: QueueState): string[] {
     const found = this.statement(
       `SELECT count(*) AS items, coalesce(sum(${OCTETS}), 0) AS bytes,
-         coalesce(sum(holder IS NOT NULL), 0) AS leased FROM items WHERE queue = ?`,
+         coalesce(sum(holder IS NOT NULL), 0) AS leased FROM items WHERE queue = +?`,
     ).get(queue.rowId) as { items: number; bytes: number; leased: number };
     return (["items", "bytes", "leased"] as const)
       .filter((name) => found[name] !== queue[name])
@@ -840,9 +842,9 @@ export class Engine {
   // --- moving ------------------------------------------------------------------------------------------------------
 
   private move(from: QueueState, to: QueueState, { count, key }: Operation & { type: "move" }): number {
-    const filter = key === undefined ? "" : "AND key = ?4";
+    const filter = key === undefined ? "" : "AND key = +?4";
     const sql = `SELECT seq, ${OCTETS} AS octets FROM items
-      WHERE queue = ?1 AND holder IS NULL AND due <= ?2 ${filter} ORDER BY due, seq LIMIT ?3`;
+      WHERE queue = +?1 AND holder IS NULL AND due <= +?2 ${filter} ORDER BY due, seq LIMIT +?3`;
     const rows = this.statement(sql).all(from.rowId, this.present, count, ...given(key)) as {
       seq: number;
       octets: number;
@@ -861,7 +863,7 @@ export class Engine {
   /** Leased items stay: somebody is at work on them. */
   private clear(queue: QueueState): number {
     const gone = this.statement(
-      `SELECT count(*) AS n, coalesce(sum(${OCTETS}), 0) AS octets FROM items WHERE queue = ? AND holder IS NULL`,
+      `SELECT count(*) AS n, coalesce(sum(${OCTETS}), 0) AS octets FROM items WHERE queue = +? AND holder IS NULL`,
     ).get(queue.rowId) as { n: number; octets: number };
     this.removeBodies("queue = ? AND holder IS NULL", queue.rowId);
     this.statement("DELETE FROM items WHERE queue = ? AND holder IS NULL").run(queue.rowId);
@@ -876,11 +878,11 @@ export class Engine {
   private housekeep(): void {
     if (this.present < this.tendAt) return;
     const lost = this.statement(
-      `SELECT seq, queue, tries, due, ${OCTETS} AS octets FROM items WHERE holder IS NOT NULL AND until <= ? LIMIT ?`,
+      `SELECT seq, queue, tries, due, ${OCTETS} AS octets FROM items WHERE holder IS NOT NULL AND until <= +? LIMIT +?`,
     ).all(this.storeTime(), HOUSEKEEPING_ROWS) as LeasedRow[];
     for (const row of lost) this.giveBack(row);
     const expired = this.statement(
-      `SELECT seq, queue, ${OCTETS} AS octets FROM items WHERE expires <= ? AND holder IS NULL LIMIT ?`,
+      `SELECT seq, queue, ${OCTETS} AS octets FROM items WHERE expires <= +? AND holder IS NULL LIMIT +?`,
     ).all(this.storeTime(), HOUSEKEEPING_ROWS) as { seq: number; queue: number; octets: number }[];
     for (const row of expired) this.expire(row);
     this.statement("DELETE FROM seen WHERE until <= ?").run(this.storeTime());
