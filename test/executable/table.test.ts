@@ -60,6 +60,7 @@ const NODE = [
 ] as const;
 const STATUS = [
   ...[
+    "amqp",
     "version",
     "pid",
     "uptime_s",
