@@ -420,7 +420,7 @@ describeBroker("dmq amqp consume and one broker", () => {
       expect(login.code).toBe(4);
       expect(login.err).not.toContain("secret");
       expect(await url(`${brokers.url()}/no-vhost`)).toMatchObject({ code: 3 });
-      expect(await url("http://x")).toMatchObject({ code: 9 });
+      expect(await url("http://x")).toMatchObject({ code: 2 });
     },
     TEST_MS,
   );
