@@ -41,6 +41,7 @@ const SOL_UDP = 17;
 const UDP_SEGMENT = 103;
 const SOL_SOCKET = 1;
 const SO_RCVBUF = 8;
+const SO_RCVBUFFORCE = 33;
 /** MSG_DONTWAIT and MSG_NOSIGNAL. */
 const FLAGS = 0x4040;
 
@@ -141,12 +142,15 @@ export class MmsgSocket extends BunSocket {
   /**
    * Lets more datagrams wait for us: the 212,992 octets that a socket has by default hold 166 answers, and two peers answer more than
    * that while we write the next messages. What the kernel dropped would come again half a second later. Linux gives as much as
-   * `net.core.rmem_max` allows, at least twice the default. Where the default is more, it stays.
+   * `net.core.rmem_max` allows, at least twice the default; all of it to who may set up networks (CAP_NET_ADMIN). Where the default is
+   * more, it stays.
    */
   widen(): void {
     if ((this.#option(SOL_SOCKET, SO_RCVBUF) ?? 0) >= 2 * RECEIVE_BUFFER_BYTES) return;
     const value = new Uint32Array([RECEIVE_BUFFER_BYTES]);
-    this.#library.setsockopt(this.#at.fd, SOL_SOCKET, SO_RCVBUF, this.#library.address(value.buffer), 4);
+    for (const option of [SO_RCVBUFFORCE, SO_RCVBUF])
+      if (this.#library.setsockopt(this.#at.fd, SOL_SOCKET, option, this.#library.address(value.buffer), 4) === 0)
+        return;
   }
 
   override sendMany(packets: Packets, from: number): number {

@@ -5,6 +5,7 @@
  */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { connect as connectLibrary } from "amqplib";
+import { Certificates } from "../helpers/certificates.ts";
 import { type Daemon, Daemons, dmq, EXECUTABLE, type Finished, jsonRows } from "../helpers/daemon.ts";
 import { BROKER_START_MS, type Brokers, describeBroker, startBrokers } from "../helpers/rabbitmq.ts";
 import { until } from "../helpers/wait.ts";
@@ -22,7 +23,9 @@ describeBroker("the executable and brokers", () => {
   let daemon: Daemon;
 
   beforeAll(async () => {
-    brokers = await startBrokers({ nodes: 2, tls: true });
+    const login = ["auth_mechanisms.1 = PLAIN", "auth_mechanisms.2 = EXTERNAL", "ssl_cert_login_from = common_name"];
+    brokers = await startBrokers({ nodes: 2, tls: true, config: login });
+    await brokers.enable("a", "rabbitmq_auth_mechanism_ssl");
     daemons = new Daemons();
     const list = `amqp://127.0.0.1:1,${brokers.url("a")},${brokers.url("b")}`;
     daemon = await daemons.serve("a", "sip:127.0.0.1:0", ["--amqp", list]);
@@ -101,12 +104,31 @@ describeBroker("the executable and brokers", () => {
     const own = ["--amqp-ca", caFile, "--amqp-cert", certFile, "--amqp-key", keyFile];
     expect(await status(url, ...own)).toMatchObject({ code: 0 });
     expect(await status(url, "--amqp-ca", caFile, "--amqp-cert", certFile)).toMatchObject({ code: 9 });
+    const external = `${url.replace("guest:guest@", "")}?auth=external`;
+    expect(await status(external, ...own)).toMatchObject({ code: 0 });
+    expect(await status(external, "--amqp-ca", caFile)).toMatchObject({ code: 4 });
     // A daemon reads the same options.
     const secure = await daemons.serve("tls", "sip:127.0.0.1:0", ["--amqp", url, "--amqp-ca", caFile]);
     const isConnected = async (): Promise<boolean> =>
       (await dmq(["amqp", "status", "--socket", secure.socket])).stdout.includes("connected");
     await until(isConnected, 10_000, "amqps");
     expect(await secure.end("SIGTERM")).toBe(0);
+  });
+
+  test("certificates: one that has expired", async () => {
+    const certificates = new Certificates();
+    const authority = certificates.authority("expired");
+    const { cert, key } = certificates.issue(authority, "IP:127.0.0.1", { from: -20, to: -10 });
+    const server = Bun.listen({
+      ...{ hostname: "127.0.0.1", port: 0, tls: { cert: Bun.file(cert), key: Bun.file(key) } },
+      socket: { data: () => undefined },
+    });
+    const url = `amqps://127.0.0.1:${server.port}`;
+    const done = await dmq(["amqp", "status", "--url", url, "--timeout", "5s", "--amqp-ca", authority.cert]);
+    server.stop(true);
+    certificates.remove();
+    expect(done).toMatchObject({ code: 4, stdout: "" });
+    expect(done.stderr).toContain("expired");
   });
 
   test(
