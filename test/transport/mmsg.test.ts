@@ -37,9 +37,13 @@ class FakeKernel implements SendLibrary {
   receiveBuffer = 212_992;
   /** Receive buffers that were asked for. */
   readonly buffers: number[] = [];
+  mayForce = false;
 
   setsockopt(_fd: number, level: number, option: number, value: number, length: number): number {
-    expect([level, option, length]).toEqual([1, 8, 4]);
+    expect([level, length]).toEqual([1, 4]);
+    // SO_RCVBUFFORCE, which needs a right, and SO_RCVBUF.
+    expect([33, 8]).toContain(option);
+    if (option === 33 && !this.mayForce) return -1;
     this.buffers.push(this.int(value));
     return 0;
   }
@@ -234,9 +238,12 @@ describe("mmsg", () => {
     const kernel = new FakeKernel();
     new MmsgSocket(bunSocket(kernel), kernel, { fd: 3 }, false).widen();
     expect(kernel.buffers).toEqual([4 * 1024 * 1024]);
+    kernel.mayForce = true;
+    new MmsgSocket(bunSocket(kernel), kernel, { fd: 3 }, false).widen();
+    expect(kernel.buffers.length).toBe(2);
     kernel.receiveBuffer = 64 * 1024 * 1024;
     new MmsgSocket(bunSocket(kernel), kernel, { fd: 3 }, false).widen();
-    expect(kernel.buffers.length).toBe(1);
+    expect(kernel.buffers.length).toBe(2);
   });
 
   test("mmsg: a queue that a full kernel takes in small steps is sent once and in order, whoever writes to its octets", async () => {
