@@ -1,21 +1,15 @@
 /**
  * What our client does with one broker a second, beside the library it is made of, used bare, in turns in the same run: confirmed
  * publications (persistent, mandatory, with a message id; 500 unconfirmed at most), consuming with an acknowledgement for each
- * (50 unacknowledged at most), and questions with direct reply-to, one at a time and 16 at a time. Last, messages of the bus that
- * `dmq serve` answers with 200 and carries to an exchange, beside as many publications under way of the bare library, which has no bus
- * before it.
+ * (50 unacknowledged at most), and questions with direct reply-to, one at a time and 16 at a time. A link from a channel to an exchange
+ * is bridge.ts.
  */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import amqplib from "amqplib";
 import { AmqpClient } from "../src/amqp/client.ts";
 import { parseBrokers } from "../src/amqp/url.ts";
 import { subscription } from "../test/helpers/amqp.ts";
 import { brokerProblem, startBrokers } from "../test/helpers/rabbitmq.ts";
-import { startDaemon } from "./lib/daemon.ts";
 import { column, figure, ratio, takeTurns } from "./lib/figures.ts";
-import { faultOf, load } from "./lib/load.ts";
 import { parseOptions } from "./lib/options.ts";
 import { type Cell, cell, type Report, runBench } from "./lib/report.ts";
 
@@ -23,10 +17,6 @@ const BODY = Buffer.alloc(200, "v");
 const WINDOW = 500;
 const PREFETCH = 50;
 const QUEUE = "bench";
-const CHANNEL = "bench";
-/** Requests of the bus, and publications beside them, at a time. */
-const UNDER_WAY = 64;
-const BRIDGED = "channel -> exchange";
 const ASKED = "bench.asked";
 /** Messages of a turn of consuming, for each second of a turn. */
 const CONSUMED_A_SECOND = 10_000;
@@ -144,25 +134,6 @@ async function bare(url: string): Promise<Contender> {
   };
 }
 
-/** A channel's requests a second that are answered 200 and are on their way to a queue of the broker. */
-async function carried(url: string, until: string, seconds: number): Promise<Turn> {
-  const link = `channel:${CHANNEL}0000 -> exchange:amq.fanout/k;declare=no;until=${until}`;
-  const directory = mkdtempSync(join(tmpdir(), "dmq-bench-amqp-"));
-  const daemon = await startDaemon(["--amqp", url, "--link", link, "--state-dir", directory]);
-  try {
-    const plan = { to: daemon.address, channel: CHANNEL, channels: 1, outstanding: UNDER_WAY, body: BODY.length };
-    await load({ ...plan, seconds: 0.5 });
-    const before = daemon.program.usage().cpuMs;
-    const result = await load({ ...plan, seconds });
-    const fault = faultOf(result);
-    if (fault !== undefined) throw new Error(`${link}: ${fault}`);
-    return { rate: result.rate, cpuUs: ((daemon.program.usage().cpuMs - before) * 1_000) / result.answered };
-  } finally {
-    await daemon.program.end();
-    rmSync(directory, { recursive: true, force: true });
-  }
-}
-
 /** The same for both: declares, answers questions, fills and empties the queue. */
 async function side(
   url: string,
@@ -170,7 +141,6 @@ async function side(
   const connection = await amqplib.connect(url, { noDelay: true });
   const channel = await connection.createConfirmChannel();
   await channel.assertQueue(QUEUE, { durable: true });
-  await channel.bindQueue(QUEUE, "amq.fanout", "");
   await channel.assertQueue(ASKED, { durable: false });
   await channel.consume(
     ASKED,
@@ -205,27 +175,6 @@ async function askFor(ms: number, lanes: number, contender: Contender): Promise<
 }
 
 /** Channel to exchange, each kind of promise in turn with the bare library. */
-async function bridged(report: Report, url: string, library: Contender, purge: () => Promise<void>): Promise<void> {
-  const { seconds, turns } = report.options;
-  const kinds = ["received", "confirmed", "stored", undefined] as const;
-  const results = await takeTurns(kinds, turns, async (until) => {
-    await purge();
-    if (until !== undefined) return carried(url, until, seconds);
-    return timed(() => library.publish(seconds * 1_000, UNDER_WAY));
-  });
-  const rows = [...results].map(([until, all]) => ({
-    name: until === undefined ? library.name : `until=${until}`,
-    cells: cellsOf(all),
-  }));
-  report.table(`${BRIDGED}, ${UNDER_WAY} under way`, rows);
-  const rates = (until: (typeof kinds)[number]): number[] => column(results.get(until), ({ rate }) => rate);
-  for (const until of kinds) {
-    if (until === undefined) continue;
-    const measured = ratio(rates(until), rates(undefined)).median;
-    report.goal({ name: `${BRIDGED}, until=${until}: over the library`, measured, unit: "×", atLeast: GOAL });
-  }
-}
-
 async function timed(work: () => Promise<number>): Promise<Turn> {
   const begin = performance.now();
   const before = process.cpuUsage();
@@ -296,7 +245,6 @@ await runBench("amqp", options, async (report) => {
         atLeast: GOAL,
       });
     }
-    if (isWanted(BRIDGED)) await bridged(report, url, contenders[1] as Contender, () => helper.purge());
   } finally {
     for (const { close } of [...contenders, helper]) await close();
     await brokers.down();
