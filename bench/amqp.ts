@@ -11,7 +11,7 @@ import { subscription } from "../test/helpers/amqp.ts";
 import { brokerProblem, startBrokers } from "../test/helpers/rabbitmq.ts";
 import { column, figure, ratio, takeTurns } from "./lib/figures.ts";
 import { parseOptions } from "./lib/options.ts";
-import { type Cell, cell, type Report, runBench } from "./lib/report.ts";
+import { type Cell, cell, runBench } from "./lib/report.ts";
 
 const BODY = Buffer.alloc(200, "v");
 const WINDOW = 500;
