@@ -153,7 +153,7 @@ describe("config check", () => {
     const path = file(
       "start.toml",
       [
-        ...['server_address = "sip:10.0.2.1:5060"', 'on = ["a=no-such-program-1", "b=true", "c=no-such-program-2"]'],
+        ...['server_address = "sip:10.0.2.1:5060"', 'on = ["a=no-such-program-1", "b=sh", "c=no-such-program-2"]'],
         ...['queue = ["name=jobs;max=many", "name=fine"]', 'link = ["a -> nothing:x"]', 'rpc_group = "no-such-group"'],
         ...['rpc_fifo_reply_dir = "/nowhere"', 'tls_cert = "/nowhere/a.pem"', 'tls_key = "/nowhere/a.key"'],
       ].join("\n"),

@@ -1,3 +1,4 @@
+// needs programs: cat true
 /**
  * `dmq send --spool` and `dmq bcast --spool` as a shell has them: each outcome and exit code with a daemon and its outbox, repeated
  * calls, and nodes that are in no list any more.
