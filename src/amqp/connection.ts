@@ -7,6 +7,7 @@
 import type { Socket } from "node:net";
 import type { Channel, ChannelModel, ConfirmChannel, ConsumeMessage, GetMessage, Message, Options } from "amqplib";
 import { AmqpError } from "./error.ts";
+import { gatherWrites } from "./gather.ts";
 import type { BrokerUrl } from "./url.ts";
 
 export type { Channel, ConfirmChannel, ConsumeMessage, GetMessage, Message };
@@ -224,6 +225,7 @@ export async function openConnection(broker: BrokerUrl, address: string, options
   );
   try {
     const model = await Promise.race([opening, limit.promise]);
+    gatherWrites(socketOf(model));
     return new Connection(model, broker, address, () => openConnection(broker, address, options));
   } catch (error) {
     // What opens after all is too late.
