@@ -25,6 +25,9 @@
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
 #endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
 
 static inline uint64_t now_ns(void) {
 	struct timespec t;

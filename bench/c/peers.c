@@ -4,7 +4,8 @@
  * 200 at once. Requests are counted, and those that came before (a retransmission) apart.
  *
  * Answers of one batch that leave the same peer with the same size go down in one call (UDP_SEGMENT), so that the peers
- * stay cheaper than any sender.
+ * stay cheaper than any sender. What a sender has handed down like that is taken as it comes (UDP_GRO): on a loopback the kernel
+ * would cut it on the sender's processor, where no network does it.
  *
  *   peers --count N --port PORT [--first 127.0.1.1] [--silent CHANNEL]
  *
@@ -19,6 +20,7 @@
 #define PEERS 1000
 #define BATCH 64
 #define DATAGRAM 4096
+#define PIECE 65536
 #define SEEN (1 << 20)
 #define JOIN_NS 200000000ull
 #define POLL_NS 2000000ull
@@ -219,27 +221,45 @@ static void take_response(peer *p, const char *text, size_t size) {
 	}
 }
 
+static void take(peer *p, const struct sockaddr_in *from, const char *text, size_t size) {
+	if (size < 16) return;
+	if (memcmp(text, "SIP/2.0 ", 8) == 0) take_response(p, text, size);
+	else take_request(p, from, text, size);
+}
+
+/* @returns the peer that a piece is for, NULL for none; `cut` becomes the size of the datagrams in it */
+static peer *receiver(struct msghdr *message, size_t *cut) {
+	peer *p = NULL;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR(message, c)) {
+		if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO) {
+			int size;
+			memcpy(&size, CMSG_DATA(c), sizeof size);
+			*cut = (size_t)size;
+		} else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
+			struct in_pktinfo to;
+			memcpy(&to, CMSG_DATA(c), sizeof to);
+			uint32_t index = ntohl(to.ipi_addr.s_addr) - first_ip;
+			if (index < (uint32_t)count) p = &peers[index];
+		}
+	}
+	return p;
+}
+
 static int receive(void) {
-	static char rx[BATCH][DATAGRAM];
-	static char control[BATCH][64] __attribute__((aligned(8)));
+	static char rx[BATCH][PIECE];
+	static char control[BATCH][96] __attribute__((aligned(8)));
 	static struct mmsghdr in[BATCH];
 	static struct iovec iov[BATCH];
 	static struct sockaddr_in from[BATCH];
 	for (int i = 0; i < BATCH; i++) {
-		iov[i] = (struct iovec){rx[i], DATAGRAM - 1};
+		iov[i] = (struct iovec){rx[i], PIECE};
 		in[i].msg_hdr = (struct msghdr){.msg_name = &from[i], .msg_namelen = sizeof from[i], .msg_iov = &iov[i], .msg_iovlen = 1, .msg_control = control[i], .msg_controllen = sizeof control[i]};
 	}
 	int n = recvmmsg(fd, in, BATCH, MSG_DONTWAIT, NULL);
 	for (int i = 0; i < n; i++) {
-		struct cmsghdr *c = CMSG_FIRSTHDR(&in[i].msg_hdr);
-		if (c == NULL || c->cmsg_type != IP_PKTINFO) continue;
-		struct in_pktinfo to;
-		memcpy(&to, CMSG_DATA(c), sizeof to);
-		uint32_t index = ntohl(to.ipi_addr.s_addr) - first_ip;
-		if (index >= (uint32_t)count || in[i].msg_len < 16) continue;
-		rx[i][in[i].msg_len] = 0;
-		if (memcmp(rx[i], "SIP/2.0 ", 8) == 0) take_response(&peers[index], rx[i], in[i].msg_len);
-		else take_request(&peers[index], &from[i], rx[i], in[i].msg_len);
+		size_t size = in[i].msg_len, cut = size;
+		peer *p = receiver(&in[i].msg_hdr, &cut);
+		for (size_t at = 0; p != NULL && at < size; at += cut) take(p, &from[i], rx[i] + at, size - at < cut ? size - at : cut);
 	}
 	if (n > 0)
 		for (int i = 0; i < count; i++) flush(&peers[i]);
@@ -334,6 +354,7 @@ int main(int argc, char **argv) {
 	fd = socket(AF_INET, SOCK_DGRAM, 0);
 	wide_buffers(fd);
 	setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &one, sizeof one);
+	setsockopt(fd, IPPROTO_UDP, UDP_GRO, &one, sizeof one);
 	any.sin_port = htons((uint16_t)port);
 	if (bind(fd, (struct sockaddr *)&any, sizeof any) != 0) die("bind");
 	srandom((unsigned)(now_ns() ^ (uint64_t)getpid()));

@@ -9,11 +9,10 @@
  */
 import { assert } from "../core/assert.ts";
 import type { Endpoint } from "../core/endpoint.ts";
-import { canonicalSource } from "./transport.ts";
+import { BATCH_PIECES, Batch, type BatchLibrary, type Deliver, Senders, UDP_GRO } from "./batch.ts";
 
 /** What is used of the C library here. */
-export interface ReadLibrary {
-  recvmmsg(fd: number, messages: number, count: number, flags: number, timeout: number): number;
+export interface ReadLibrary extends BatchLibrary {
   socket(domain: number, type: number, protocol: number): number;
   bind(fd: number, address: number, length: number): number;
   connect(fd: number, address: number, length: number): number;
@@ -23,30 +22,13 @@ export interface ReadLibrary {
   fcntl(fd: number, command: number, argument: number): number;
   dup3(from: number, to: number, flags: number): number;
   close(fd: number): number;
-  /** Where the octets are for the kernel. */
-  address(octets: ArrayBuffer): number;
 }
 
-/** Takes the datagrams; the octets are its own. */
-export type Deliver = (from: Endpoint, bytes: Uint8Array) => void;
+/** Datagrams after which a wake-up reads no more: other sockets and timers want their turn. */
+const WAKE_UP_DATAGRAMS = 256;
 
-/** Datagrams that one call reads, and calls that one wake-up makes: other sockets and timers want their turn. */
-const BATCH = 32;
-const CALLS_MAX = 8;
-
-/** The largest datagram fits; pages that none has reached cost nothing. */
-const SLOT = 65_536;
-/** From one slot to the next: slots a power of two apart would all have the same few places in the caches of the processor. */
-const STRIDE = SLOT + 11 * 64;
-
-// struct mmsghdr, iovec and sockaddr_in6 (rounded up) on 64-bit Linux, in octets.
-const HEADER = 64;
-const IOVEC = 16;
-const ADDRESS = 32;
-const ADDRESS_LENGTH = 28;
-/** Words of struct mmsghdr: the address' length, what became of the message, and how many octets it has. */
-const NAME_LENGTH_WORD = 2;
-const LENGTH_WORD = 14;
+/** Calls that read what has come in pieces when the socket goes back: as many as a receive buffer of 4 MiB can fill. */
+const LAST_CALLS = 128;
 
 const AF_INET = 2;
 /** SOCK_DGRAM, SOCK_NONBLOCK and SOCK_CLOEXEC. */
@@ -58,6 +40,15 @@ const IPPROTO_IP = 0;
 const IP_RECVERR = 11;
 const IPPROTO_IPV6 = 41;
 const IPV6_RECVERR = 25;
+const SOL_UDP = 17;
+
+export interface InboxOptions {
+  /** The socket is one of IPv6. */
+  readonly isIpv6: boolean;
+  /** Datagrams may come in pieces. */
+  readonly mayJoin: boolean;
+  readonly deliver: Deliver;
+}
 
 export class Inbox {
   readonly #library: ReadLibrary;
@@ -65,35 +56,21 @@ export class Inbox {
   readonly #bunFd: number;
   /** The real socket; -1 while Bun has it under its own number. */
   #fd = -1;
-  readonly #table = new Uint32Array((BATCH * (HEADER + IOVEC + ADDRESS)) / 4);
-  readonly #arena = new Uint8Array(BATCH * STRIDE);
-  readonly #tableAt: number;
   readonly #senders = new Senders();
-  readonly #isIpv6: boolean;
+  readonly #batch: Batch;
+  readonly #options: InboxOptions;
+  /** The octet that rings. */
+  readonly #clapper = new Uint8Array(1);
+  readonly #clapperAt: number;
+  /** Datagrams that were read when the socket went back to Bun, with who sent each. */
+  #left: [from: Endpoint, bytes: Uint8Array][] = [];
 
-  constructor(library: ReadLibrary, bunFd: number, isIpv6: boolean) {
+  constructor(library: ReadLibrary, bunFd: number, options: InboxOptions) {
     this.#library = library;
     this.#bunFd = bunFd;
-    this.#isIpv6 = isIpv6;
-    this.#tableAt = library.address(this.#table.buffer);
-    const arenaAt = library.address(this.#arena.buffer as ArrayBuffer);
-    for (let i = 0; i < BATCH; i++) this.#prepare(i, arenaAt + i * STRIDE);
-  }
-
-  #prepare(i: number, slotAt: number): void {
-    const header = (i * HEADER) / 4;
-    const iovec = (BATCH * HEADER + i * IOVEC) / 4;
-    this.#pointer(header, this.#tableAt + BATCH * (HEADER + IOVEC) + i * ADDRESS);
-    this.#table[header + NAME_LENGTH_WORD] = ADDRESS_LENGTH;
-    this.#pointer(header + 4, this.#tableAt + BATCH * HEADER + i * IOVEC);
-    this.#table[header + 6] = 1;
-    this.#pointer(iovec, slotAt);
-    this.#table[iovec + 2] = SLOT;
-  }
-
-  #pointer(word: number, address: number): void {
-    this.#table[word] = address >>> 0;
-    this.#table[word + 1] = Math.floor(address / 2 ** 32);
+    this.#options = options;
+    this.#batch = new Batch(library, this.#senders);
+    this.#clapperAt = library.address(this.#clapper.buffer);
   }
 
   /** Where the real socket is now. */
@@ -121,6 +98,7 @@ export class Inbox {
     }
     this.#fd = fd;
     this.#ignoreErrors();
+    if (this.#options.mayJoin) this.#join(1);
     return this.wind();
   }
 
@@ -144,88 +122,60 @@ export class Inbox {
   #ignoreErrors(): void {
     const off = this.#library.address(new Uint32Array([0]).buffer);
     this.#library.setsockopt(this.#fd, IPPROTO_IP, IP_RECVERR, off, 4);
-    if (this.#isIpv6) this.#library.setsockopt(this.#fd, IPPROTO_IPV6, IPV6_RECVERR, off, 4);
+    if (this.#options.isIpv6) this.#library.setsockopt(this.#fd, IPPROTO_IPV6, IPV6_RECVERR, off, 4);
   }
 
   /** Puts the octet into the bell that the next wake-up takes out. @returns false where it cannot: then Bun has its socket again */
   wind(): boolean {
-    if (this.#library.send(this.#bunFd, this.#tableAt, 1, MSG_DONTWAIT) === 1) return true;
+    if (this.#library.send(this.#bunFd, this.#clapperAt, 1, MSG_DONTWAIT) === 1) return true;
     this.giveBack();
     return false;
   }
 
-  /** Bun has its socket again, and reads itself. */
+  /** 1 has datagrams come in pieces, 0 one by one. A kernel that does not know it (before 5.0) says no, and nothing changes. */
+  #join(value: 0 | 1): void {
+    const at = this.#library.address(new Uint32Array([value]).buffer);
+    this.#library.setsockopt(this.#fd, SOL_UDP, UDP_GRO, at, 4);
+  }
+
+  /** Bun has its socket again, and reads itself. What has come until now waits for `deliverLeft`. */
   giveBack(): void {
     if (this.#fd === -1) return;
+    if (this.#options.mayJoin) this.#keepPieces();
     this.#library.dup3(this.#fd, this.#bunFd, O_CLOEXEC);
     this.#library.close(this.#fd);
     this.#fd = -1;
   }
 
-  /** Reads what there is, as far as one wake-up may. @returns false where there was nothing */
-  read(deliver: Deliver): boolean {
-    let isFirst = true;
-    for (let call = 0; call < CALLS_MAX && this.#fd !== -1; call++) {
-      const count = this.#library.recvmmsg(this.#fd, this.#tableAt, BATCH, MSG_DONTWAIT, 0);
-      for (let i = 0; i < count; i++) this.#deliver(i, deliver);
-      if (count < BATCH) return count > 0 || !isFirst;
-      isFirst = false;
+  /** Bun would take a piece for one datagram. */
+  #keepPieces(): void {
+    // Not into the memory that somebody who reads may be in the middle of.
+    const batch = new Batch(this.#library, this.#senders);
+    const keep: Deliver = (from, bytes) => void this.#left.push([from, bytes]);
+    let pieces = BATCH_PIECES;
+    for (let call = 0; call < LAST_CALLS && pieces === BATCH_PIECES; call++) {
+      pieces = batch.read(this.#fd);
+      batch.deliver(pieces, keep);
     }
-    return true;
+    this.#join(0);
   }
 
-  #deliver(i: number, deliver: Deliver): void {
-    const header = (i * HEADER) / 4;
-    this.#table[header + NAME_LENGTH_WORD] = ADDRESS_LENGTH;
-    const length = this.#table[header + LENGTH_WORD] as number;
-    const start = i * STRIDE;
-    const from = this.#senders.endpoint(this.#table, (BATCH * (HEADER + IOVEC) + i * ADDRESS) / 4);
-    deliver(from, this.#arena.slice(start, start + length));
-  }
-}
-
-/** A power of two: a full registry (1,000 peers) has room. */
-const SLOTS = 4_096;
-const WORDS = 5;
-
-/** Endpoints of those who send, by their socket address, each in one of two slots: no text is made for who is known. */
-class Senders {
-  readonly #endpoints = new Array<Endpoint | undefined>(SLOTS).fill(undefined);
-  /** Port and family, then the IP address, of each slot. */
-  readonly #words = new Uint32Array(SLOTS * WORDS);
-
-  /** @param at  word of struct sockaddr_in or sockaddr_in6 in the table */
-  endpoint(table: Uint32Array, at: number): Endpoint {
-    const head = table[at] as number;
-    const isIpv4 = (head & 0xffff) === AF_INET;
-    const a = table[at + (isIpv4 ? 1 : 2)] as number;
-    const b = isIpv4 ? 0 : (table[at + 3] as number);
-    const c = isIpv4 ? 0 : (table[at + 4] as number);
-    const d = isIpv4 ? 0 : (table[at + 5] as number);
-    const mixed = Math.imul(head ^ a ^ Math.imul(b, 31) ^ Math.imul(c, 131) ^ d, 0x9e37_79b1);
-    const slot = (mixed >>> 20) & (SLOTS - 1);
-    if (this.#holds(slot, head, a, b, c, d)) return this.#endpoints[slot] as Endpoint;
-    if (this.#holds(slot ^ 1, head, a, b, c, d)) return this.#endpoints[slot ^ 1] as Endpoint;
-    const endpoint = endpointIn(table, at, isIpv4);
-    const free = this.#endpoints[slot] !== undefined && this.#endpoints[slot ^ 1] === undefined ? slot ^ 1 : slot;
-    this.#endpoints[free] = endpoint;
-    this.#words.set([head, a, b, c, d], free * WORDS);
-    return endpoint;
+  /** To be called soon after `giveBack`, where datagrams may be dealt with. */
+  deliverLeft(): void {
+    const left = this.#left;
+    if (left.length === 0) return;
+    this.#left = [];
+    for (const [from, bytes] of left) this.#options.deliver(from, bytes);
   }
 
-  #holds(slot: number, head: number, a: number, b: number, c: number, d: number): boolean {
-    const words = this.#words;
-    const at = slot * WORDS;
-    return (
-      words[at] === head && words[at + 1] === a && words[at + 2] === b && words[at + 3] === c && words[at + 4] === d
-    );
+  /** Reads what there is, as far as one wake-up may. @returns false where there was nothing */
+  read(): boolean {
+    let pieces = BATCH_PIECES;
+    let datagrams = 0;
+    while (pieces === BATCH_PIECES && datagrams < WAKE_UP_DATAGRAMS && this.#fd !== -1) {
+      pieces = this.#batch.read(this.#fd);
+      datagrams += this.#batch.deliver(pieces, this.#options.deliver);
+    }
+    return datagrams > 0;
   }
-}
-
-function endpointIn(table: Uint32Array, at: number, isIpv4: boolean): Endpoint {
-  const view = new DataView(table.buffer, at * 4, ADDRESS);
-  const port = view.getUint16(2);
-  if (isIpv4) return { transport: "udp", ip: [4, 5, 6, 7].map((i) => view.getUint8(i)).join("."), port };
-  const groups = Array.from({ length: 8 }, (_, i) => view.getUint16(8 + 2 * i).toString(16));
-  return { transport: "udp", ip: canonicalSource(groups.join(":")), port };
 }

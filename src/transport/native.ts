@@ -2,8 +2,10 @@
  * What Linux has for datagrams and Bun has not: many sent in one call (mmsg.ts), and many read in one (inbox.ts), through the C
  * library. All that is needed is looked for when a socket opens; where something is missing, Bun's socket does it.
  */
+
+import type { Deliver } from "./batch.ts";
 import type { BunDatagrams } from "./datagram.ts";
-import { type Deliver, Inbox, type ReadLibrary } from "./inbox.ts";
+import { Inbox, type ReadLibrary } from "./inbox.ts";
 import { MmsgSocket, type SendLibrary } from "./mmsg.ts";
 
 export type Library = SendLibrary & ReadLibrary;
@@ -11,10 +13,12 @@ export type Library = SendLibrary & ReadLibrary;
 export interface NativeOptions {
   /** The socket is one of IPv6, and sends to IPv4 by mapped addresses. */
   readonly isIpv6: boolean;
-  /** Runs of one size may go down in one piece. */
+  /** Runs of one size may go down in one piece, and come up in one. */
   readonly mayCut: boolean;
   /** Datagrams may be read here; without it Bun does. */
   readonly mayRead: boolean;
+  /** Takes what is read here. */
+  readonly deliver: Deliver;
 }
 
 /** What `loadNative` found. */
@@ -65,7 +69,9 @@ async function load(): Promise<Native | undefined> {
 function open(socket: Bun.udp.Socket<"buffer">, library: Library, options: NativeOptions): NativeSocket | undefined {
   const { fd } = socket as { fd?: unknown };
   if (typeof fd !== "number" || fd < 0) return undefined;
-  const native = new NativeSocket(socket, library, new Inbox(library, fd, options.isIpv6), options);
+  const { isIpv6, mayCut, deliver } = options;
+  const inbox = new Inbox(library, fd, { isIpv6, mayJoin: mayCut, deliver });
+  const native = new NativeSocket(socket, library, inbox, options);
   if (!native.works()) return undefined;
   native.widen();
   return native;
@@ -96,8 +102,8 @@ export class NativeSocket extends MmsgSocket {
   }
 
   /** Reads what woke Bun up. */
-  read(deliver: Deliver): void {
-    this.#idle = this.#inbox.read(deliver) ? 0 : this.#idle + 1;
+  read(): void {
+    this.#idle = this.#inbox.read() ? 0 : this.#idle + 1;
     // Bun waits for the bell: it would ring for ever.
     if (this.#idle >= IDLE_MAX) this.#mayRead = false;
     this.#schedule();
@@ -118,11 +124,16 @@ export class NativeSocket extends MmsgSocket {
 
   readonly #onImmediate = (): void => {
     this.#isScheduled = false;
-    if (this.#isClosed || this.#isFull) return;
+    if (this.#isClosed) return;
+    if (!this.#isFull) this.#takeTurns();
+    this.#inbox.deliverLeft();
+  };
+
+  #takeTurns(): void {
     if (!this.#mayRead) this.#inbox.giveBack();
     else if (this.#inbox.isBorrowed) this.#inbox.wind();
     else this.#inbox.borrow();
-  };
+  }
 
   override send(bytes: Uint8Array, port: number, ip: string): boolean {
     this.#inbox.giveBack();

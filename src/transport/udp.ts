@@ -30,7 +30,7 @@ export interface UdpOptions {
   readonly onIcmp?: (cause: Error) => void;
   /** False reads and sends through Bun alone, as where the system's own way is not available (native.ts). Default true. */
   readonly native?: boolean;
-  /** False keeps datagrams apart on their way to the wire too, so that a capture on this machine shows each (mmsg.ts). Default true. */
+  /** False keeps datagrams apart on their way to the wire and from it, so that a capture on this machine shows each (mmsg.ts). Default true. */
   readonly segmentation?: boolean;
 }
 
@@ -71,7 +71,7 @@ export async function openUdp(
   const senders = new Senders();
   const handlers: Bun.udp.SocketHandler<"buffer"> = {
     data(_socket, bytes, port, ip) {
-      if (native?.isReading === true) native.read(deliver);
+      if (native?.isReading === true) native.read();
       else deliver(senders.endpoint(ip, port), bytes);
     },
     drain() {
@@ -90,6 +90,7 @@ export async function openUdp(
     mayCut: options.segmentation !== false,
     // Who reads himself is told of no ICMP errors.
     mayRead: options.onIcmp === undefined,
+    deliver,
   });
   transport = new UdpTransport(native ?? new BunSocket(socket), address.ip, sink, options);
   return transport;

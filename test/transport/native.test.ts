@@ -2,6 +2,8 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import type { Endpoint } from "../../src/core/endpoint.ts";
+import type { Deliver } from "../../src/transport/batch.ts";
+import { FIELDS } from "../../src/transport/datagram.ts";
 import { loadNative, type NativeSocket } from "../../src/transport/native.ts";
 import { openUdp } from "../../src/transport/udp.ts";
 import { describeWhere } from "../helpers/needs.ts";
@@ -9,11 +11,20 @@ import { Recorder, until } from "./recorder.ts";
 
 const library = await loadNative();
 
+interface OpenOptions {
+  readonly hostname?: string;
+  /** Reads before Bun has said that it waits: what a Bun that changes would do to us. */
+  readonly early?: boolean;
+  readonly mayCut?: boolean;
+}
+
 interface Opened {
   native: NativeSocket;
   /** What came, and who read it. */
   arrivals: { text: string; reader: "bun" | "us"; from: Endpoint | undefined }[];
   wakeUps: number;
+  /** Called for each datagram that we read. */
+  onArrival?: () => void;
 }
 
 const closing: (() => void)[] = [];
@@ -22,10 +33,14 @@ afterEach(() => {
   for (const close of closing.splice(0)) close();
 });
 
-/** @param early  reads before Bun has said that it waits: what a Bun that changes would do to us */
-async function open({ hostname = "127.0.0.1", early = false } = {}): Promise<Opened> {
+async function open({ hostname = "127.0.0.1", early = false, mayCut = true }: OpenOptions = {}): Promise<Opened> {
   const arrivals: Opened["arrivals"] = [];
   const opened = { arrivals, wakeUps: 0 } as unknown as Opened;
+  const decoder = new TextDecoder();
+  const deliver: Deliver = (from, octets) => {
+    arrivals.push({ text: decoder.decode(octets), reader: "us", from });
+    opened.onArrival?.();
+  };
   const socket = await Bun.udpSocket({
     hostname,
     port: 0,
@@ -34,15 +49,14 @@ async function open({ hostname = "127.0.0.1", early = false } = {}): Promise<Ope
       data(_socket, bytes) {
         opened.wakeUps++;
         const { native } = opened;
-        const decoder = new TextDecoder();
         if (!native.isReading) arrivals.push({ text: decoder.decode(bytes), reader: "bun", from: undefined });
-        else native.read((from, octets) => arrivals.push({ text: decoder.decode(octets), reader: "us", from }));
+        else native.read();
       },
       drain: () => opened.native?.readAgain(),
     },
   });
   const isIpv6 = hostname.includes(":");
-  opened.native = library!.open(socket, { isIpv6, mayCut: true, mayRead: true }) as NativeSocket;
+  opened.native = library!.open(socket, { isIpv6, mayCut, mayRead: true, deliver }) as NativeSocket;
   if (early) opened.native.readAgain();
   closing.push(() => opened.native.close());
   return opened;
@@ -52,6 +66,15 @@ async function sender(): Promise<(text: string, port: number, ip?: string) => vo
   const socket = await Bun.udpSocket({ hostname: "127.0.0.1", port: 0 });
   closing.push(() => socket.close());
   return (text, port, ip = "127.0.0.1") => void socket.send(text, port, ip);
+}
+
+/** Numbers of one width, a run of one size, with a shorter datagram at its end. */
+const RUN = [...Array.from({ length: 320 }, (_, i) => String(i).padStart(100, "0")), "end"];
+
+/** Hands them down in one call, as few pieces. */
+function sendRun(from: Opened, to: Opened): void {
+  const packets = RUN.flatMap((text) => [Buffer.from(text), to.native.port, "127.0.0.1"]);
+  for (let at = 0; at < packets.length; ) at += FIELDS * from.native.sendMany(packets, at);
 }
 
 function descriptors(): number {
@@ -93,6 +116,51 @@ describeWhere(missing, "a socket that we read", () => {
     for (let i = 0; i < 600; i++) send(String(i), native.port);
     await until("all", () => arrivals.length === 600);
     expect(arrivals.map(({ text }) => Number(text))).toEqual(Array.from({ length: 600 }, (_, i) => i));
+  });
+
+  test("what a peer hands down in pieces comes datagram by datagram, all in one wake-up", async () => {
+    const [peer, opened] = [await open(), await open()];
+    await until("both are ours", () => opened.native.isReading && peer.native.isReading);
+    sendRun(peer, opened);
+    await until("all", () => opened.arrivals.length === RUN.length);
+    expect(opened.arrivals.map(({ text }) => text)).toEqual(RUN);
+    expect(opened.arrivals.map(({ from }) => from?.port)).toEqual(RUN.map(() => peer.native.port));
+    // Datagrams by themselves would have taken two: one reads 256 of them.
+    expect(opened.wakeUps).toBe(1);
+  });
+
+  test("nothing comes in pieces where the operator wants none", async () => {
+    const [peer, opened] = [await open(), await open({ mayCut: false })];
+    await until("both are ours", () => opened.native.isReading && peer.native.isReading);
+    sendRun(peer, opened);
+    await until("all", () => opened.arrivals.length === RUN.length);
+    expect(opened.arrivals.map(({ text }) => text)).toEqual(RUN);
+    expect(opened.wakeUps).toBe(2);
+  });
+
+  test("pieces that wait while the socket goes back to Bun are no single datagrams for it", async () => {
+    const [peer, opened] = [await open(), await open()];
+    await until("both are ours", () => opened.native.isReading && peer.native.isReading);
+    sendRun(peer, opened);
+    opened.native.send(Buffer.from("back"), peer.native.port, "127.0.0.1");
+    expect(opened.native.isReading).toBe(false);
+    expect(opened.arrivals).toHaveLength(0);
+    await until("all", () => opened.arrivals.length === RUN.length && peer.arrivals.length === 1);
+    expect(opened.arrivals.map(({ text }) => text)).toEqual(RUN);
+    await until("it is ours again", () => opened.native.isReading);
+    sendRun(peer, opened);
+    await until("all again", () => opened.arrivals.length === 2 * RUN.length);
+  });
+
+  test("nor those that wait while it goes back in the middle of reading", async () => {
+    const [peer, opened] = [await open(), await open()];
+    await until("both are ours", () => opened.native.isReading && peer.native.isReading);
+    opened.onArrival = () => {
+      if (opened.arrivals.length === 10) opened.native.send(Buffer.from("back"), peer.native.port, "127.0.0.1");
+    };
+    for (let i = 0; i < 10; i++) sendRun(peer, opened);
+    await until("all", () => opened.arrivals.length === 10 * RUN.length && peer.arrivals.length === 1);
+    expect(opened.arrivals.map(({ text }) => text)).toEqual(Array.from({ length: 10 }, () => RUN).flat());
   });
 
   test("without anything to read nobody is woken up", async () => {
