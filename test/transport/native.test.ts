@@ -118,16 +118,19 @@ describeWhere(missing, "a socket that we read", () => {
     expect(arrivals.map(({ text }) => Number(text))).toEqual(Array.from({ length: 600 }, (_, i) => i));
   });
 
-  test("what a peer hands down in pieces comes datagram by datagram, all in one wake-up", async () => {
-    const [peer, opened] = [await open(), await open()];
-    await until("both are ours", () => opened.native.isReading && peer.native.isReading);
-    sendRun(peer, opened);
-    await until("all", () => opened.arrivals.length === RUN.length);
-    expect(opened.arrivals.map(({ text }) => text)).toEqual(RUN);
-    expect(opened.arrivals.map(({ from }) => from?.port)).toEqual(RUN.map(() => peer.native.port));
-    // Datagrams by themselves would have taken two: one reads 256 of them.
-    expect(opened.wakeUps).toBe(1);
-  });
+  test.each(["127.0.0.1", "::"])(
+    "what a peer hands down in pieces comes datagram by datagram, all in one wake-up, at %s",
+    async (hostname) => {
+      const [peer, opened] = [await open(), await open({ hostname })];
+      await until("both are ours", () => opened.native.isReading && peer.native.isReading);
+      sendRun(peer, opened);
+      await until("all", () => opened.arrivals.length === RUN.length);
+      expect(opened.arrivals.map(({ text }) => text)).toEqual(RUN);
+      expect(opened.arrivals.map(({ from }) => from?.port)).toEqual(RUN.map(() => peer.native.port));
+      // Datagrams by themselves would have taken two: one reads 256 of them.
+      expect(opened.wakeUps).toBe(1);
+    },
+  );
 
   test("nothing comes in pieces where the operator wants none", async () => {
     const [peer, opened] = [await open(), await open({ mayCut: false })];
