@@ -23,6 +23,8 @@ const KEY = "x";
 const QUEUE = "bench";
 const GOAL = 0.9;
 const WAIT_MS = 30_000;
+/** Of each contender before the first turn: after 1,000 it still spends twice the time of a node that has been busy for a minute. */
+const WARM_MESSAGES = 10_000;
 
 interface Contender {
   readonly name: string;
@@ -79,13 +81,14 @@ await runBench("bridge", options, async (report) => {
       sender.nodes().some((peer) => peer.uri === uri && peer.status === "active");
     while (!contenders.every(isThere)) await Bun.sleep(20);
 
-    const turn = async ({ uri, name, program }: Contender, ms: number): Promise<Turn> => {
+    /** So many messages, or so long. */
+    const turn = async ({ uri, name, program }: Contender, most: number, ms: number): Promise<Turn> => {
       await helper.topology([{ do: "purge", name: QUEUE }]);
       const begin = performance.now();
       const before = program.usage().cpuMs;
       let [taken, refused] = [0, 0];
       const lane = async (): Promise<void> => {
-        while (performance.now() - begin < ms) {
+        while (performance.now() - begin < ms && taken < most) {
           const { outcome } = await sender.send("bench", uri, BODY);
           if (outcome.type === "delivered") taken++;
           else refused++;
@@ -101,9 +104,10 @@ await runBench("bridge", options, async (report) => {
       const cpuMs = program.usage().cpuMs - before;
       return { rate: (taken * 1_000) / (performance.now() - begin), cpuUs: (cpuMs * 1_000) / taken };
     };
-    // Compiled by then, and the exchange is known.
-    for (const contender of contenders) await turn(contender, 300);
-    const turns = await takeTurns(contenders, options.turns, (contender) => turn(contender, options.seconds * 1_000));
+    // Compiled by then, each by the same number of messages, and the exchange is known.
+    for (const contender of contenders) await turn(contender, WARM_MESSAGES, WAIT_MS);
+    const ms = options.seconds * 1_000;
+    const turns = await takeTurns(contenders, options.turns, (each) => turn(each, Number.POSITIVE_INFINITY, ms));
     const rates = [...turns.values()].map((all) => column(all, ({ rate }) => rate));
     const costs = [...turns.values()].map((all) => column(all, ({ cpuUs }) => cpuUs));
     report.table(

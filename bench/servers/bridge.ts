@@ -1,6 +1,6 @@
 /**
  * What somebody would write who has our node as a library and the broker's library: each message of channel `bench` is published, and
- * answered 200 when the broker has confirmed it. Says `ready` when it may be sent to.
+ * answered 200 when the broker has confirmed it, 503 when it has not, or no queue takes it. Says `ready` when it may be sent to.
  *
  *   bridge ADDRESS URL EXCHANGE KEY
  */
@@ -11,13 +11,18 @@ const [address = "sip:127.0.0.1:0", url = "", exchange = "", key = ""] = process
 
 const connection = await amqplib.connect(url);
 const channel = await connection.createConfirmChannel();
+/** Ids of messages that came back; their confirm follows. */
+const returned = new Set<string>();
+channel.on("return", ({ properties }) => returned.add(properties.messageId));
 
 await createNode({ serverAddress: address }, (node) => {
   const publish = (body: Uint8Array, contentType: string, from: string): Promise<number> => {
     const { promise, resolve } = Promise.withResolvers<number>();
     const about = { contentType, timestamp: Math.floor(Date.now() / 1_000), headers: { "x-dmq-from": from } };
-    const options = { persistent: true, mandatory: true, messageId: crypto.randomUUID(), ...about };
-    channel.publish(exchange, key, Buffer.from(body), options, (error) => resolve(error === null ? 200 : 503));
+    const messageId = crypto.randomUUID();
+    const options = { persistent: true, mandatory: true, messageId, ...about };
+    const isTaken = (error: unknown): boolean => error === null && !returned.delete(messageId);
+    channel.publish(exchange, key, Buffer.from(body), options, (error) => resolve(isTaken(error) ? 200 : 503));
     return promise;
   };
   node.channel("bench", ({ body, contentType, from }) => publish(body, contentType ?? "text/plain", from), {

@@ -35,7 +35,10 @@ export function markRepeat(options: PublishOptions): PublishOptions {
 
 /** The library takes octets in a header for a table unless they are a Buffer. */
 function tableOf(headers: Headers): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, amqpValue(value)]));
+  // Without a prototype, so that `__proto__` is a name like others.
+  const table: Record<string, unknown> = Object.create(null);
+  for (const name of Object.keys(headers)) table[name] = amqpValue(headers[name] as HeaderValue);
+  return table;
 }
 
 function amqpValue(value: HeaderValue): unknown {

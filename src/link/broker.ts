@@ -24,11 +24,17 @@ export interface LinkBroker {
 
 const DECLARE_MS: Duration = 5_000;
 
+/** An exchange, on the connection that there is. */
+interface Declared {
+  readonly asked: Promise<void>;
+  isThere: boolean;
+}
+
 /** Publishes, and sees to it that the exchanges of links are there. */
 export class Publisher {
   private readonly client: Pick<Client, "publish" | "topology" | "on">;
   private readonly exchanges = new Map<string, Exchange>();
-  private readonly declared = new Map<string, Promise<unknown>>();
+  private readonly declared = new Map<string, Declared>();
   private readonly end: () => void;
 
   constructor(client: Pick<Client, "publish" | "topology" | "on">) {
@@ -48,7 +54,7 @@ export class Publisher {
   async publish(message: Publication, choice: PublishChoice = {}): Promise<Published> {
     const exchange = this.exchanges.get(message.exchange);
     if (exchange === undefined) return this.client.publish(message, choice);
-    await this.declare(exchange);
+    if (this.declared.get(exchange.name)?.isThere !== true) await this.declare(exchange);
     try {
       return await this.client.publish(message, choice);
     } catch (error) {
@@ -60,16 +66,30 @@ export class Publisher {
   }
 
   /** Once for each connection. Where nobody can be asked it is left to the publishing to find out what is wrong. */
-  private declare(exchange: Exchange): Promise<unknown> {
+  private declare(exchange: Exchange): Promise<void> {
     const known = this.declared.get(exchange.name);
-    if (known !== undefined) return known;
-    const step = { do: "declare-exchange" as const, ...definitionOf(exchange) };
-    const declared = this.client.topology([step], { timeoutMs: DECLARE_MS }).catch((error) => {
+    if (known !== undefined) return known.asked;
+    const declared: Declared = { asked: this.ask(exchange), isThere: false };
+    this.declared.set(exchange.name, declared);
+    const settle = (): void => {
+      declared.isThere = true;
+    };
+    // Those that wait for it go first.
+    declared.asked.then(
+      () => setImmediate(settle),
+      () => undefined,
+    );
+    return declared.asked;
+  }
+
+  private async ask(exchange: Exchange): Promise<void> {
+    try {
+      const step = { do: "declare-exchange" as const, ...definitionOf(exchange) };
+      await this.client.topology([step], { timeoutMs: DECLARE_MS });
+    } catch (error) {
       this.declared.delete(exchange.name);
       if (error instanceof AmqpError && error.code === "amqp-refused") throw error;
-    });
-    this.declared.set(exchange.name, declared);
-    return declared;
+    }
   }
 
   close(): void {

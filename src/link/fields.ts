@@ -2,7 +2,7 @@
  * What becomes of the parts of a message between the bus, a queue and a broker (the table of amqp.md B9): SIP's headers on one side,
  * AMQP's properties on the other, and an item's headers between the two. Bodies are octets throughout. Pure.
  */
-import type { Delivery, Headers, HeaderValue, Properties, Publication } from "../amqp/message.ts";
+import type { Delivery, Headers, HeaderValue, Publication } from "../amqp/message.ts";
 import type { ChannelMessage } from "../node/io.ts";
 import { type ExtraHeaders, MESSAGE_ID_HEADER } from "../node/kdmq.ts";
 import type { Item } from "../queue/operation.ts";
@@ -38,10 +38,41 @@ export function nodeOf({ peer, from }: ChannelMessage): string {
   return peer ?? from.replace(/^(sips?:)[^@]*@/i, "$1");
 }
 
-export function messageFacts(message: ChannelMessage): TemplateFacts {
-  const { channel, contentType = "", body, source, callId } = message;
-  const header = (name: string): string => message.request.headers.get(name) ?? "";
-  return { channel, from: nodeOf(message), contentType, body, header, source, callId };
+/** Made when a template asks: few have all of them, and each is read from the message's octets. */
+export class MessageFacts implements TemplateFacts {
+  private readonly message: ChannelMessage;
+
+  constructor(message: ChannelMessage) {
+    this.message = message;
+  }
+
+  get channel(): string {
+    return this.message.channel;
+  }
+
+  get from(): string {
+    return nodeOf(this.message);
+  }
+
+  get contentType(): string {
+    return this.message.contentType ?? "";
+  }
+
+  get body(): Uint8Array {
+    return this.message.body;
+  }
+
+  get source(): ChannelMessage["source"] {
+    return this.message.source;
+  }
+
+  get callId(): string {
+    return this.message.callId;
+  }
+
+  header(name: string): string {
+    return this.message.request.headers.get(name) ?? "";
+  }
 }
 
 /** Headers of an item that keeps what a message said of itself. */
@@ -65,18 +96,19 @@ export function publicationOfMessage(
   target: Target,
   { node, path, nowMs }: { node: string; path: readonly string[]; nowMs: number },
 ): Publication {
-  const { channel, contentType, body, request } = message;
-  const get = (name: string): string | undefined => request.headers.get(name);
-  return {
-    ...addressed(target, messageFacts(message)),
-    ...{ body, ...typed(contentType, get(ENCODING)), ...answered(get) },
-    messageId: messageIdOf(message),
-    timestamp: secondsOf(get("Date"), nowMs),
-    headers: {
-      ...foreignHeaders(target.headers, (name) => get(FOREIGN + name)),
-      ...{ [FROM]: nodeOf(message), [NODE]: node, [CHANNEL]: channel, [PATH]: path },
-    },
-  };
+  const { channel, contentType, body } = message;
+  const lines = message.request.headers;
+  const get = (name: string): string | undefined => lines.get(name);
+  const draft = draftOf(target, new MessageFacts(message), body, contentType, get);
+  draft.messageId = messageIdOf(message);
+  draft.timestamp = secondsOf(get("Date"), nowMs);
+  const headers = foreignHeaders(target.headers, (name) => get(FOREIGN + name));
+  headers[FROM] = nodeOf(message);
+  headers[NODE] = node;
+  headers[CHANNEL] = channel;
+  headers[PATH] = path;
+  draft.headers = headers;
+  return draft;
 }
 
 /** The same for a retransmission: the sender's own id, or what SIP knows the request by. */
@@ -123,50 +155,69 @@ export function publicationOfItem(
   target: Target,
   { node, path }: { node: string; path: readonly string[] },
 ): Publication {
-  const { channel, contentType, value: body, from, headers, addedAt } = item;
-  const get = (name: string): string | undefined => headerOf(headers, name);
-  return {
-    ...addressed(target, itemFacts(item)),
-    ...{ body, ...typed(contentType, get(ENCODING)), ...answered(get) },
-    messageId: short(itemMessageId(node, item)),
-    timestamp: Math.floor(addedAt / 1_000),
-    headers: {
-      ...foreignHeaders(target.headers, (name) => get(FOREIGN + name) ?? get(name)),
-      ...(from !== null && { [FROM]: from }),
-      ...(channel !== null && { [CHANNEL]: channel }),
-      ...{ [NODE]: node, [PATH]: path },
-    },
-  };
+  const { channel, contentType, value, from, headers: kept, addedAt } = item;
+  const get = (name: string): string | undefined => headerOf(kept, name);
+  const draft = draftOf(target, itemFacts(item), value, contentType, get);
+  draft.messageId = short(itemMessageId(node, item));
+  draft.timestamp = Math.floor(addedAt / 1_000);
+  const headers = foreignHeaders(target.headers, (name) => get(FOREIGN + name) ?? get(name));
+  if (from !== null) headers[FROM] = from;
+  if (channel !== null) headers[CHANNEL] = channel;
+  headers[NODE] = node;
+  headers[PATH] = path;
+  draft.headers = headers;
+  return draft;
 }
 
-function addressed(
+type Draft = { -readonly [Name in keyof Publication]: Publication[Name] };
+
+/**
+ * Where it goes and as what, with what the headers say that it has beside its body. Filled in place: copying one object into the next
+ * takes longer than all that is in them.
+ */
+function draftOf(
   { exchange, key, mandatory, priority }: Target,
   facts: TemplateFacts,
-): Pick<Publication, "exchange" | "routingKey" | "mandatory" | "persistent" | "appId" | "priority"> {
-  return {
-    ...{ exchange: exchange.name, routingKey: key.fill(facts), mandatory, persistent: true, appId: APP_ID },
-    ...(priority !== undefined && { priority }),
+  body: Uint8Array,
+  contentType: string | undefined,
+  get: (name: string) => string | undefined,
+): Draft {
+  const draft: Draft = {
+    exchange: exchange.name,
+    routingKey: key.fill(facts),
+    body,
+    mandatory,
+    persistent: true,
+    appId: APP_ID,
+    contentType: shortOf(contentType) ?? UNKNOWN_TYPE,
   };
+  if (priority !== undefined) draft.priority = priority;
+  const [encoding, correlationId, replyTo] = [
+    shortOf(get(ENCODING)),
+    shortOf(get(CORRELATION_ID)),
+    shortOf(get(REPLY_TO)),
+  ];
+  if (encoding !== undefined) draft.contentEncoding = encoding;
+  if (correlationId !== undefined) draft.correlationId = correlationId;
+  if (replyTo !== undefined) draft.replyTo = replyTo;
+  return draft;
 }
 
-function typed(contentType: string | undefined, encoding: string | undefined): Properties {
-  return {
-    contentType: contentType !== undefined && isShort(contentType) ? contentType : UNKNOWN_TYPE,
-    ...(encoding !== undefined && isShort(encoding) && { contentEncoding: encoding }),
-  };
+/** What a property cannot hold is left out. */
+function shortOf(value: string | undefined): string | undefined {
+  return value !== undefined && isShort(value) ? value : undefined;
 }
 
-function answered(get: (name: string) => string | undefined): Properties {
-  const [correlationId, replyTo] = [get(CORRELATION_ID), get(REPLY_TO)];
-  return {
-    ...(correlationId !== undefined && isShort(correlationId) && { correlationId }),
-    ...(replyTo !== undefined && isShort(replyTo) && { replyTo }),
-  };
-}
-
-function foreignHeaders(names: readonly string[], get: (name: string) => string | undefined): Headers {
-  const found = names.map((name) => [name, get(name)] as const);
-  return Object.fromEntries(found.filter((one): one is readonly [string, string] => one[1] !== undefined));
+function foreignHeaders(
+  names: readonly string[],
+  get: (name: string) => string | undefined,
+): Record<string, HeaderValue> {
+  const headers: Record<string, HeaderValue> = {};
+  for (const name of names) {
+    const value = get(name);
+    if (value !== undefined) headers[name] = value;
+  }
+  return headers;
 }
 
 // --- from a broker ---------------------------------------------------------------------------------------------------
@@ -238,7 +289,8 @@ function isSafe(value: string): boolean {
 }
 
 function isShort(value: string): boolean {
-  return value !== "" && Buffer.byteLength(value) <= SHORT_BYTES_MAX;
+  // A code unit is three octets at most.
+  return value !== "" && (value.length * 3 <= SHORT_BYTES_MAX || Buffer.byteLength(value) <= SHORT_BYTES_MAX);
 }
 
 /** A text of whatever length as a property. */

@@ -11,7 +11,7 @@ import { QueueError } from "../queue/error.ts";
 import type { NewItem } from "../queue/operation.ts";
 import { addWhenRoom } from "../queue/wait.ts";
 import { Counters } from "./counters.ts";
-import { keptHeaders, messageFacts, nodeOf } from "./fields.ts";
+import { keptHeaders, MessageFacts, nodeOf } from "./fields.ts";
 import type { LinkQueues, Sparing } from "./host.ts";
 import { type Intake, later, NOT_TAKEN, TAKEN } from "./intake.ts";
 import type { InboundLink } from "./kinds.ts";
@@ -105,7 +105,7 @@ function itemOf(link: InboundLink, message: ChannelMessage, path: readonly strin
   const { body, channel, contentType } = message;
   const headers = keptHeaders(message);
   return {
-    key: cutKey(link.key.fill(messageFacts(message))),
+    key: cutKey(link.key.fill(new MessageFacts(message))),
     value: body,
     path,
     from: nodeOf(message),

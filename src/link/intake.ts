@@ -3,7 +3,7 @@
  * takes a node that is silent off its list; it has no body ever (queue.md B8).
  */
 import type { Handler } from "../channel/channel.ts";
-import type { Duration } from "../core/time.ts";
+import type { Duration, Instant } from "../core/time.ts";
 import type { Answer, ChannelMessage } from "../node/io.ts";
 import { PATH_HEADER } from "../node/kdmq.ts";
 import type { Counters } from "./counters.ts";
@@ -34,36 +34,78 @@ export function later(reason: string): Answer {
 
 /** @param intakes  the links of one channel; a message is with all of them, or answered as not taken */
 export function intakeHandler(warnings: Sparing, intakes: readonly Intake[]): Handler {
-  let pending = 0;
-  return async (message) => {
+  const patience = new Patience();
+  return (message) => {
     for (const { counters } of intakes) counters.in++;
-    if (pending >= PENDING_MAX) {
-      for (const { counters } of intakes) counters.failed++;
-      warnings.warn("pending", `channel ${message.channel}: ${PENDING_MAX} messages wait for their answer already`);
-      return later("Store Busy");
-    }
-    pending++;
-    try {
-      return await inTime(takeAll(intakes, message));
-    } finally {
-      pending--;
-    }
+    if (patience.size < PENDING_MAX) return patience.follow(takeAll(intakes, message));
+    for (const { counters } of intakes) counters.failed++;
+    warnings.warn("pending", `channel ${message.channel}: ${PENDING_MAX} messages wait for their answer already`);
+    return later("Store Busy");
   };
 }
 
-async function inTime(answer: Promise<Answer>): Promise<Answer> {
-  const { promise, resolve } = Promise.withResolvers<Answer>();
-  const timer = setTimeout(() => resolve(later("Store Too Slow")), ANSWER_MS);
-  try {
-    return await Promise.race([answer, promise]);
-  } finally {
-    clearTimeout(timer);
-  }
+function takeAll(intakes: readonly Intake[], message: ChannelMessage): Promise<Answer> {
+  const path = readPath(message.request.headers.get(PATH_HEADER));
+  const [only] = intakes;
+  return intakes.length === 1 && only !== undefined ? only.take(message, path) : gravest(intakes, message, path);
 }
 
-async function takeAll(intakes: readonly Intake[], message: ChannelMessage): Promise<Answer> {
-  const path = readPath(message.request.headers.get(PATH_HEADER));
+/** A message that one link has not must come again, and the others know it by then. */
+async function gravest(intakes: readonly Intake[], message: ChannelMessage, path: readonly string[]): Promise<Answer> {
   const answers = await Promise.all(intakes.map((intake) => intake.take(message, path)));
-  // The gravest: a message that one link has not must come again, and the others know it by then.
   return answers.reduce((a, b) => (b.status > a.status ? b : a));
+}
+
+interface Waiting {
+  readonly until: Instant;
+  readonly resolve: (answer: Answer) => void;
+}
+
+/** Answers that are waited for, each for the same time: they are due in the order of their coming, and one timer does for all. */
+class Patience {
+  /** In that order. */
+  private readonly waiting = new Set<Waiting>();
+  private timer: ReturnType<typeof setTimeout> | undefined;
+
+  get size(): number {
+    return this.waiting.size;
+  }
+
+  /** @returns the answer, or 503 where that takes too long */
+  follow(answer: Promise<Answer>): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      const one = { until: performance.now() + ANSWER_MS, resolve };
+      this.waiting.add(one);
+      if (this.timer === undefined) this.lookIn(ANSWER_MS);
+      answer.then(
+        (value) => {
+          this.waiting.delete(one);
+          resolve(value);
+        },
+        (error) => {
+          this.waiting.delete(one);
+          reject(error);
+        },
+      );
+    });
+  }
+
+  private lookIn(ms: Duration): void {
+    this.timer = setTimeout(() => this.look(), ms);
+    // It rings once more after the last answer: nobody's end waits for that.
+    this.timer.unref();
+  }
+
+  private look(): void {
+    this.timer = undefined;
+    const now = performance.now();
+    for (const one of this.waiting) {
+      if (one.until > now) {
+        this.lookIn(one.until - now);
+        return;
+      }
+      this.waiting.delete(one);
+      one.resolve(later("Store Too Slow"));
+    }
+  }
 }

@@ -60,7 +60,7 @@ export class PublishIntake implements Intake {
       host.warnings.warn(`key ${link.name}`, `link ${link.name}: a message of ${message.from} is refused: ${why}`);
       return TOO_LARGE;
     }
-    host.repeats.note(message.body, performance.now());
+    host.repeats.note(publication.body, performance.now());
     return this.pass(publication, message);
   }
 
@@ -69,13 +69,13 @@ export class PublishIntake implements Intake {
     return loopIn(path, this.own);
   }
 
-  private async pass(publication: Publication, message: ChannelMessage): Promise<Answer> {
+  private pass(publication: Publication, message: ChannelMessage): Promise<Answer> {
     const { link, host } = this;
     if (link.until === "confirmed" && host.lock()?.isStandingBy !== true) return this.confirm(publication);
     const stored = this.store(publication, message);
     if (link.until !== "received") return stored;
     stored.catch((error: Error) => host.warnings.warn(`store ${link.name}`, `link ${link.name}: ${error.message}`));
-    return TAKEN;
+    return Promise.resolve(TAKEN);
   }
 
   private store(publication: Publication, message: ChannelMessage): Promise<Answer> {

@@ -10,20 +10,20 @@ import type { Item } from "../queue/operation.ts";
 
 /** What the fields of a message, or of an item, are made of. */
 export interface TemplateFacts {
-  channel: string;
+  readonly channel: string;
   /** URI of the node that it is from. */
-  from: string;
-  contentType: string;
-  body: Uint8Array;
+  readonly from: string;
+  readonly contentType: string;
+  readonly body: Uint8Array;
   header(name: string): string;
   /** Only of a message. */
-  source?: { ip: string; port: number };
-  callId?: string;
+  readonly source?: { readonly ip: string; readonly port: number };
+  readonly callId?: string;
   /** Only of an item. */
-  key?: string;
+  readonly key?: string;
   /** Only of what comes from a broker. */
-  exchange?: string;
-  routingKey?: string;
+  readonly exchange?: string;
+  readonly routingKey?: string;
 }
 
 /** What a template is filled from: a message of the bus, an item of a queue, a delivery of a broker. */
@@ -65,6 +65,8 @@ const ENCODED = "|enc";
 
 export class Template {
   readonly text: string;
+  /** It says the same for everything. */
+  readonly isPlain: boolean;
   private readonly parts: readonly (string | Field)[];
 
   /**
@@ -79,6 +81,7 @@ export class Template {
       .split(/(\{[^{}]*\})/)
       .filter((part) => part !== "")
       .map((part) => this.part(part, option, known));
+    this.isPlain = this.parts.every((part) => typeof part === "string");
   }
 
   private part(part: string, option: string, known: ReadonlyMap<string, Field>): string | Field {
@@ -90,12 +93,9 @@ export class Template {
     throw new ConfigError("config-invalid-value", option, JSON.stringify(this.text), expected);
   }
 
-  /** It says the same for everything. */
-  get isPlain(): boolean {
-    return this.parts.every((part) => typeof part === "string");
-  }
-
   fill(facts: TemplateFacts): string {
+    // Without a field there is no brace in it.
+    if (this.isPlain) return this.text;
     return this.parts.map((part) => (typeof part === "string" ? part : part(facts))).join("");
   }
 }

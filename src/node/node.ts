@@ -889,14 +889,24 @@ export class DmqNode {
 
   /** URI of the peer that a From URI names; one that calls itself 0.0.0.0 is where the request came from. */
   private peerOf(from: string, source: Endpoint): string | undefined {
+    const { registry } = this.members;
+    // Nodes write what they have on their line, with a user before it; reading it costs more than looking.
+    const named = registry.named(withoutUser(from));
+    if (named !== undefined) return named.uri;
     const address = parseAddress(from, source.ip);
-    return address instanceof ProtocolError ? undefined : this.members.registry.find(address)?.uri;
+    return address instanceof ProtocolError ? undefined : registry.find(address)?.uri;
   }
 
   private find(uri: string): Peer | undefined {
     const { registry } = this.members;
     return registry.named(uri) ?? registry.find(addressOf(uri));
   }
+}
+
+/** `sip:user@192.0.2.1:5060` as a line of a list has it. */
+function withoutUser(uri: string): string {
+  const at = uri.indexOf("@");
+  return at !== -1 && uri.startsWith("sip:") ? `sip:${uri.slice(at + 1)}` : uri;
 }
 
 /** What an answer may have beyond the headers of its request: To tag, received, rport, Server, Content-Type. */

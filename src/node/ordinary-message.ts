@@ -86,7 +86,7 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
   }
 
   get from(): string {
-    return decodeUtf8(this.octets.subarray(this.fromUri, this.fromUriEnd));
+    return decodeUtf8(this.octets, this.fromUri, this.fromUriEnd);
   }
 
   get peer(): string | undefined {

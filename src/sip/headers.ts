@@ -140,13 +140,13 @@ export class Headers {
 
   /** Unfolded value of line `index`; invalid UTF-8 becomes U+FFFD. */
   valueAt(index: number): string {
-    return unfold(decodeUtf8(this.bytes.subarray(this.valueStarts[index]!, this.valueEnds[index]!)));
+    return unfold(decodeUtf8(this.bytes, this.valueStarts[index]!, this.valueEnds[index]!));
   }
 
   /** Canonical long name of a well-known header, any other as written. */
   nameAt(index: number): string {
     const known = WELL_KNOWN[this.ids[index]!];
-    return known?.[0] ?? decodeUtf8(this.bytes.subarray(this.nameStarts[index]!, this.nameEnds[index]!));
+    return known?.[0] ?? decodeUtf8(this.bytes, this.nameStarts[index]!, this.nameEnds[index]!);
   }
 
   /** Value of the first line of that name. */

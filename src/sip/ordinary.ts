@@ -5,16 +5,19 @@
 import { assert } from "../core/assert.ts";
 import { copyBytes } from "../core/bytes.ts";
 import type { OctetStore } from "../core/octet-store.ts";
-import type { Headers } from "./headers.ts";
+import { type Headers, scanHeaders } from "./headers.ts";
 import type { SipRequest } from "./message.ts";
-import { parseMessage } from "./parse.ts";
+import { LIMITS, parseMessage } from "./parse.ts";
 import type { MessageScan } from "./scan.ts";
+
+const LF = 0x0a;
 
 /** A KDMQ request that `MessageScan` has taken. */
 export class OrdinaryRequest implements SipRequest {
   readonly type = "request";
   readonly bytes: Uint8Array;
   private parsed: SipRequest | undefined;
+  private lines: Headers | undefined;
 
   constructor(bytes: Uint8Array) {
     this.bytes = bytes;
@@ -29,7 +32,9 @@ export class OrdinaryRequest implements SipRequest {
   }
 
   get headers(): Headers {
-    return this.parse().headers;
+    // Handlers ask for headers and for little else: the scan has read the start line, and found nothing wrong.
+    this.lines ??= scanHeaders(this.bytes, this.bytes.indexOf(LF) + 1, LIMITS).headers;
+    return this.lines;
   }
 
   get body(): Uint8Array {

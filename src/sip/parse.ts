@@ -145,7 +145,7 @@ export function parseHead(bytes: Uint8Array): Head {
     return noHead(bytes, fault("start line without an end", "§21.5.7", 513, "protocol-limit"));
   }
   if (eol < 0) return noHead(bytes, fault("start line not ended by CRLF", "§7"));
-  const { line, error: lineError } = parseStartLine(decodeUtf8(bytes.subarray(0, eol)));
+  const { line, error: lineError } = parseStartLine(decodeUtf8(bytes, 0, eol));
   const scan = scanHeaders(bytes, eol + 2, LIMITS);
   const length = readContentLength(scan.headers);
   const lengthError = length instanceof ProtocolError ? length : undefined;
