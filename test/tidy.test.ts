@@ -33,7 +33,7 @@ const MAY_IMPORT = new Map<string, string[]>([
   ["sim", [...PURE, "channel"]],
   ["transport", ["core"]],
   ["queue", ["core"]],
-  ["rpc", ["core", "type:node", "type:queue", "type:amqp"]],
+  ["rpc", ["core", "type:node", "type:queue", "type:amqp", "type:link"]],
   ["amqp", ["core", "type:consume", "type:queue"]],
   ["exec", ["core"]],
   ["consume", ["core", "exec", "queue"]],

@@ -1,5 +1,5 @@
 import type { AmqpReport } from "../amqp/desk.ts";
-import type { LinkRow, StatusAnswer } from "../rpc/surface.ts";
+import type { StatusAnswer } from "../rpc/surface.ts";
 import { type CommandSpec, FORM_OPTIONS } from "./command.ts";
 import { EXIT } from "./exit.ts";
 import { type Cell, formOf, writeResult } from "./output.ts";
@@ -47,7 +47,7 @@ function facts(report: StatusAnswer): Cell[][] {
   return [...simple, ...listening, ...spoken, ...linked, ...kept, ...brokers, ...published(amqp), ...known, ...counted];
 }
 
-function linkText({ from, to, in: taken, out, failed, held_back, state }: LinkRow): string {
+function linkText({ from, to, in: taken, out, failed, held_back, state }: StatusAnswer["links"][number]): string {
   const counts = `${taken} in, ${out} out, ${failed} failed, ${held_back} held back`;
   return `${from} -> ${to}: ${[...(state === undefined ? [] : [state]), counts].join("; ")}`;
 }

@@ -3,6 +3,7 @@
  * the daemon. Field names are those of the wire (docs/RPC.md), because these objects go out as JSON without translation.
  */
 import type { AmqpReport, AmqpSurface } from "../amqp/desk.ts";
+import type { LinkStatus } from "../link/counters.ts";
 import type { NodeEvent, Outcome, PeerInfo, WarningCode } from "../node/io.ts";
 import type { AnswerOf, Answers, Item, LeaseRequest, Operation } from "../queue/operation.ts";
 
@@ -208,24 +209,7 @@ export interface StatusReport {
   ready: boolean;
   socket: string;
   state_dir?: string | null;
-  links: LinkRow[];
-}
-
-/** A link of the daemon's, with its counters. */
-export interface LinkRow {
-  name: string;
-  from: string;
-  to: string;
-  /** Messages, or deliveries of items, that it was given. */
-  in: number;
-  /** Those that the other end has taken. */
-  out: number;
-  /** Those that it has not: refused, or tried again later. */
-  failed: number;
-  /** Those that would have gone round. */
-  held_back: number;
-  /** Of a link with a broker at one end: whether it publishes or stands by, whether it consumes or why not. */
-  state?: string;
+  links: LinkStatus[];
 }
 
 /** What `dmq.status` answers: sizes are asked of the store; `amqp` is null where the daemon has no brokers. */
