@@ -8,10 +8,10 @@ import amqplib from "amqplib";
 import { AmqpClient } from "../src/amqp/client.ts";
 import { parseBrokers } from "../src/amqp/url.ts";
 import { subscription } from "../test/helpers/amqp.ts";
-import { brokerProblem, startBrokers } from "../test/helpers/rabbitmq.ts";
-import { column, figure, ratio, takeTurns } from "./lib/figures.ts";
+import { cellsOf, type Turn, withBroker } from "./lib/brokers.ts";
+import { column, ratio, takeTurns } from "./lib/figures.ts";
 import { parseOptions } from "./lib/options.ts";
-import { type Cell, cell, runBench } from "./lib/report.ts";
+import { runBench } from "./lib/report.ts";
 
 const BODY = Buffer.alloc(200, "v");
 const WINDOW = 500;
@@ -30,12 +30,6 @@ interface Contender {
   consume(count: number): Promise<void>;
   ask(): Promise<void>;
   close(): Promise<void>;
-}
-
-interface Turn {
-  readonly rate: number;
-  /** Of this process, for each message. */
-  readonly cpuUs: number;
 }
 
 async function ours(url: string): Promise<Contender> {
@@ -174,20 +168,13 @@ async function askFor(ms: number, lanes: number, contender: Contender): Promise<
   return count;
 }
 
-/** Channel to exchange, each kind of promise in turn with the bare library. */
+/** Time and CPU of this process, which is the contender, for each of so many messages. */
 async function timed(work: () => Promise<number>): Promise<Turn> {
   const begin = performance.now();
   const before = process.cpuUsage();
   const count = await work();
   const { user, system } = process.cpuUsage(before);
   return { rate: (count * 1_000) / (performance.now() - begin), cpuUs: (user + system) / count };
-}
-
-function cellsOf(turns: readonly Turn[]): Record<string, Cell> {
-  return {
-    "a second": cell(figure(column(turns, ({ rate }) => rate))),
-    "µs of CPU": cell(figure(column(turns, ({ cpuUs }) => cpuUs)), 1),
-  };
 }
 
 /** `--only` chooses what is measured: there are two contenders, and one alone says nothing. */
@@ -197,56 +184,50 @@ function isWanted(name: string): boolean {
 
 const options = parseOptions(process.argv.slice(2));
 
-await runBench("amqp", options, async (report) => {
-  const problem = brokerProblem();
-  if (problem !== undefined) {
-    report.note(`nothing is measured: ${problem}`);
-    return;
-  }
-  const brokers = await startBrokers();
-  const url = brokers.url();
-  const helper = await side(url);
-  const contenders = [await ours(url), await bare(url)];
-  const ms = options.seconds * 1_000;
-  const count = CONSUMED_A_SECOND * options.seconds;
-  const works: [name: string, prepare: () => Promise<void>, work: (contender: Contender) => Promise<number>][] = [
-    ["confirmed publications", () => helper.purge(), (contender) => contender.publish(ms, WINDOW)],
-    [
-      "consume with ack",
-      async () => {
-        await helper.purge();
-        await helper.fill(count);
-      },
-      async (contender) => {
-        await contender.consume(count);
-        return count;
-      },
-    ],
-    ["query, one at a time", async () => undefined, (contender) => askFor(ms, 1, contender)],
-    ["query, 16 at a time", async () => undefined, (contender) => askFor(ms, 16, contender)],
-  ];
-  try {
-    for (const [name, prepare, work] of works) {
-      if (!isWanted(name)) continue;
-      const turns = await takeTurns(contenders, options.turns, async (contender) => {
-        await prepare();
-        return timed(() => work(contender));
-      });
-      const rates = [...turns.values()].map((all) => column(all, ({ rate }) => rate));
-      report.table(
-        name,
-        [...turns].map(([contender, all]) => ({ name: contender.name, cells: cellsOf(all) })),
-      );
-      const [mine, theirs] = rates as [number[], number[]];
-      report.goal({
-        name: `${name}: over the library`,
-        measured: ratio(mine, theirs).median,
-        unit: "×",
-        atLeast: GOAL,
-      });
+await runBench("amqp", options, (report) =>
+  withBroker(report, async (url) => {
+    const helper = await side(url);
+    const contenders = [await ours(url), await bare(url)];
+    const ms = options.seconds * 1_000;
+    const count = CONSUMED_A_SECOND * options.seconds;
+    const works: [name: string, prepare: () => Promise<void>, work: (contender: Contender) => Promise<number>][] = [
+      ["confirmed publications", () => helper.purge(), (contender) => contender.publish(ms, WINDOW)],
+      [
+        "consume with ack",
+        async () => {
+          await helper.purge();
+          await helper.fill(count);
+        },
+        async (contender) => {
+          await contender.consume(count);
+          return count;
+        },
+      ],
+      ["query, one at a time", async () => undefined, (contender) => askFor(ms, 1, contender)],
+      ["query, 16 at a time", async () => undefined, (contender) => askFor(ms, 16, contender)],
+    ];
+    try {
+      for (const [name, prepare, work] of works) {
+        if (!isWanted(name)) continue;
+        const turns = await takeTurns(contenders, options.turns, async (contender) => {
+          await prepare();
+          return timed(() => work(contender));
+        });
+        const rates = [...turns.values()].map((all) => column(all, ({ rate }) => rate));
+        report.table(
+          name,
+          [...turns].map(([contender, all]) => ({ name: contender.name, cells: cellsOf(all) })),
+        );
+        const [mine, theirs] = rates as [number[], number[]];
+        report.goal({
+          name: `${name}: over the library`,
+          measured: ratio(mine, theirs).median,
+          unit: "×",
+          atLeast: GOAL,
+        });
+      }
+    } finally {
+      for (const { close } of [...contenders, helper]) await close();
     }
-  } finally {
-    for (const { close } of [...contenders, helper]) await close();
-    await brokers.down();
-  }
-});
+  }),
+);
