@@ -25,7 +25,7 @@ import {
   type QueueReport,
   type Sizes,
 } from "./operation.ts";
-import { INLINE_BYTES, migrate, OCTETS } from "./schema.ts";
+import { INDEX_KEYS, INLINE_BYTES, migrate, OCTETS } from "./schema.ts";
 import { Space } from "./space.ts";
 
 export interface EngineOptions extends FileOptions {
@@ -58,6 +58,8 @@ interface QueueState {
   bytes: number;
   leased: number;
   counted: Counted;
+  /** Highest `seq` given to one of its items. */
+  newest: number;
   dirty: boolean;
 }
 
@@ -119,6 +121,10 @@ export class Engine {
   private presentWritten = 0;
   /** Before that time there is nothing to clear away, unless somebody else has written. */
   private tendAt = 0;
+  /** Highest `seq` given so far. */
+  private newest = 0;
+  /** Or there was no space for it. */
+  private hasKeyIndex = false;
 
   /** @throws QueueError `storage` if the file cannot be opened, is damaged or of a later version */
   constructor(options: EngineOptions) {
@@ -204,6 +210,7 @@ export class Engine {
   private group(operations: readonly Operation[]): Outcome[] {
     const writes = operations.some(({ type }) => WRITES.has(type));
     if (writes) this.setSync(operations);
+    if (!this.hasKeyIndex && operations.some((operation) => this.asksForKey(operation))) this.indexKeys();
     if (this.space.isRelieved && writes && operations.every(({ type }) => !RELIEVES.has(type))) this.space.stopRelief();
     this.statement(writes ? "BEGIN IMMEDIATE" : "BEGIN").run();
     try {
@@ -219,6 +226,29 @@ export class Engine {
       this.abandon();
       throw cause;
     }
+  }
+
+  private asksForKey(operation: Operation): boolean {
+    switch (operation.type) {
+      case "add":
+        return (this.byName.get(operation.queue)?.definition.addmode ?? "all") !== "all";
+      case "lease":
+        return operation.key !== undefined || operation.orderByKey === true;
+      case "move":
+        return operation.key !== undefined;
+      default:
+        return false;
+    }
+  }
+
+  /** In a transaction of its own: what asks for keys goes on without it, only slower, where there is no space. */
+  private indexKeys(): void {
+    try {
+      this.db.run(INDEX_KEYS);
+    } catch (cause) {
+      if (!isFullError(cause)) throw cause;
+    }
+    this.hasKeyIndex = true;
   }
 
   private tick(writes: boolean): void {
@@ -355,7 +385,8 @@ export class Engine {
     );
     const rowId = Number(made.lastInsertRowid);
     const counted = Object.fromEntries(COUNTED.map((name) => [name, 0])) as Counted;
-    const state = { rowId, name: definition.name, definition, items: 0, bytes: 0, leased: 0, counted, dirty: false };
+    const zero = { items: 0, bytes: 0, leased: 0, newest: 0 };
+    const state = { rowId, name: definition.name, definition, ...zero, counted, dirty: false };
     this.byName.set(state.name, state);
     this.byRow.set(rowId, state);
     return state;
@@ -366,6 +397,8 @@ export class Engine {
     const held = queue.items + (dead?.items ?? 0);
     if (held > 0 && !force)
       throw new QueueError("queue-busy", `queue ${queue.name} holds ${held} items; --force drops them`);
+    // The rows that say it otherwise go.
+    this.statement("UPDATE clock SET newest = ?").run(this.newest);
     for (const each of dead === undefined ? [queue] : [queue, dead]) {
       this.removeBodies("queue = ?", each.rowId);
       for (const table of ["items", "seen"]) this.statement(`DELETE FROM ${table} WHERE queue = ?`).run(each.rowId);
@@ -479,10 +512,13 @@ export class Engine {
   private insert(queue: QueueState, item: NewItem): number {
     const ttlMs = item.ttlMs ?? queue.definition.ttlMs;
     const due = this.present + (item.delayMs ?? 0);
-    const made = this.statement(
-      `INSERT INTO items (queue, key, value, type, headers, path, origin, channel, added, due, expires, outside)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    const seq = ++this.newest;
+    queue.newest = seq;
+    this.statement(
+      `INSERT INTO items (seq, queue, key, value, type, headers, path, origin, channel, added, due, expires, outside)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ).run(
+      seq,
       queue.rowId,
       item.key,
       inline(item.value),
@@ -496,7 +532,6 @@ export class Engine {
       ttlMs === 0 ? null : due + ttlMs,
       outside(item.value),
     );
-    const seq = Number(made.lastInsertRowid);
     this.keepOutside(seq, item.value);
     if (ttlMs !== 0) this.tendAt = Math.min(this.tendAt, due + ttlMs);
     this.grow(queue, 1, item.value.length);
@@ -934,10 +969,11 @@ export class Engine {
   private writeStates(): void {
     for (const queue of this.byName.values()) {
       if (!queue.dirty) continue;
-      this.statement("UPDATE queues SET items = ?, bytes = ?, leased = ?, counted = ? WHERE id = ?").run(
+      this.statement("UPDATE queues SET items = ?, bytes = ?, leased = ?, newest = ?, counted = ? WHERE id = ?").run(
         queue.items,
         queue.bytes,
         queue.leased,
+        queue.newest,
         JSON.stringify(queue.counted),
         queue.rowId,
       );
@@ -950,6 +986,7 @@ export class Engine {
     const version = this.readDataVersion();
     if (version === this.dataVersion) return;
     this.readStates();
+    this.hasKeyIndex ||= this.number("SELECT count(*) AS n FROM sqlite_schema WHERE name = 'items_key'") === 1;
     const { last, ahead } = this.statement("SELECT last, ahead FROM clock").get() as { last: number; ahead: number };
     this.ahead = ahead;
     this.present = Math.max(this.present, last);
@@ -960,12 +997,14 @@ export class Engine {
     this.tendAt = 0;
     this.byName.clear();
     this.byRow.clear();
+    this.newest = this.number("SELECT newest AS n FROM clock");
     for (const row of this.statement("SELECT * FROM queues").all() as QueueRow[]) {
-      const { id: rowId, name, items, bytes, leased } = row;
+      const { id: rowId, name, items, bytes, leased, newest } = row;
       const zero = Object.fromEntries(COUNTED.map((one) => [one, 0])) as Counted;
       const counted = { ...zero, ...(JSON.parse(row.counted) as Partial<Counted>) };
       const definition = JSON.parse(row.definition) as QueueDefinition;
-      const state: QueueState = { rowId, name, definition, items, bytes, leased, counted, dirty: false };
+      const state: QueueState = { rowId, name, definition, items, bytes, leased, counted, newest, dirty: false };
+      this.newest = Math.max(this.newest, newest);
       this.byName.set(name, state);
       this.byRow.set(rowId, state);
     }
@@ -1058,6 +1097,7 @@ interface QueueRow {
   items: number;
   bytes: number;
   leased: number;
+  newest: number;
   counted: string;
 }
 

@@ -1,6 +1,7 @@
 /** The daemon's store: the near side of the thread in worker.ts. Calls of one turn of the event loop cross together. */
 import { QueueError } from "./error.ts";
 import { type AnswerOf, answerOf, type Operation, type Outcome } from "./operation.ts";
+import { packAsked, unpackAnswered } from "./parcel.ts";
 import { type QueueStore, Touches } from "./store.ts";
 
 declare const DMQ_BUILD_WORKER: string;
@@ -9,15 +10,18 @@ declare const DMQ_BUILD_WORKER: string;
 const WORKER = typeof DMQ_BUILD_WORKER === "string" ? DMQ_BUILD_WORKER : "./worker.ts";
 
 export type ToWorker =
-  | ({ type: "open" } & ThreadOptions)
-  /** Operations with the numbers from `first` on. */
-  | { type: "run"; first: number; operations: Operation[] }
+  /** @param posted  one number that both see: how many texts were posted so far */
+  | ({ type: "open"; posted: Int32Array } & ThreadOptions)
+  /** Of parcel.ts: what is asked. */
+  | string
   | { type: "close" };
 
 export type FromWorker =
   | { type: "opened"; warnings: string[] }
   | { type: "refused"; message: string; isHeld: boolean }
-  | { type: "answers"; answers: { first: number; outcomes: Outcome[] }[]; touched: string[] }
+  /** Of parcel.ts: what is answered. */
+  | string
+  | { type: "touched"; queues: string[] }
   | { type: "closed" };
 
 export interface ThreadOptions {
@@ -39,7 +43,7 @@ export async function startStore(options: ThreadOptions): Promise<QueueStore> {
   return store;
 }
 
-interface Asked {
+interface Waiting {
   readonly operation: Operation;
   readonly resolve: (answer: never) => void;
   readonly reject: (error: unknown) => void;
@@ -49,9 +53,10 @@ class ThreadStore implements QueueStore {
   readonly warnings: string[] = [];
   private readonly worker: Worker;
   private readonly touches = new Touches();
-  private readonly asked = new Map<number, Asked>();
+  private readonly asked = new Map<number, Waiting>();
   private readonly opened = Promise.withResolvers<void>();
   private readonly ended = Promise.withResolvers<void>();
+  private readonly posted = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
   private batch: Operation[] = [];
   private batchFirst = 0;
   private lastNumber = 0;
@@ -65,7 +70,7 @@ class ThreadStore implements QueueStore {
   }
 
   async open(options: ThreadOptions): Promise<void> {
-    this.post({ type: "open", ...options });
+    this.post({ type: "open", posted: this.posted, ...options });
     await this.opened.promise;
   }
 
@@ -97,7 +102,8 @@ class ThreadStore implements QueueStore {
 
   private send(): void {
     if (this.batch.length === 0) return;
-    this.post({ type: "run", first: this.batchFirst, operations: this.batch });
+    Atomics.add(this.posted, 0, 1);
+    this.post(packAsked({ first: this.batchFirst, operations: this.batch }));
     this.batch = [];
   }
 
@@ -106,6 +112,11 @@ class ThreadStore implements QueueStore {
   }
 
   private received(message: FromWorker): void {
+    if (typeof message === "string") {
+      // After it died nobody waits.
+      if (this.asked.size > 0) this.answered(message);
+      return;
+    }
     switch (message.type) {
       case "opened":
         this.warnings.push(...message.warnings);
@@ -115,25 +126,23 @@ class ThreadStore implements QueueStore {
         this.opened.reject(Object.assign(new QueueError("storage", message.message), { isHeld: message.isHeld }));
         this.worker.terminate();
         return;
-      case "answers":
-        for (const { first, outcomes } of message.answers)
-          for (const [index, outcome] of outcomes.entries()) this.settle(first + index, outcome);
-        this.touches.tell(message.touched);
+      case "touched":
+        this.touches.tell(message.queues);
         return;
       case "closed":
         this.ended.resolve();
     }
   }
 
-  private settle(number: number, outcome: Outcome): void {
-    const asked = this.asked.get(number);
-    if (asked === undefined) return;
-    this.asked.delete(number);
-    try {
-      asked.resolve(answerOf(asked.operation, outcome) as never);
-    } catch (error) {
-      asked.reject(error);
+  private answered(text: string): void {
+    const asked = (number: number): Operation => (this.asked.get(number) as Waiting).operation;
+    const { first, outcomes, touched } = unpackAnswered(text, asked);
+    for (const [i, outcome] of outcomes.entries()) {
+      const waiting = this.asked.get(first + i) as Waiting;
+      this.asked.delete(first + i);
+      settle(waiting, outcome);
     }
+    this.touches.tell(touched);
   }
 
   /** Whatever was not answered may or may not be stored. */
@@ -144,5 +153,13 @@ class ThreadStore implements QueueStore {
     this.asked.clear();
     this.closing = true;
     this.ended.resolve();
+  }
+}
+
+function settle({ operation, resolve, reject }: Waiting, outcome: Outcome): void {
+  try {
+    resolve(answerOf(operation, outcome) as never);
+  } catch (error) {
+    reject(error);
   }
 }

@@ -4,8 +4,8 @@
  */
 import { QueueError } from "./error.ts";
 import { type OpenedStore, openStore } from "./open.ts";
-import type { Operation, Outcome } from "./operation.ts";
 import { Pair } from "./pair.ts";
+import { type Asked, packAnswered, unpackAsked } from "./parcel.ts";
 import { LOOK_MS } from "./store.ts";
 import type { FromWorker, ToWorker } from "./thread.ts";
 
@@ -16,24 +16,21 @@ declare const self: {
 
 const TIDY_MS = 1_000;
 
-interface Waiting {
-  readonly first: number;
-  readonly operations: readonly Operation[];
-}
-
 let store: OpenedStore | undefined;
 let pair: Pair | undefined;
-let waiting: Waiting[] = [];
+let waiting: Asked[] = [];
 let scheduled = false;
+let posted: Int32Array = new Int32Array(1);
+let received = 0;
 
 self.onmessage = ({ data }) => {
+  if (typeof data === "string") {
+    take(unpackAsked(data));
+    return;
+  }
   switch (data.type) {
     case "open":
       open(data);
-      return;
-    case "run":
-      waiting.push(data);
-      schedule();
       return;
     case "close":
       flush();
@@ -44,10 +41,11 @@ self.onmessage = ({ data }) => {
   }
 };
 
-function open(options: ToWorker & { type: "open" }): void {
+function open(options: Extract<ToWorker, { type: "open" }>): void {
   try {
     store = openStore({ ...options, daemon: true });
     pair = new Pair(store.engine, { bytesMax: options.bytesMax, now: Date.now, random: Math.random });
+    ({ posted } = options);
     self.postMessage({ type: "opened", warnings: store.warnings });
     setInterval(look, LOOK_MS);
     setInterval(tidy, TIDY_MS);
@@ -55,6 +53,14 @@ function open(options: ToWorker & { type: "open" }): void {
     const message = cause instanceof Error ? cause.message : String(cause);
     self.postMessage({ type: "refused", message, isHeld: cause instanceof QueueError && cause.isHeld });
   }
+}
+
+function take(asked: Asked): void {
+  waiting.push(asked);
+  received = (received + 1) | 0;
+  // To look for what else has arrived takes a turn of the event loop.
+  if (Atomics.load(posted, 0) === received) flush();
+  else schedule();
 }
 
 function schedule(): void {
@@ -67,16 +73,11 @@ function schedule(): void {
 function flush(): void {
   scheduled = false;
   if (pair === undefined || waiting.length === 0) return;
-  const groups = waiting;
+  const first = (waiting[0] as Asked).first;
+  const operations = waiting.flatMap((asked) => asked.operations);
   waiting = [];
-  const outcomes = pair.run(groups.flatMap(({ operations }) => operations));
-  let from = 0;
-  const answers = groups.map(({ first, operations }): { first: number; outcomes: Outcome[] } => {
-    const answer = { first, outcomes: outcomes.slice(from, from + operations.length) };
-    from += operations.length;
-    return answer;
-  });
-  self.postMessage({ type: "answers", answers, touched: pair.takeTouched() });
+  const outcomes = pair.run(operations);
+  self.postMessage(packAnswered({ first, outcomes, touched: pair.takeTouched() }, operations));
 }
 
 /** Somebody else wrote to the file: what became ready there is not known by name, so all queues are. */
@@ -85,7 +86,7 @@ function look(): void {
   const [outcome] = store.engine.run([{ type: "report" }]);
   if (outcome?.ok !== true) return;
   const names = (outcome.answer as { name: string }[]).map(({ name }) => name);
-  self.postMessage({ type: "answers", answers: [], touched: names });
+  self.postMessage({ type: "touched", queues: names });
 }
 
 /** What time did to items that nobody asks for. A store that cannot be written says so to whoever asks next. */
@@ -98,5 +99,5 @@ function tidy(): void {
     return;
   }
   const touched = pair.takeTouched();
-  if (touched.length > 0) self.postMessage({ type: "answers", answers: [], touched });
+  if (touched.length > 0) self.postMessage({ type: "touched", queues: touched });
 }

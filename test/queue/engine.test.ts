@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import { STDERR_CHARS_MAX } from "../../src/queue/engine.ts";
-import type { Item } from "../../src/queue/operation.ts";
+import type { Item, Operation } from "../../src/queue/operation.ts";
 import { Folder, item, Rig, START, text } from "./rig.ts";
 
 let rig: Rig;
@@ -420,4 +420,26 @@ describe("the rest", () => {
     expect(small.add("q", "k", "x".repeat(1_000)).stored).toBe("stored");
     small.close();
   });
+
+  test.each([4_000, 90])(
+    "keys can be asked for in a store that has no room for their index: values of %d octets",
+    (octets) => {
+      const small = new Rig(":memory:", { bytesMax: 256 * 1_024 });
+      small.define("q");
+      const add = (i: number): Operation => ({
+        type: "add",
+        queue: "q",
+        items: [item(`k${i % 2}${"-".repeat(900)}`, "x".repeat(octets))],
+      });
+      for (let i = 0; i < 300; i++) small.failure(add(i));
+      const key = `k1${"-".repeat(900)}`;
+      const before = small.sizes("q").ready;
+      const [taken] = small.lease("q", { key });
+      expect(taken).toMatchObject({ key, seq: 2 });
+      expect(small.lease("q", { orderByKey: true, count: 10 }).map(({ seq }) => seq)).toEqual([1]);
+      small.do({ type: "ack", ids: [taken?.id as string] });
+      expect(small.sizes("q")).toMatchObject({ ready: before - 2, leased: 1 });
+      small.close();
+    },
+  );
 });

@@ -8,6 +8,7 @@ import { parseDefinition } from "../../src/queue/definition.ts";
 import { QueueError } from "../../src/queue/error.ts";
 import { holderName, isGone } from "../../src/queue/holder.ts";
 import { inProcess } from "../../src/queue/open.ts";
+import { STEPS } from "../../src/queue/schema.ts";
 import type { QueueStore } from "../../src/queue/store.ts";
 import { storePath } from "../../src/queue/store.ts";
 import { startStore } from "../../src/queue/thread.ts";
@@ -104,22 +105,57 @@ describe("opening", () => {
     expect(readdirSync(folder.path).filter((name) => name.includes("damaged"))).toEqual([]);
   });
 
-  test("a store of the first version is brought on: its large values stay where they are, and can be taken", async () => {
-    const store = command();
-    await define(store, "q");
-    await add(store, "q", "old");
-    await store.close();
-    open = [];
-    const db = new Database(storePath(folder.path));
-    db.run("DROP TABLE bodies; ALTER TABLE items DROP COLUMN outside; PRAGMA user_version = 1");
-    db.run("UPDATE items SET value = zeroblob(9000); UPDATE queues SET bytes = 9000");
+  /** A queue `q` with two items, of which the newest is gone, as an earlier version left it. */
+  function old(version: number): void {
+    const db = new Database(storePath(folder.path), { create: true });
+    for (const step of STEPS.slice(0, version)) db.run(step);
+    db.run(`PRAGMA user_version = ${version}`);
+    db.run("INSERT INTO queues (name, definition, items, bytes) VALUES ('q', ?, 1, 9000)", [
+      JSON.stringify(parseDefinition("q")),
+    ]);
+    for (const key of ["old", "newest"])
+      db.run(
+        "INSERT INTO items (queue, key, value, type, added, due) VALUES (1, ?, zeroblob(9000), 'text/plain', 1, 1)",
+        [key],
+      );
+    db.run("DELETE FROM items WHERE key = 'newest'");
     db.close();
-    const again = command();
-    expect(await again.perform({ type: "check" })).toMatchObject({ ok: true });
-    const [old] = await again.perform(lease("q"));
-    expect(old?.value).toEqual(new Uint8Array(9_000));
-    await again.perform({ type: "ack", ids: [old?.id as string] });
-    expect(await again.perform({ type: "check" })).toMatchObject({ ok: true, items: 0 });
+  }
+
+  test.each([1, 2])(
+    "a store of version %d is brought on: its items stay, and no number is given again",
+    async (version) => {
+      old(version);
+      const store = command();
+      expect(await store.perform({ type: "check" })).toMatchObject({ ok: true, items: 1 });
+      const [found] = await store.perform(lease("q"));
+      expect(found).toMatchObject({ seq: 1, key: "old", value: new Uint8Array(9_000) });
+      await store.perform({ type: "ack", ids: [found?.id as string] });
+      const [added] = await store.perform({ type: "add", queue: "q", items: [item("next")] });
+      expect(added?.seq).toBe(3);
+      expect(await store.perform({ type: "check" })).toMatchObject({ ok: true, items: 1 });
+    },
+  );
+
+  test("no number is given again: not after the newest is gone, nor its queue, nor the process", async () => {
+    const seqOf = async (store: QueueStore): Promise<number> =>
+      (await store.perform({ type: "add", queue: "q", items: [item("k")] }))[0]?.seq as number;
+    const drop = { type: "drop" as const, queue: "q", force: true };
+    const first = command();
+    await define(first, "q");
+    expect(await seqOf(first)).toBe(1);
+    await first.perform({ type: "clear", queue: "q" });
+    const second = await daemon();
+    expect(await seqOf(second)).toBe(2);
+    expect(await seqOf(first)).toBe(3);
+    await second.perform(drop);
+    await define(second, "q");
+    expect(await seqOf(second)).toBe(4);
+    await first.perform(drop);
+    for (const store of open.splice(0)) await store.close();
+    const third = command();
+    await define(third, "q");
+    expect(await seqOf(third)).toBe(5);
   });
 
   test("a directory that cannot be made is named", async () => {
