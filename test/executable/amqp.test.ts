@@ -2,22 +2,17 @@
  * Every command of `dmq amqp` × (success, each failure that its help names), as far as it takes no broker: stdout, stderr and exit
  * code. What takes one is named in `WITH_BROKER` with the file whose test has it. A command or an exit code without either fails.
  */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { EXECUTABLE } from "../helpers/daemon.ts";
-import { checkStderr, checkStdout, type Expected } from "../helpers/expected.ts";
+import { EXECUTABLE, type Finished } from "../helpers/daemon.ts";
+import { type Expected, testRuns } from "../helpers/expected.ts";
 import { type Form, start } from "../helpers/forms.ts";
-import { missingPrograms } from "../helpers/needs.ts";
-
-const TEST_MS = 60_000;
 
 interface Row extends Expected {
-  what: string;
   /** Behind the command's name. */
   args: string[];
-  code: number;
   stdin?: string;
   forms?: readonly Form[];
 }
@@ -160,9 +155,6 @@ function rowsOf({ name, arguments: places, options }: Described): Row[] {
   return rows;
 }
 
-const noTerminal = missingPrograms("python3");
-if (noTerminal !== undefined && process.env.DMQ_REQUIRE_INTEROP === "1") throw new Error(`terminals: ${noTerminal}`);
-
 function formsOf({ options }: Described, row: Row): readonly Form[] {
   const all: Form[] = ["pipe"];
   if (options.some(({ flag }) => flag === "json")) all.push("json");
@@ -193,22 +185,12 @@ function isWithBroker(name: string, code: number): boolean {
   return existsSync(path) && readFileSync(path, "utf8").includes(`dmq amqp ${name}: exit ${code}`);
 }
 
-for (const command of commands) {
-  for (const row of rowsOf(command)) {
-    for (const form of formsOf(command, row)) {
-      const isMissing = form === "terminal" && noTerminal !== undefined;
-      const title = `${command.name}: ${row.what}, ${form}: exit ${row.code}${isMissing ? ` (${noTerminal})` : ""}`;
-      test.skipIf(isMissing)(
-        title,
-        async () => {
-          const args = ["amqp", command.name, ...(form === "json" ? ["--json"] : []), ...row.args];
-          const done = await (await start(form, args, row.stdin)).ended;
-          expect(done).toMatchObject({ code: row.code });
-          checkStdout(row, form, done.stdout);
-          checkStderr(row, form, done.stderr);
-        },
-        TEST_MS,
-      );
-    }
-  }
+const runs = commands.flatMap((command) =>
+  rowsOf(command).flatMap((row) => formsOf(command, row).map((form) => ({ row, form, name: command.name }))),
+);
+beforeAll(testRuns(runs, finish));
+
+async function finish({ row, form, name }: (typeof runs)[number]): Promise<Finished> {
+  const args = ["amqp", name, ...(form === "json" ? ["--json"] : []), ...row.args];
+  return (await start(form, args, row.stdin)).ended;
 }

@@ -13,7 +13,6 @@ import { describeWhere } from "../helpers/needs.ts";
 import { freeAddress } from "../helpers/neighbourhood.ts";
 
 const TEST_MS = 60_000;
-const POOL_WIDTH = 4;
 const GHOST = "sip:127.0.0.1:9";
 
 /** A line that is right, of each command that asks a daemon; none of them changes it or goes on. */
@@ -113,7 +112,7 @@ async function complaints(lines: readonly string[], socket: string, codes: reado
 /** What `run` finds wrong with each of the lines, a few at a time. */
 async function failures(lines: readonly string[], run: (line: string) => Promise<string[]>): Promise<string[]> {
   const jobs = lines.map((line) => () => run(line));
-  return (await Promise.all(pooled(jobs, POOL_WIDTH))).flat();
+  return (await Promise.all(pooled(jobs))).flat();
 }
 
 /** In bash's words. One argument can have 128 KiB; the limit of the kernel is no limit of ours to test. */

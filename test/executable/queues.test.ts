@@ -9,25 +9,20 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Daemon, Daemons, dmq, EXECUTABLE, type Finished } from "../helpers/daemon.ts";
-import { checkStderr, checkStdout, type Expected } from "../helpers/expected.ts";
-import { type Form, pooled, type Started, start } from "../helpers/forms.ts";
+import { type Expected, testRuns } from "../helpers/expected.ts";
+import { type Form, type Started, start } from "../helpers/forms.ts";
 import { Hub } from "../helpers/mqueue.ts";
-import { missingPrograms } from "../helpers/needs.ts";
 import { freeAddress } from "../helpers/neighbourhood.ts";
 import { until } from "../helpers/wait.ts";
 
 const SETUP_MS = 40_000;
-const TEST_MS = 60_000;
-const POOL_WIDTH = 5;
 
 /** `gone` is a daemon that hangs up, `broken` a store that is none, `nowhere` a state directory that is not there. */
 type Way = "daemon" | "file" | "gone" | "broken" | "nowhere";
 
 interface Row extends Expected {
-  what: string;
   /** Behind the command's name: `$U` is the row's own queue, `$ID` the lease of its item, `$SEQ` the number of that. */
   args: string[];
-  code: number;
   ways?: readonly Way[];
   forms?: readonly Form[];
   stdin?: string;
@@ -348,9 +343,6 @@ function generalRows(name: string, exits: ReadonlySet<number>): Row[] {
   return rows;
 }
 
-const noTerminal = missingPrograms("python3");
-if (noTerminal !== undefined && process.env.DMQ_REQUIRE_INTEROP === "1") throw new Error(`terminals: ${noTerminal}`);
-
 interface Run {
   row: Row;
   name: string;
@@ -382,7 +374,7 @@ const daemons = new Daemons();
 const hub = new Hub();
 let daemon: Daemon;
 let hangsUp: { stop(closes: boolean): void };
-let ends: Promise<Finished>[] = [];
+const startRuns = testRuns(runs, finish);
 
 beforeAll(async () => {
   const { dir } = daemons;
@@ -396,10 +388,7 @@ beforeAll(async () => {
   // The first of a store's processes makes its file.
   expect((await dmq(["queue", "define", "first", ...whereOf("file")])).code).toBe(0);
   expect((await daemon.run(["queue", "define", "first"])).code).toBe(0);
-  ends = pooled(
-    runs.map((one) => () => finish(one)),
-    noTerminal === undefined ? POOL_WIDTH : 1,
-  );
+  startRuns();
 }, SETUP_MS);
 
 afterAll(async () => {
@@ -416,7 +405,6 @@ function whereOf(way: Way): string[] {
 
 /** Runs a row, behind all that it needs. */
 async function finish({ row, name, way, form, unique }: Run): Promise<Finished> {
-  if (form === "terminal" && noTerminal !== undefined) return { code: -1, stdout: "", stderr: "" };
   const where = whereOf(way);
   const words = new Map<string, string>([
     ...([
@@ -474,18 +462,3 @@ describe("each command has rows, and each exit code of its help one, which it sa
     });
   }
 });
-
-for (const [index, { row, name, way, form }] of runs.entries()) {
-  const isMissing = form === "terminal" && noTerminal !== undefined;
-  const title = `${name}: ${row.what}, ${way}, ${form}: exit ${row.code}${isMissing ? ` (${noTerminal})` : ""}`;
-  test.skipIf(isMissing)(
-    title,
-    async () => {
-      const done = await (ends[index] as Promise<Finished>);
-      expect(done).toMatchObject({ code: row.code });
-      checkStdout(row, form, done.stdout);
-      checkStderr(row, form, done.stderr);
-    },
-    TEST_MS,
-  );
-}

@@ -8,23 +8,16 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Daemon, dmq, EXECUTABLE, type Finished } from "../helpers/daemon.ts";
-import { checkStderr, checkStdout, type Expected } from "../helpers/expected.ts";
-import { type Form, pooled, type Started, start } from "../helpers/forms.ts";
-import { missingPrograms } from "../helpers/needs.ts";
+import { type Expected, testRuns } from "../helpers/expected.ts";
+import { type Form, type Started, start } from "../helpers/forms.ts";
 import { freeAddress, heard, Neighbourhood, type Place } from "../helpers/neighbourhood.ts";
 import { until } from "../helpers/wait.ts";
 
 const SETUP_MS = 40_000;
-const TEST_MS = 60_000;
-
-/** Rows at a time: most of a row is waiting. */
-const POOL_WIDTH = 5;
 
 interface Row extends Expected {
-  what: string;
   /** Behind the command's name; `$A` and its like are replaced. */
   args: string[];
-  code: number;
   /** Whose socket it asks; `none` without a word. */
   at?: Place;
   /** It is run without `--socket`. */
@@ -574,8 +567,6 @@ function rowsOf({ name, exits }: Described): Row[] {
 }
 
 const world = new Neighbourhood();
-const noTerminal = missingPrograms("python3");
-if (noTerminal !== undefined && process.env.DMQ_REQUIRE_INTEROP === "1") throw new Error(`terminals: ${noTerminal}`);
 
 const runs: Pick<Running, "row" | "form" | "name" | "unique">[] = alone.flatMap((command) =>
   rowsOf(command).flatMap((row, index) =>
@@ -588,7 +579,7 @@ function formsOf({ options }: Described, row: Row): readonly Form[] {
   return all.filter((form) => (row.forms ?? all).includes(form));
 }
 
-let ends: Promise<Finished>[] = [];
+const startRuns = testRuns(runs, finish);
 const words = new Map<string, string>();
 
 beforeAll(async () => {
@@ -615,17 +606,13 @@ beforeAll(async () => {
     words.set(name as string, text as string);
   words.set("$NONE", world.at("none").uri);
   words.set("$A", world.answering.uri);
-  ends = pooled(
-    runs.map((one) => () => finish(one)),
-    noTerminal === undefined ? POOL_WIDTH : 1,
-  );
+  startRuns();
 }, SETUP_MS);
 
 afterAll(() => world.end(), SETUP_MS);
 
 /** Runs a row, with all that happens meanwhile. */
 async function finish({ row, form, name, unique }: (typeof runs)[number]): Promise<Finished> {
-  if (form === "terminal" && noTerminal !== undefined) return { code: -1, stdout: "", stderr: "" };
   const place = row.at ?? "none";
   const daemon = await world.open(place);
   const socket = daemon?.socket ?? join(world.daemons.dir, `${unique}.sock`);
@@ -655,18 +642,3 @@ describe("each command has rows, and each exit code of its help one", () => {
     });
   }
 });
-
-for (const [index, { row, form, name }] of runs.entries()) {
-  const isMissing = form === "terminal" && noTerminal !== undefined;
-  const title = `${name}: ${row.what}, ${form}: exit ${row.code}${isMissing ? ` (${noTerminal})` : ""}`;
-  test.skipIf(isMissing)(
-    title,
-    async () => {
-      const done = await (ends[index] as Promise<Finished>);
-      expect(done).toMatchObject({ code: row.code });
-      checkStdout(row, form, done.stdout);
-      checkStderr(row, form, done.stderr);
-    },
-    TEST_MS,
-  );
-}

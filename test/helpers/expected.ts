@@ -1,9 +1,13 @@
 /** What a row of a table of commands expects of one of them, in each of its forms. */
-import { expect } from "bun:test";
-import { jsonRows } from "./daemon.ts";
-import { type Form, untable } from "./forms.ts";
+import { expect, test } from "bun:test";
+import { type Finished, jsonRows } from "./daemon.ts";
+import { type Form, noTerminal, pooled, untable } from "./forms.ts";
 
 export interface Expected {
+  /** The rest of the test's name. */
+  what: string;
+  /** How it ends. */
+  code: number;
   /** stdout in a pipe; on a terminal the same with its columns padded. Nothing without a word. */
   out?: RegExp;
   /** First line of the table on a terminal. */
@@ -21,7 +25,7 @@ export interface Expected {
   told?: RegExp;
 }
 
-export function checkStdout({ out, header = "", fields = [] }: Expected, form: Form, stdout: string): void {
+function checkStdout({ out, header = "", fields = [] }: Expected, form: Form, stdout: string): void {
   if (form === "json") checkJson(fields, stdout);
   else if (out === undefined) expect(stdout).toBe("");
   else if (form === "pipe") {
@@ -52,7 +56,7 @@ function checkJson(fields: readonly string[], stdout: string): void {
 
 const PROGRESS = /\r\x1b\[K(?:[^\r]*(?=\r\x1b\[K))?/g;
 
-export function checkStderr({ err, told, hasQuietJson }: Expected, form: Form, stderr: string): void {
+function checkStderr({ err, told, hasQuietJson }: Expected, form: Form, stderr: string): void {
   if (form === "terminal" && told !== undefined) expect(stderr).toMatch(told);
   else if (err === undefined || (form === "json" && hasQuietJson)) expect(stderr).toBe("");
   else {
@@ -61,4 +65,45 @@ export function checkStderr({ err, told, hasQuietJson }: Expected, form: Form, s
     expect(lasting).toMatch(/^(dmq: [^\n]+\n)+$/);
     expect(lasting.trimEnd()).toMatch(err);
   }
+}
+
+/** A row in one of its forms. */
+export interface Run {
+  readonly row: Expected;
+  readonly form: Form;
+  /** The command's. */
+  readonly name: string;
+  /** Where there is more than one way to what it asks. */
+  readonly way?: string;
+}
+
+const ROW_MS_MAX = 60_000;
+
+/**
+ * A test for each run: its end is what its row expects.
+ *
+ * @param finish  runs it, with all that it needs; not called for a terminal where there is none
+ * @returns       call it in `beforeAll`, when what they need is there: it starts them, some at a time
+ */
+export function testRuns<T extends Run>(runs: readonly T[], finish: (run: T) => Promise<Finished>): () => void {
+  const possible = runs.filter(({ form }) => form !== "terminal" || noTerminal === undefined);
+  const ends = new Map<T, Promise<Finished>>();
+  for (const run of runs) {
+    const { row, form, name, way } = run;
+    const missing = possible.includes(run) ? "" : ` (${noTerminal})`;
+    test.skipIf(missing !== "")(
+      `${[`${name}: ${row.what}`, ...(way === undefined ? [] : [way]), form].join(", ")}: exit ${row.code}${missing}`,
+      async () => {
+        const done = await (ends.get(run) as Promise<Finished>);
+        expect(done).toMatchObject({ code: row.code });
+        checkStdout(row, form, done.stdout);
+        checkStderr(row, form, done.stderr);
+      },
+      ROW_MS_MAX,
+    );
+  }
+  return () => {
+    const started = pooled(possible.map((run) => () => finish(run)));
+    for (const [index, run] of possible.entries()) ends.set(run, started[index] as Promise<Finished>);
+  };
 }

@@ -6,6 +6,7 @@ import { existsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { EXECUTABLE, type Finished } from "./daemon.ts";
+import { missingPrograms } from "./needs.ts";
 
 export type Form = "terminal" | "pipe" | "json";
 
@@ -19,6 +20,10 @@ export interface Started {
 
 /** A shim in PATH takes longer than the command does. */
 const PYTHON = existsSync("/usr/bin/python3") ? "/usr/bin/python3" : "python3";
+
+/** What there is no terminal without; `undefined` if there is one. Where everything is required that is a failure. */
+export const noTerminal = missingPrograms("python3");
+if (noTerminal !== undefined && process.env.DMQ_REQUIRE_INTEROP === "1") throw new Error(`terminals: ${noTerminal}`);
 
 /** Longer than any row may take. */
 const RUN_MS_MAX = 30_000;
@@ -77,8 +82,11 @@ export function untable(table: string): string {
   return table.replace(COLOUR, "").replace(/ {2,}/g, "\t");
 }
 
-/** Runs jobs in their order, so many at a time, and gives each one's end. */
-export function pooled<T>(jobs: readonly (() => Promise<T>)[], width: number): Promise<T>[] {
+/** Jobs at a time: most of a command is waiting. */
+const POOL_WIDTH = 5;
+
+/** Runs jobs in their order, some at a time, and gives each one's end. */
+export function pooled<T>(jobs: readonly (() => Promise<T>)[]): Promise<T>[] {
   const ends = jobs.map(() => Promise.withResolvers<T>());
   let next = 0;
   const work = async (): Promise<void> => {
@@ -87,7 +95,7 @@ export function pooled<T>(jobs: readonly (() => Promise<T>)[], width: number): P
       await (jobs[index] as () => Promise<T>)().then(resolve, reject);
     }
   };
-  for (let worker = 0; worker < width; worker++) void work();
+  for (let worker = 0; worker < POOL_WIDTH; worker++) void work();
   // A row that fails is told by its test, which may not have begun to wait.
   for (const { promise } of ends) promise.catch(() => undefined);
   return ends.map(({ promise }) => promise);
