@@ -7,6 +7,7 @@ import { deliveryOf, deliveryRow, headersJson, headersOf } from "../../src/amqp/
 import { type AmqpSettings, readAmqp } from "../../src/amqp/options.ts";
 import { spooled, unspooled } from "../../src/amqp/spool.ts";
 import { parseBrokers } from "../../src/amqp/url.ts";
+import { loadConfig } from "../../src/config/load.ts";
 import { ConfigError } from "../../src/core/errors.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "dmq-options-"));
@@ -17,20 +18,10 @@ function file(name: string, text: string): string {
   return join(folder, name);
 }
 
+/** What is so without a word, and two brokers. */
 const PLAIN: AmqpSettings = {
+  ...loadConfig({ flags: new Map(), env: {}, file: file("empty.toml", "") }).config,
   amqp: ["amqp://u@192.0.2.1", "zone=east;amqp://u:own@192.0.2.2"],
-  amqpPrimary: "local",
-  amqpMode: ["failover"],
-  amqpPrefer: "current",
-  amqpHeartbeatMs: 10_000,
-  amqpConnectTimeoutMs: 3_000,
-  amqpWindow: 500,
-  amqpPasswordFile: undefined,
-  amqpCa: undefined,
-  amqpCert: undefined,
-  amqpKey: undefined,
-  amqpInsecure: false,
-  amqpServername: undefined,
   nodeName: "edge1",
 };
 
