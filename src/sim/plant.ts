@@ -17,6 +17,8 @@ const PLANTS = {
   "lose-outcome": loseOutcome,
   /** No limit of what is in flight to one peer. */
   "no-window": (): Plant => ({ options: { window: 100_000 } }),
+  /** Peers at one address without a limit: all that somebody names there is taken. */
+  crowd,
   /** Each tenth request has two answers. */
   "answer-twice": answerTwice,
   /** Messages of one sender are handed on in turned order. */
@@ -81,6 +83,17 @@ function trustForeignActive(): Plant {
         if (peer !== undefined && peer.status !== "active" && peer.resolvedIp !== input.from.ip)
           bus.call(node, (now) => core.setStatus(peer.uri, "active", now));
       }
+    },
+  };
+}
+
+function crowd(): Plant {
+  return {
+    handed(node, input, bus) {
+      if (node.core === undefined || input.type !== "received") return;
+      const { ip } = input.from;
+      for (const [, uri = "", host] of decodeUtf8(input.bytes).matchAll(/(sip:([\d.]+):7\d+);status=active\r\n/g))
+        if (host === ip) bus.call(node, (now) => node.core?.add(uri, undefined, now));
     },
   };
 }

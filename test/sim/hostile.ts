@@ -24,6 +24,8 @@ interface Seen {
 }
 
 const SEEN_MAX = 256;
+/** Of its own address, where it answers too, unless it is silent: more than a node takes peers there. */
+const PORTS: readonly number[] = Array.from({ length: 80 }, (_, index) => 7_000 + index);
 /** A copy that overtakes its original would be the original. */
 const REPLAY_AFTER_MS = 2_000;
 /**
@@ -55,7 +57,11 @@ export class Hostile {
   }
 
   get uri(): string {
-    return `sip:${this.stranger.ip}:${this.stranger.port}`;
+    return this.uriAt(this.stranger.port);
+  }
+
+  private uriAt(port: number): string {
+    return `sip:${this.stranger.ip}:${port}`;
   }
 
   come(): void {
@@ -63,12 +69,17 @@ export class Hostile {
     this.isThere = true;
     this.manner = this.pick(["silent", "silent", "member", "liar"]);
     this.bus.trace.note(this.bus.now, this.stranger.name, `will be a ${this.manner} one`);
-    this.bus.addStranger(this.stranger, (input) => this.take(input));
+    for (const stranger of this.places()) this.bus.addStranger(stranger, (input) => this.take(input, stranger.port));
   }
 
   go(): void {
-    if (this.isThere) this.bus.removeStranger(this.stranger);
+    if (this.isThere) for (const stranger of this.places()) this.bus.removeStranger(stranger);
     this.isThere = false;
+  }
+
+  private places(): { name: string; ip: string; port: number }[] {
+    const ports = this.manner === "silent" ? [] : PORTS;
+    return [this.stranger, ...ports.map((port) => ({ ...this.stranger, name: `${this.stranger.name}-${port}`, port }))];
   }
 
   /** What may be spent on its word; `undefined` where it has answered, and is no unverified source any more. */
@@ -99,6 +110,7 @@ export class Hostile {
       () => this.list(target, [this.line(), decodeUtf8(this.octets(80)), "sip:", ";;;", `${uriOf(target)};status=`]),
       () => this.list(target, [this.line(), ...this.names(10)]),
       () => this.list(target, [this.line()]),
+      () => this.crowd(target),
       () => this.list(target, []),
       () => this.answerForOthers(),
       () => this.answerForOthers(),
@@ -112,25 +124,25 @@ export class Hostile {
 
   // What comes to it.
 
-  private take(input: Input): void {
+  private take(input: Input, port: number): void {
     if (input.type !== "received" || input.from.transport !== "udp" || this.manner === "silent") return;
     const text = decodeUtf8(input.bytes);
     if (!text.startsWith("KDMQ ")) return;
     const node = this.bus.nodes.find(({ ip, port }) => ip === input.from.ip && port === input.from.port);
     const isList = text.startsWith("KDMQ sip:notification_peer@");
-    const body = this.manner === "liar" ? [this.line(), ...this.nobodies(12)] : [this.line()];
-    if (!isList) this.witness.ranElsewhere(this.uri, input.bytes, 200);
+    const body = this.manner === "liar" ? [this.line(port), ...this.nobodies(12)] : [this.line(port)];
+    if (!isList) this.witness.ranElsewhere(this.uriAt(port), input.bytes, 200);
     if (node === undefined) return;
     this.trusting.add(node);
-    this.send(node, answerTo(text, isList ? body : []));
+    this.send(node, answerTo(text, isList ? body : []), "udp", port);
   }
 
   // What it says.
 
-  private send(target: SimNode, bytes: Uint8Array, transport: "udp" | "tcp" = "udp"): void {
+  private send(target: SimNode, bytes: Uint8Array, transport: "udp" | "tcp" = "udp", port = this.stranger.port): void {
     this.count(target, bytes);
     const to: Endpoint = { transport, ip: target.ip, port: target.port };
-    const { ip, port } = this.stranger;
+    const { ip } = this.stranger;
     this.bus.network.transmit(ip, port, { type: "transmit", to, bytes }, this.bus.now);
   }
 
@@ -148,6 +160,14 @@ export class Hostile {
   private list(target: SimNode, lines: readonly string[], transport: "udp" | "tcp" = "udp"): void {
     const body = lines.map((line) => `${line}\r\n`).join("");
     this.send(target, this.request("notification_peer", this.stranger, target, encodeUtf8(body)), transport);
+  }
+
+  /** All its ports for some minutes, in lists of as many as are asked at a time. */
+  private crowd(target: SimNode): void {
+    for (let index = 0; index < 60; index++) {
+      const lines = [undefined, ...PORTS.slice((index % 5) * 16, (index % 5) * 16 + 16)].map((port) => this.line(port));
+      this.bus.schedule(index * 5_000, () => this.isThere && this.list(target, lines));
+    }
   }
 
   /** As many lines as a datagram, or a body on a stream, can hold. */
@@ -258,8 +278,8 @@ export class Hostile {
     return concatBytes([encodeUtf8(lines.join("\r\n")), body]);
   }
 
-  private line(): string {
-    return `${this.uri};status=active`;
+  private line(port = this.stranger.port): string {
+    return `${this.uriAt(port)};status=active`;
   }
 
   private nobodies(count: number): string[] {

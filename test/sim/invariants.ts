@@ -7,6 +7,8 @@ import type { SimNode, Transmit } from "../../src/sim/bus.ts";
 import { lifeOf, REMEMBERED_MS, Violation, type Witness } from "./witness.ts";
 
 const PEERS_MAX = 1_000;
+/** At one IP address. */
+const ADDRESS_PEERS_MAX = 64;
 const UNVERIFIED_MAX = 16;
 const LIST_BYTES_MAX = 1_023;
 /** Times that a node may ask to be called at once again before that is a loop without an end. */
@@ -97,7 +99,13 @@ export class Invariants {
     const { core, options, ip, port } = node;
     if (core === undefined) return;
     const { window = 256, queueMessages = 10_000 } = options;
+    const crowds = new Map<string, number>();
     for (const peer of core.nodes()) {
+      // A name is counted nowhere: it may lead elsewhere than it did.
+      const there = (crowds.get(peer.host) ?? 0) + 1;
+      crowds.set(peer.host, there);
+      if (there > ADDRESS_PEERS_MAX && peer.host === peer.resolvedIp)
+        throw new Violation(`${node.name} has ${there} peers at ${peer.host}, limit ${ADDRESS_PEERS_MAX}`);
       if (peer.resolvedIp === ip && peer.port === port)
         throw new Violation(`${node.name} has itself in its registry, as ${peer.uri}`);
       if (peer.inFlight > window)
