@@ -5,25 +5,41 @@
  *
  * A part is one `bun test` process, so that what one part breaks, another does not feel. What Bun counted is read from
  * its JUnit report and not from its words. A process that fails without a failed test (it crashed, a file did not load)
- * counts as one failure. Skipped tests are listed, and their names say why.
+ * counts as one failure. Skipped tests are listed, and their names say why. Parts that mostly compute run beside parts that
+ * mostly wait; what each of them prints is printed when it is over.
  */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { missingPrograms } from "./helpers/needs.ts";
+import { endBrokers } from "./helpers/rabbitmq.ts";
 
 const ROOT = join(import.meta.dir, "..");
+const TEST = join(ROOT, "test");
 
 /** Seeds of the short simulation that belongs to the whole test; `npm run test:sim` runs the long one. */
 const SHORT_SIM_SEEDS = "20";
 
 /** A part that hangs is ended: the longest takes a few minutes. */
-const PART_MS_MAX = 10 * 60_000;
+const PART_MS_MAX = 15 * 60_000;
 
 interface Tally {
   passed: number;
   failed: number;
   skipped: string[];
+}
+
+/** Where a part writes. */
+interface Place {
+  /** Its own, empty. */
+  folder: string;
+  /** A file for what it prints; the terminal without it. */
+  log?: string;
+}
+
+interface Part {
+  name: string;
+  run: (place: Place) => Promise<Tally>;
 }
 
 function testFiles(folder: string): string[] {
@@ -37,13 +53,18 @@ function testFiles(folder: string): string[] {
     .sort();
 }
 
-function run(args: string[]): number {
-  const child = Bun.spawnSync([process.execPath, ...args], {
+async function run(args: string[], { log }: Place, env: Record<string, string> = {}): Promise<number> {
+  const out = log === undefined ? "inherit" : openSync(log, "a");
+  const child = Bun.spawn([process.execPath, ...args], {
     cwd: ROOT,
-    stdio: ["ignore", "inherit", "inherit"],
+    stdio: ["ignore", out, out],
+    env: { ...process.env, ...env },
     timeout: PART_MS_MAX,
   });
-  if (child.exitedDueToTimeout) console.log(`ended after ${PART_MS_MAX / 60_000} minutes: bun ${args[0]}`);
+  await child.exited;
+  if (out !== "inherit") closeSync(out);
+  if (child.signalCode !== null)
+    console.log(`ended by ${child.signalCode} (a part has ${PART_MS_MAX / 60_000} minutes): bun ${args[0]}`);
   return child.exitCode ?? 1;
 }
 
@@ -70,70 +91,110 @@ function missingOf(file: string): string | undefined {
   return process.env.DMQ_REQUIRE_INTEROP === "1" ? undefined : missingPrograms(...words);
 }
 
-function runTests(all: string[]): Tally {
+async function runTests(all: string[], place: Place, env?: Record<string, string>): Promise<Tally> {
   const skipped = all.flatMap((file) => {
     const missing = missingOf(file);
     return missing === undefined ? [] : [`${relative(ROOT, file)}: the whole file: ${missing}`];
   });
-  const tally = runFiles(all.filter((file) => missingOf(file) === undefined));
+  const files = all.filter((file) => missingOf(file) === undefined);
+  const tally = await runFiles(files, place, env);
   return { ...tally, skipped: [...tally.skipped, ...skipped] };
 }
 
-function runFiles(files: string[]): Tally {
+async function runFiles(files: string[], place: Place, env?: Record<string, string>): Promise<Tally> {
   if (files.length === 0) return { passed: 0, failed: 0, skipped: [] };
-  const folder = mkdtempSync(join(tmpdir(), "dmq-test-"));
-  const report = join(folder, "report.xml");
+  const report = join(place.folder, "report.xml");
   const paths = files.map((file) => `./${relative(ROOT, file)}`);
-  const exit = run(["test", "--reporter=junit", `--reporter-outfile=${report}`, ...paths]);
+  const exit = await run(["test", "--reporter=junit", `--reporter-outfile=${report}`, ...paths], place, env);
   const tally = readReport(report);
-  rmSync(folder, { recursive: true });
   if (exit !== 0 && tally.failed === 0) tally.failed = 1;
   return tally;
 }
 
-function runSimulation(): Tally {
-  const script = join(ROOT, "test", "sim", "explore.ts");
+function runUnit(place: Place): Promise<Tally> {
+  const isOwnPart = (file: string): boolean => FOLDERS.some((name) => relative(TEST, file).startsWith(`${name}/`));
+  return runTests(
+    testFiles(TEST).filter((file) => !isOwnPart(file)),
+    place,
+  );
+}
+
+function runFolder(name: string, place: Place, env?: Record<string, string>): Promise<Tally> {
+  return runTests(testFiles(join(TEST, name)), place, env);
+}
+
+async function runAmqp(place: Place): Promise<Tally> {
+  const brokers = mkdtempSync(join(tmpdir(), "dr-"));
+  const tally = await runFolder("amqp", place, { DMQ_BROKERS: brokers });
+  await endBrokers(brokers);
+  return tally;
+}
+
+async function runSimulation(place: Place): Promise<Tally> {
+  const script = join(TEST, "sim", "explore.ts");
   if (!existsSync(script)) return { passed: 0, failed: 0, skipped: ["sim: test/sim/explore.ts is not there"] };
-  const failed = run([relative(ROOT, script), "--seeds", SHORT_SIM_SEEDS]) === 0 ? 0 : 1;
+  const failed = (await run([relative(ROOT, script), "--seeds", SHORT_SIM_SEEDS], place)) === 0 ? 0 : 1;
   return { passed: 1 - failed, failed, skipped: [] };
 }
 
 const FOLDERS = ["executable", "interop", "amqp"];
 
-const PARTS: [name: string, run: () => Tally][] = [
-  ["unit", () => runTests(testFiles(join(ROOT, "test")).filter((file) => !FOLDERS.some((name) => isIn(name, file))))],
-  ["sim", runSimulation],
-  ["executable", () => runTests(testFiles(join(ROOT, "test", "executable")))],
-  ["amqp", () => runTests(testFiles(join(ROOT, "test", "amqp")))],
-  ["interop", () => runTests(testFiles(join(ROOT, "test", "interop")))],
+/** Those of a lane run one after the other, the lanes side by side. */
+const LANES: readonly (readonly Part[])[] = [
+  [
+    { name: "unit", run: runUnit },
+    { name: "sim", run: runSimulation },
+    { name: "executable", run: (place) => runFolder("executable", place) },
+  ],
+  [
+    { name: "amqp", run: runAmqp },
+    { name: "interop", run: (place) => runFolder("interop", place) },
+  ],
 ];
 
-function isIn(folder: string, file: string): boolean {
-  return relative(join(ROOT, "test"), file).startsWith(`${folder}/`);
+async function runPart(part: Part, isBeside: boolean): Promise<Tally> {
+  const folder = mkdtempSync(join(tmpdir(), "dmq-test-"));
+  const log = join(folder, "log");
+  if (!isBeside) console.log(`\n== ${part.name}`);
+  const tally = await part.run(isBeside ? { folder, log } : { folder });
+  if (isBeside) console.log(`\n== ${part.name}\n${existsSync(log) ? readFileSync(log, "utf8") : ""}`);
+  rmSync(folder, { recursive: true });
+  return tally;
 }
 
-function main(wanted: string[]): void {
-  const unknown = wanted.filter((name) => !PARTS.some(([part]) => part === name));
+async function runLanes(lanes: readonly (readonly Part[])[]): Promise<Tally[]> {
+  const runLane = async (lane: readonly Part[]): Promise<Tally[]> => {
+    const tallies: Tally[] = [];
+    for (const part of lane) tallies.push(await runPart(part, lanes.length > 1));
+    return tallies;
+  };
+  return (await Promise.all(lanes.map(runLane))).flat();
+}
+
+async function main(wanted: string[]): Promise<void> {
+  const names = LANES.flat().map(({ name }) => name);
+  const unknown = wanted.filter((name) => !names.includes(name));
   if (unknown.length > 0) {
-    console.error(`no such part: ${unknown.join(", ")}; there are ${PARTS.map(([name]) => name).join(", ")}`);
+    console.error(`no such part: ${unknown.join(", ")}; there are ${names.join(", ")}`);
     process.exitCode = 2;
     return;
   }
-  const whole: Tally = { passed: 0, failed: 0, skipped: [] };
-  for (const [name, runPart] of PARTS) {
-    if (wanted.length > 0 && !wanted.includes(name)) continue;
-    console.log(`\n== ${name}`);
-    const part = runPart();
-    whole.passed += part.passed;
-    whole.failed += part.failed;
-    whole.skipped.push(...part.skipped);
-  }
-  if (whole.skipped.length > 0) console.log(`\nskipped:\n  ${whole.skipped.join("\n  ")}`);
+  const lanes = LANES.map((lane) => lane.filter(({ name }) => wanted.length === 0 || wanted.includes(name)));
+  const tallies = await runLanes(lanes.filter((lane) => lane.length > 0));
+  const sum = (count: (tally: Tally) => number): number => tallies.reduce((total, tally) => total + count(tally), 0);
+  const skipped = tallies.flatMap((tally) => tally.skipped);
+  const passed = sum((tally) => tally.passed);
   // A run that found no test has shown nothing.
-  if (whole.passed + whole.failed + whole.skipped.length === 0) whole.failed = 1;
-  const skipped = whole.skipped.length > 0 ? `, ${whole.skipped.length} skipped` : "";
-  console.log(`\n${whole.passed} passed, ${whole.failed} failed${skipped}`);
-  process.exitCode = whole.failed === 0 ? 0 : 1;
+  const failed =
+    passed + skipped.length === 0
+      ? Math.max(
+          1,
+          sum((tally) => tally.failed),
+        )
+      : sum((tally) => tally.failed);
+  if (skipped.length > 0) console.log(`\nskipped:\n  ${skipped.join("\n  ")}`);
+  console.log(`\n${passed} passed, ${failed} failed${skipped.length > 0 ? `, ${skipped.length} skipped` : ""}`);
+  process.exitCode = failed === 0 ? 0 : 1;
 }
 
-main(process.argv.slice(2));
+await main(process.argv.slice(2));

@@ -23,9 +23,7 @@ describeBroker("the executable and brokers", () => {
   let daemon: Daemon;
 
   beforeAll(async () => {
-    const login = ["auth_mechanisms.1 = PLAIN", "auth_mechanisms.2 = EXTERNAL", "ssl_cert_login_from = common_name"];
-    brokers = await startBrokers({ nodes: 2, tls: true, config: login });
-    await brokers.enable("a", "rabbitmq_auth_mechanism_ssl");
+    brokers = await startBrokers({ nodes: 2, tls: true });
     daemons = new Daemons();
     const list = `amqp://127.0.0.1:1,${brokers.url("a")},${brokers.url("b")}`;
     daemon = await daemons.serve("a", "sip:127.0.0.1:0", ["--amqp", list]);

@@ -30,10 +30,8 @@ describeBroker("TLS", () => {
   let tls: Brokers["tls"];
 
   beforeAll(async () => {
-    const login = ["auth_mechanisms.1 = PLAIN", "auth_mechanisms.2 = EXTERNAL", "ssl_cert_login_from = common_name"];
-    brokers = await startBrokers({ tls: true, config: login });
+    brokers = await startBrokers({ tls: true });
     tls = brokers.tls;
-    await brokers.enable("a", "rabbitmq_auth_mechanism_ssl");
   }, BROKER_START_MS);
 
   afterAll(async () => {

@@ -3,13 +3,18 @@
  *
  * Where the broker or the scripts are missing, tests are skipped with the reason in their name; with DMQ_REQUIRE_INTEROP=1 the
  * same reason is a failure.
+ *
+ * The start of a broker costs some seconds of processor time. With DMQ_BROKERS=FOLDER the files of one run share them, one after the
+ * other: each finds them running and empty.
  */
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describeWhere, missingPrograms } from "./needs.ts";
 
 const LAB = process.env.DMQ_RABBITMQ_LAB ?? join(import.meta.dir, "..", "..", "..", "shared", "rabbitmq");
+
+const SHARED = process.env.DMQ_BROKERS;
 
 /** A broker takes 2 s to start on an idle machine. */
 export const BROKER_START_MS = 90_000;
@@ -48,10 +53,20 @@ export interface BrokersOptions {
   nodes?: 1 | 2;
   /** Two that form one cluster. */
   cluster?: boolean;
+  /** They listen for TLS too, and `a` takes a client certificate for a login. */
   tls?: boolean;
-  /** Lines of `rabbitmq.conf`. */
-  config?: readonly string[];
 }
+
+const LOGIN_BY_CERTIFICATE = [
+  "auth_mechanisms.1 = PLAIN",
+  "auth_mechanisms.2 = EXTERNAL",
+  "ssl_cert_login_from = common_name",
+];
+
+/** In Erlang, for `rabbitmqctl eval`: the virtual host `/` with all that is in it is deleted and made anew. */
+const EMPTY = `
+  rabbit_vhost:delete(<<"/">>, <<"test">>), rabbit_vhost:add(<<"/">>, <<"test">>),
+  rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"/">>, <<".*">>, <<".*">>, <<".*">>, <<"test">>).`;
 
 /** The path that `ctl` calls: beside it are the other commands of the same installation. */
 async function serverScript(ctl: string): Promise<string> {
@@ -61,6 +76,7 @@ async function serverScript(ctl: string): Promise<string> {
 /** One or two running brokers and their directory. */
 export class Brokers {
   readonly dir: string;
+  private readonly stopped = new Set<BrokerName>();
   private values = new Map<string, string>();
 
   constructor(dir: string) {
@@ -98,7 +114,12 @@ export class Brokers {
     return run([join(this.dir, name, "ctl"), ...words]);
   }
 
-  /** Loads a plugin into the running broker. */
+  /** No queue, exchange, message or policy is left. */
+  async empty(name: BrokerName): Promise<void> {
+    await this.ctl(name, "eval", EMPTY);
+  }
+
+  /** Loads a plugin into the running broker, if it is not there. */
   async enable(name: BrokerName, plugin: string): Promise<void> {
     const script = `. "${join(this.dir, name, "env")}"; exec "$(dirname "$1")/rabbitmq-plugins" -q enable "$2"`;
     await run(["-c", script, "bash", await serverScript(join(this.dir, name, "ctl")), plugin]);
@@ -118,16 +139,20 @@ export class Brokers {
     process.kill(this.pid(name), "SIGCONT");
   }
 
-  /** In good order: clients are told 320. */
+  /** In good order: clients are told 320, and its port refuses. The process stays, so that the next start is short. */
   async stop(name: BrokerName): Promise<void> {
-    await run([join(LAB, "down.sh"), this.dir, "--only", name]);
-    this.read();
+    await this.ctl(name, "stop_app");
+    this.stopped.add(name);
   }
 
   /** Again, with the same port and data, after `kill` or `stop`. */
   async start(name: BrokerName): Promise<void> {
-    await run([join(LAB, "up.sh"), this.dir, "--only", name, "--timeout", String(BROKER_START_MS / 1_000)]);
-    this.read();
+    if (this.stopped.delete(name)) {
+      await this.ctl(name, "start_app");
+    } else {
+      await run([join(LAB, "up.sh"), this.dir, "--only", name, "--timeout", String(BROKER_START_MS / 1_000)]);
+      this.read();
+    }
   }
 
   /** Blocks publishers, as a broker without memory does, or frees them. */
@@ -141,14 +166,14 @@ export class Brokers {
     return [...text.matchAll(/"connection_name","([^"]*)"/g)].map((match) => match[1] as string);
   }
 
+  /** Those that are shared go on. */
   async down(): Promise<void> {
     for (const name of ["a", "b"] as const) {
       // A frozen one would not end.
       const pid = Number(this.values.get(`AMQP_PID_${name.toUpperCase()}`) ?? "");
       if (pid > 0 && existsSync(`/proc/${pid}`)) process.kill(pid, "SIGCONT");
     }
-    await run([join(LAB, "down.sh"), this.dir, "--kill", "--purge"]);
-    rmSync(this.dir, { recursive: true, force: true });
+    if (SHARED === undefined) await end(this.dir);
   }
 
   private value(name: string): string {
@@ -165,19 +190,38 @@ export class Brokers {
   }
 }
 
-/** Starts brokers in a new directory; `down()` in `afterAll` or `finally`. */
+async function end(dir: string): Promise<void> {
+  await run([join(LAB, "down.sh"), dir, "--kill", "--purge"]);
+  rmSync(dir, { recursive: true, force: true });
+}
+
+/** Starts brokers in a new directory, or takes the shared ones; `down()` in `afterAll` or `finally`. */
 export async function startBrokers(options: BrokersOptions = {}): Promise<Brokers> {
-  const dir = mkdtempSync(join(tmpdir(), "dr-"));
-  if (options.config !== undefined) writeFileSync(join(dir, "extra.conf"), `${options.config.join("\n")}\n`);
-  const words = ["--nodes", String(options.nodes ?? 1), "--timeout", String(BROKER_START_MS / 1_000)];
-  if (options.cluster === true) words.push("--cluster");
-  if (options.tls === true) words.push("--tls");
+  const { nodes = 1, cluster = false } = options;
+  const tls = options.tls === true || (SHARED !== undefined && !cluster);
+  const dir = SHARED === undefined ? mkdtempSync(join(tmpdir(), "dr-")) : join(SHARED, cluster ? "c" : "p");
+  const isThere = SHARED !== undefined && existsSync(dir);
+  mkdirSync(dir, { recursive: true });
+  if (tls) writeFileSync(join(dir, "extra.conf"), `${LOGIN_BY_CERTIFICATE.join("\n")}\n`);
+  const words = ["--nodes", String(nodes), "--timeout", String(BROKER_START_MS / 1_000)];
+  if (cluster) words.push("--cluster");
+  if (tls) words.push("--tls");
   try {
+    // One that runs stays as it is.
     await run([join(LAB, "up.sh"), dir, ...words]);
-    return new Brokers(dir);
+    const brokers = new Brokers(dir);
+    const all = isThere ? (["a", "b"] as const).slice(0, cluster ? 1 : nodes) : [];
+    await Promise.all(all.map((name) => brokers.empty(name)));
+    if (options.tls === true) await brokers.enable("a", "rabbitmq_auth_mechanism_ssl");
+    return brokers;
   } catch (error) {
-    await run([join(LAB, "down.sh"), dir, "--kill"]).catch(() => undefined);
-    rmSync(dir, { recursive: true, force: true });
+    await end(dir).catch(() => undefined);
     throw error;
   }
+}
+
+/** Ends what a run shared. */
+export async function endBrokers(folder: string): Promise<void> {
+  for (const name of readdirSync(folder)) await end(join(folder, name));
+  rmSync(folder, { recursive: true });
 }
