@@ -17,11 +17,9 @@ import {
   environmentOf,
   flagOf,
   type OptionValue,
-  type Place,
-  readAddress,
-  readSocket,
   validate,
 } from "./schema.ts";
+import { type Place, readAddress, readSocket } from "./syntax.ts";
 
 /** Below this, the pings of a bus of some size are a load of their own, and older Kamailios raise it to 5. */
 const PING_INTERVAL_MS_ADVISED = 5_000;

@@ -4,7 +4,8 @@
  * a node that hears everybody and is believed by nobody. It is found here by asking the kernel; nothing is sent.
  */
 import { networkInterfaces } from "node:os";
-import { type DmqConfig, type Place, readAddress, readSocket } from "../config/schema.ts";
+import type { DmqConfig } from "../config/schema.ts";
+import { type Place, readAddress, readSocket } from "../config/syntax.ts";
 import { canonicalIp, formatHost, ipGroups, isIpv6 } from "../core/endpoint.ts";
 import type { Logger } from "../core/logger.ts";
 
