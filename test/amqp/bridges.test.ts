@@ -9,8 +9,8 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { AmqpClient } from "../../src/amqp/client.ts";
 import type { Delivery } from "../../src/amqp/message.ts";
-import type { Subscription } from "../../src/amqp/subscription.ts";
 import { parseBrokers } from "../../src/amqp/url.ts";
+import { watch } from "../helpers/amqp.ts";
 import { type Daemon, Daemons } from "../helpers/daemon.ts";
 import { expectHealthy, type KamailioNode, type Lab, labProblem, startLab } from "../helpers/kamailio.ts";
 import { BROKER_START_MS, type Brokers, brokerProblem, describeBroker, startBrokers } from "../helpers/rabbitmq.ts";
@@ -37,14 +37,14 @@ describeBroker(
     let client: AmqpClient;
     let daemons: Daemons;
     const bridges = new Map<string, Daemon>();
-    const seen: Delivery[] = [];
+    let seen: Delivery[] = [];
 
     beforeAll(async () => {
       daemons = new Daemons();
       brokers = await startBrokers();
       client = new AmqpClient({ brokers: parseBrokers([brokers.url()]), connectTimeoutMs: 1_500 });
       client.start();
-      await watch("sip");
+      seen = await watch(client, "sip", "watch");
       lab = await startLab({ port: 5584 });
       [one, two] = lab.nodes as [KamailioNode, KamailioNode];
       await serve(EAST);
@@ -57,23 +57,6 @@ describeBroker(
       await lab?.down();
       await brokers?.down();
     }, BROKER_START_MS);
-
-    async function watch(exchange: string): Promise<void> {
-      const subscription: Subscription = {
-        exchange: { name: exchange, type: "topic", durable: true, autoDelete: false, internal: false, passive: false },
-        ...{ exchangeBindings: [], routing: ["#"], noAck: false, prefetch: 100, federate: false },
-        queue: { name: "watch", durable: true, autoDelete: false, exclusive: false, passive: false },
-      };
-      const subscribed = client.subscribe(subscription, {
-        delivered: (delivery, tag) => {
-          seen.push(delivery);
-          tag.ack();
-        },
-        lost: () => undefined,
-      });
-      await client.ready(WAIT_MS);
-      await subscribed.ready;
-    }
 
     async function serve(uri: string): Promise<void> {
       const name = uri === EAST ? "east" : "west";
@@ -114,12 +97,6 @@ describeBroker(
       return reply?.messages ?? -1;
     }
 
-    /** Waits until the broker has nothing for the bridges, acknowledged or not. */
-    async function isDrained(queue: string): Promise<boolean> {
-      const rows = await brokers.ctl("a", "-q", "list_queues", "name", "messages");
-      return rows.split("\n").some((row) => row === `${queue}\t0`);
-    }
-
     const times = (body: string): number => seen.filter((delivery) => textOf(delivery) === body).length;
 
     /** Which of `words` a Kamailio has had of a channel, in the order of their arrival. */
@@ -157,7 +134,7 @@ describeBroker(
         const back = Uint8Array.from({ length: 512 }, (_, index) => 255 - (index % 256));
         await client.publish({ exchange: "sip", routingKey: "lab.app", body: back });
         for (const node of lab.nodes) await until(() => node.hasReceived("lab", back), WAIT_MS, `${node.uri} has it`);
-        await until(() => isDrained("dmq.dmq.in"), WAIT_MS, "the broker has nothing left");
+        await until(() => brokers.isDrained("dmq.dmq.in"), WAIT_MS, "the broker has nothing left");
         await send("last");
         await until(
           () => times("last") === 1 && two.hasReceived("lab", octets("last")),

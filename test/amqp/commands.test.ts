@@ -5,7 +5,8 @@
  */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { connect as connectLibrary } from "amqplib";
-import { type Daemon, Daemons, dmq, type Finished, jsonRows } from "../helpers/daemon.ts";
+import { type Daemon, Daemons, dmq, jsonRows } from "../helpers/daemon.ts";
+import type { Finished } from "../helpers/process.ts";
 import { BROKER_START_MS, type Brokers, describeBroker, startBrokers } from "../helpers/rabbitmq.ts";
 import { until } from "../helpers/wait.ts";
 

@@ -9,7 +9,8 @@ import { join } from "node:path";
 import { AmqpClient } from "../../src/amqp/client.ts";
 import type { Properties } from "../../src/amqp/message.ts";
 import { parseBrokers } from "../../src/amqp/url.ts";
-import { type Daemon, Daemons, dmq, type Finished } from "../helpers/daemon.ts";
+import { type Daemon, Daemons, dmq } from "../helpers/daemon.ts";
+import type { Finished } from "../helpers/process.ts";
 import { BROKER_START_MS, type Brokers, describeBroker, startBrokers } from "../helpers/rabbitmq.ts";
 import { until } from "../helpers/wait.ts";
 

@@ -6,7 +6,8 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { connect as connectLibrary } from "amqplib";
 import { Certificates } from "../helpers/certificates.ts";
-import { type Daemon, Daemons, dmq, EXECUTABLE, type Finished, jsonRows } from "../helpers/daemon.ts";
+import { type Daemon, Daemons, dmq, EXECUTABLE, jsonRows } from "../helpers/daemon.ts";
+import type { Finished } from "../helpers/process.ts";
 import { BROKER_START_MS, type Brokers, describeBroker, startBrokers } from "../helpers/rabbitmq.ts";
 import { until } from "../helpers/wait.ts";
 

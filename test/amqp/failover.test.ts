@@ -7,9 +7,8 @@ import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
 import { createServer, type Server, type Socket } from "node:net";
 import { AmqpClient, type AmqpOptions, type Subscribed } from "../../src/amqp/client.ts";
 import type { Delivery } from "../../src/amqp/message.ts";
-import type { Subscription } from "../../src/amqp/subscription.ts";
 import { parseBrokers } from "../../src/amqp/url.ts";
-import { drain, subscription } from "../helpers/amqp.ts";
+import { collect, drain, subscription } from "../helpers/amqp.ts";
 import { BROKER_START_MS, type Brokers, describeBroker, startBrokers } from "../helpers/rabbitmq.ts";
 import { until } from "../helpers/wait.ts";
 
@@ -341,23 +340,6 @@ describeBroker("two independent brokers", () => {
     BROKER_START_MS,
   );
 });
-
-/** Subscribes and acknowledges each delivery. @returns the subscription, and `take` of each delivery, as they come */
-function collect<T>(
-  client: AmqpClient,
-  wanted: Subscription,
-  take: (delivery: Delivery) => T,
-): { got: T[]; subscribed: Subscribed } {
-  const got: T[] = [];
-  const subscribed = client.subscribe(wanted, {
-    delivered: (delivery, tag) => {
-      got.push(take(delivery));
-      tag.ack();
-    },
-    lost: () => undefined,
-  });
-  return { got, subscribed };
-}
 
 async function consuming(subscribed: Subscribed, count: number): Promise<void> {
   const states = (): string[] => subscribed.status().map(({ state }) => state);

@@ -5,10 +5,10 @@
  */
 import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
 import { AmqpClient } from "../../src/amqp/client.ts";
-import type { Delivery, Publication } from "../../src/amqp/message.ts";
+import type { Publication } from "../../src/amqp/message.ts";
 import { SPOOL } from "../../src/amqp/spool.ts";
-import type { Subscription } from "../../src/amqp/subscription.ts";
 import { parseBrokers } from "../../src/amqp/url.ts";
+import { watch } from "../helpers/amqp.ts";
 import { type Linked, type LinkedOptions, linkedNodes, meet } from "../helpers/linked.ts";
 import { BROKER_START_MS, type Brokers, describeBroker, startBrokers } from "../helpers/rabbitmq.ts";
 import { until } from "../helpers/wait.ts";
@@ -54,27 +54,6 @@ describeBroker("links over a broker", () => {
     return { exchange: `x${count}`, queue: `q${count}`, lock: `l${count}` };
   }
 
-  /** Everything that is published to an exchange from now on. */
-  async function watch(exchange: string, queue: string): Promise<Delivery[]> {
-    const client = connect();
-    const seen: Delivery[] = [];
-    const subscription: Subscription = {
-      exchange: { name: exchange, type: "topic", durable: true, autoDelete: false, internal: false, passive: false },
-      ...{ exchangeBindings: [], routing: ["#"], noAck: false, prefetch: 100, federate: false },
-      queue: { name: queue, durable: true, autoDelete: false, exclusive: false, passive: false },
-    };
-    const subscribed = client.subscribe(subscription, {
-      delivered: (delivery, tag) => {
-        seen.push(delivery);
-        tag.ack();
-      },
-      lost: () => undefined,
-    });
-    await client.ready(WAIT_MS);
-    await subscribed.ready;
-    return seen;
-  }
-
   async function publish(message: Pick<Publication, "exchange" | "routingKey" | "body"> & Partial<Publication>) {
     await connect().publish(message, { timeoutMs: WAIT_MS });
   }
@@ -83,11 +62,6 @@ describeBroker("links over a broker", () => {
   async function isConsumed(client: AmqpClient, queue: string): Promise<boolean> {
     const [reply] = await client.topology([{ do: "declare-queue", name: queue, passive: true }]);
     return (reply?.consumers ?? 0) > 0;
-  }
-
-  async function isDrained(queue: string): Promise<boolean> {
-    const line = (await brokers.ctl("a", "-q", "list_queues", "name", "messages")).split("\n");
-    return line.some((one) => one.split("\t")[0] === queue && one.split("\t")[1] === "0");
   }
 
   const bodies: [name: string, body: Uint8Array][] = [
@@ -101,7 +75,7 @@ describeBroker("links over a broker", () => {
     "octets, headers and ids are the same on the way from the bus to a broker, and on to another bus",
     async () => {
       const { exchange, queue } = names();
-      const seen = await watch(exchange, queue);
+      const seen = await watch(connect(), exchange, queue);
       const west = await bridge([`channel:lab -> exchange:${exchange}/a.{from.host|enc}`], { bus: "west" });
       const east = await bridge([`exchange:${exchange}/a.# -> channel:lab;queue=${queue}-in`], { bus: "east" });
       await until(() => isConsumed(east.client, `${queue}-in`), WAIT_MS, "the east consumes");
@@ -140,7 +114,7 @@ describeBroker("links over a broker", () => {
     "from a queue of the broker over one of ours to an exchange: up to 5 MiB, octet by octet, under its own id",
     async () => {
       const { exchange, queue } = names();
-      const seen = await watch(exchange, queue);
+      const seen = await watch(connect(), exchange, queue);
       const links = [`amqp-queue:${queue}-in -> queue:mid`, `queue:mid -> exchange:${exchange}/{key|enc}`];
       const one = await bridge(links, { queues: ["name=mid;max-value=16m"] });
       await until(() => isConsumed(one.client, `${queue}-in`), WAIT_MS, "it is consumed");
@@ -163,7 +137,7 @@ describeBroker("links over a broker", () => {
     "both directions over one exchange on one bus: nothing goes round",
     async () => {
       const { exchange, queue } = names();
-      const seen = await watch(exchange, queue);
+      const seen = await watch(connect(), exchange, queue);
       const pair = [
         `channel:lab -> exchange:${exchange}/a.x`,
         `exchange:${exchange}/a.# -> channel:lab;queue=${queue}-in`,
@@ -176,7 +150,7 @@ describeBroker("links over a broker", () => {
       await three.node.broadcast("lab", "from the bus");
       await publish({ exchange, routingKey: "a.y", body: octets("from elsewhere") });
       await until(() => seen.length === 3 && three.bodies.length === 1, WAIT_MS, "all are there");
-      await until(() => isDrained(`${queue}-in`), WAIT_MS, "all are acknowledged");
+      await until(() => brokers.isDrained(`${queue}-in`), WAIT_MS, "all are acknowledged");
       for (const each of [one, two]) await until(() => each.isEmpty(SPOOL), WAIT_MS, "nothing is on its way");
       // Both bridges published it, because they have no lock; what came back went no further.
       expect(seen.map(textOf).sort()).toEqual(["from elsewhere", "from the bus", "from the bus"]);
@@ -189,7 +163,7 @@ describeBroker("links over a broker", () => {
     "a broker that is stopped and started: what was answered 200 meanwhile is published, in order",
     async () => {
       const { exchange, queue } = names();
-      const seen = await watch(exchange, queue);
+      const seen = await watch(connect(), exchange, queue);
       const one = await bridge([`channel:lab -> exchange:${exchange};name=stored`]);
       const sender = await plain(() => 200);
       await meet(sender.node, one.node);
@@ -213,7 +187,7 @@ describeBroker("links over a broker", () => {
     "until=confirmed: 200 with a broker, 503 within 1.5 s with one that hangs, 200 again",
     async () => {
       const { exchange, queue } = names();
-      await watch(exchange, queue);
+      await watch(connect(), exchange, queue);
       const one = await bridge([`channel:lab -> exchange:${exchange};until=confirmed`]);
       await one.client.ready(WAIT_MS);
       const sender = await plain(() => 200);
@@ -243,7 +217,7 @@ describeBroker("links over a broker", () => {
     "what no node takes goes to the dead-letter exchange of its queue with dead=broker",
     async () => {
       const { exchange, queue } = names();
-      const dead = await watch(`${exchange}-dead`, `${queue}-dead`);
+      const dead = await watch(connect(), `${exchange}-dead`, `${queue}-dead`);
       const admin = connect();
       const args = { "x-dead-letter-exchange": `${exchange}-dead` };
       await admin.ready(WAIT_MS);
@@ -275,7 +249,7 @@ describeBroker("links over a broker", () => {
       await brokers.ctl("a", "close_all_connections", "test");
       await Promise.all(sent);
       await until(async () => (await one.sizes("in")).ready >= all.length, WAIT_MS, "all are stored");
-      await until(() => isDrained(queue), WAIT_MS, "all are acknowledged");
+      await until(() => brokers.isDrained(queue), WAIT_MS, "all are acknowledged");
       const items = await one.store.perform({ type: "peek", queue: "in", count: 10_000 });
       expect(items.map(({ value }) => Buffer.from(value).toString()).sort()).toEqual([...all].sort());
     },
@@ -311,7 +285,7 @@ describeBroker("links over a broker", () => {
     "lock: of two bridges one publishes; when its connection ends, the other goes on with what it kept",
     async () => {
       const { exchange, queue, lock } = names();
-      const seen = await watch(exchange, queue);
+      const seen = await watch(connect(), exchange, queue);
       const link = `channel:lab -> exchange:${exchange};lock=${lock};standby=10s`;
       const first = await bridge([link]);
       const holds = async (): Promise<boolean> =>

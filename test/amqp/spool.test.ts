@@ -6,7 +6,8 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { connect as connectLibrary } from "amqplib";
-import { type Daemon, Daemons, dmq, type Finished, jsonRows } from "../helpers/daemon.ts";
+import { type Daemon, Daemons, dmq, jsonRows } from "../helpers/daemon.ts";
+import type { Finished } from "../helpers/process.ts";
 import { BROKER_START_MS, type Brokers, describeBroker, startBrokers } from "../helpers/rabbitmq.ts";
 import { until } from "../helpers/wait.ts";
 

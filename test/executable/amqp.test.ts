@@ -6,9 +6,9 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { EXECUTABLE, type Finished } from "../helpers/daemon.ts";
-import { type Expected, testRuns } from "../helpers/expected.ts";
+import { type Described, describedCommands, type Expected, testRuns } from "../helpers/expected.ts";
 import { type Form, start } from "../helpers/forms.ts";
+import type { Finished } from "../helpers/process.ts";
 
 interface Row extends Expected {
   /** Behind the command's name. */
@@ -128,20 +128,7 @@ function brokerRows(name: string): Row[] {
   return rows.map((row, index) => (index === 0 ? row : { ...row, forms: ["pipe"] }));
 }
 
-interface Described {
-  name: string;
-  arguments: { required: boolean }[];
-  options: { flag: string }[];
-  exits: { code: number }[];
-}
-
-const described = JSON.parse(Bun.spawnSync([EXECUTABLE, "help", "--json"]).stdout.toString()) as {
-  commands: { name: string; commands?: Described[] }[];
-};
-const commands = (described.commands.find(({ name }) => name === "amqp")?.commands ?? []).map((command) => ({
-  ...command,
-  name: command.name.replace("amqp ", ""),
-}));
+const commands = describedCommands("amqp");
 
 function rowsOf({ name, arguments: places, options }: Described): Row[] {
   const args = USUAL[name] ?? [];

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { type Daemon, Daemons, EXECUTABLE } from "../helpers/daemon.ts";
 import { describeWhere, missingPrograms, type Refused } from "../helpers/needs.ts";
 import { freeAddress, heard } from "../helpers/neighbourhood.ts";
+import { type Finished, finished } from "../helpers/process.ts";
 import { until } from "../helpers/wait.ts";
 
 const TEST_MS = 40_000;
@@ -41,20 +42,13 @@ function problem(): string | Refused | undefined {
   return probe.success ? undefined : { refused: `no mount namespace can be made: ${probe.stderr.toString().trim()}` };
 }
 
-interface Ended {
-  code: number;
-  stdout: string;
-  stderr: string;
-}
-
-async function job(args: readonly string[], stdin = ""): Promise<Ended> {
+async function job(args: readonly string[], stdin = ""): Promise<Finished> {
   const canary = join(daemons.dir, "canary");
   const words = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", canary, EXECUTABLE, "-s", sender.socket, ...args];
   const child = Bun.spawn(words, {
     ...{ stdin: new TextEncoder().encode(stdin), stdout: "pipe", stderr: "pipe", cwd: "/", timeout: 20_000 },
   });
-  const [stdout, stderr] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
-  const ended = { code: await child.exited, stdout, stderr };
+  const ended = await finished(child);
   expect(existsSync(canary)).toBe(false);
   return ended;
 }

@@ -4,9 +4,10 @@
  */
 import { afterAll, expect, test } from "bun:test";
 import { join } from "node:path";
-import { Daemons, dmq, EXECUTABLE, type Finished } from "../helpers/daemon.ts";
+import { Daemons, dmq, EXECUTABLE } from "../helpers/daemon.ts";
 import { diskProblem, SmallDisk } from "../helpers/disk.ts";
 import { describeWhere } from "../helpers/needs.ts";
+import type { Finished } from "../helpers/process.ts";
 import { until } from "../helpers/wait.ts";
 
 const TEST_MS = 60_000;

@@ -11,6 +11,7 @@ import { type Daemon, Daemons, EXECUTABLE } from "../helpers/daemon.ts";
 import { pooled } from "../helpers/forms.ts";
 import { describeWhere } from "../helpers/needs.ts";
 import { freeAddress } from "../helpers/neighbourhood.ts";
+import { type Finished, finished } from "../helpers/process.ts";
 
 const TEST_MS = 60_000;
 const GHOST = "sip:127.0.0.1:9";
@@ -72,11 +73,8 @@ beforeAll(async () => {
 
 afterAll(() => daemons.endAll(), TEST_MS);
 
-interface Ended {
+interface Ended extends Finished {
   line: string;
-  code: number;
-  stdout: string;
-  stderr: string;
 }
 
 /** What bash makes of a line; `$DMQ`, `$DIR` and the words of `env` are set. */
@@ -85,8 +83,7 @@ async function shell(line: string, socket: string, env: Record<string, string> =
     ...{ stdin: "ignore", stdout: "pipe", stderr: "pipe", timeout: 20_000, killSignal: "SIGKILL", cwd: daemons.dir },
     env: { PATH: process.env.PATH ?? "", DMQ: EXECUTABLE, DMQ_SOCKET: socket, DIR: daemons.dir, ...env },
   });
-  const [stdout, stderr] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
-  return { line, code: await child.exited, stdout, stderr };
+  return { line, ...(await finished(child)) };
 }
 
 const STDERR_CHARS_MAX = 1_200;

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { type Daemon, Daemons, dmq, EXECUTABLE, jsonRows, type ListRow } from "../helpers/daemon.ts";
 import { describeWhere, missingPrograms } from "../helpers/needs.ts";
+import { finished } from "../helpers/process.ts";
 import { until } from "../helpers/wait.ts";
 
 const PROBLEM = missingPrograms("sh", "cat", "sleep", "head", "tr");
@@ -215,13 +216,9 @@ describeWhere(PROBLEM, "two nodes, and commands that look and answer", () => {
         while (child.exitCode === null)
           for (const status of ["not_active", "active"]) await here.run(["set", there.uri, status]);
       })();
-      const [out, err, code] = await Promise.all([
-        new Response(child.stdout).text(),
-        new Response(child.stderr).text(),
-        child.exited,
-      ]);
+      const { stdout, stderr, code } = await finished(child);
       await flipping;
-      expect([code, err, out.split("\n").length]).toEqual([0, "", 3]);
+      expect([code, stderr, stdout.split("\n").length]).toEqual([0, "", 3]);
     },
     TEST_MS,
   );

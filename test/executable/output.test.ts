@@ -8,6 +8,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { EXECUTABLE } from "../helpers/daemon.ts";
+import { finished } from "../helpers/process.ts";
 
 /** Some pipes of Linux hold 1 MiB. */
 const LARGE = "x".repeat(4 * 1024 * 1024);
@@ -57,12 +58,8 @@ describe("output", () => {
         FOLDER: folder,
       },
     });
-    const [stdout, stderr, code] = await Promise.all([
-      new Response(child.stdout).text(),
-      new Response(child.stderr).text(),
-      child.exited,
-    ]);
-    return { stdout: stdout.trim(), stderr, code };
+    const done = await finished(child);
+    return { ...done, stdout: done.stdout.trim() };
   }
 
   test("all of it gets to a reader that takes its time", async () => {

@@ -7,7 +7,8 @@ import { Database } from "bun:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Daemons, dmq, EXECUTABLE, type Finished } from "../helpers/daemon.ts";
+import { Daemons, dmq, EXECUTABLE } from "../helpers/daemon.ts";
+import { type Finished, finished } from "../helpers/process.ts";
 import { until } from "../helpers/wait.ts";
 
 const TEST_MS = 60_000;
@@ -45,11 +46,7 @@ async function run(argv: string[], own: Record<string, string>): Promise<{ code:
     stderr: "pipe",
     timeout: 40_000,
   });
-  const [out, err, code] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-    child.exited,
-  ]);
+  const { code, stdout: out, stderr: err } = await finished(child);
   return { code, out, err };
 }
 

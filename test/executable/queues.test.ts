@@ -8,11 +8,12 @@ import { Database } from "bun:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Daemon, Daemons, dmq, EXECUTABLE, type Finished } from "../helpers/daemon.ts";
-import { type Expected, testRuns } from "../helpers/expected.ts";
+import { type Daemon, Daemons, dmq } from "../helpers/daemon.ts";
+import { type Described, describedCommands, type Expected, testRuns } from "../helpers/expected.ts";
 import { type Form, type Started, start } from "../helpers/forms.ts";
 import { Hub } from "../helpers/mqueue.ts";
 import { freeAddress } from "../helpers/neighbourhood.ts";
+import type { Finished } from "../helpers/process.ts";
 import { until } from "../helpers/wait.ts";
 
 const SETUP_MS = 40_000;
@@ -308,19 +309,7 @@ const USUAL: Record<string, string[]> = {
   check: [],
 };
 
-interface Described {
-  name: string;
-  options: { flag: string }[];
-  exits: { code: number }[];
-}
-
-const described = JSON.parse(Bun.spawnSync([EXECUTABLE, "help", "--json"]).stdout.toString()) as {
-  commands: { name: string; commands?: Described[] }[];
-};
-const commands = (described.commands.find(({ name }) => name === "queue")?.commands ?? []).map((command) => ({
-  ...command,
-  name: command.name.replace("queue ", ""),
-}));
+const commands = describedCommands("queue");
 
 function rowsOf({ name, exits }: Described): Row[] {
   return [...(TABLE[name] ?? []), ...generalRows(name, new Set(exits.map(({ code }) => code)))];

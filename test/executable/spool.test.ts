@@ -6,7 +6,8 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Daemon, Daemons, type DeliveryRow, type Finished, jsonRows } from "../helpers/daemon.ts";
+import { type Daemon, Daemons, type DeliveryRow, jsonRows } from "../helpers/daemon.ts";
+import type { Finished } from "../helpers/process.ts";
 import { until } from "../helpers/wait.ts";
 
 const TEST_MS = 60_000;

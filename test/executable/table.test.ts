@@ -7,10 +7,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Daemon, dmq, EXECUTABLE, type Finished } from "../helpers/daemon.ts";
-import { type Expected, testRuns } from "../helpers/expected.ts";
+import { type Daemon, dmq } from "../helpers/daemon.ts";
+import { type Described, describedCommands, type Expected, testRuns } from "../helpers/expected.ts";
 import { type Form, type Started, start } from "../helpers/forms.ts";
 import { freeAddress, heard, Neighbourhood, type Place } from "../helpers/neighbourhood.ts";
+import type { Finished } from "../helpers/process.ts";
 import { until } from "../helpers/wait.ts";
 
 const SETUP_MS = 40_000;
@@ -532,18 +533,8 @@ const USUAL: Record<string, string[]> = {
   completion: ["bash"],
 };
 
-interface Described {
-  name: string;
-  options: { flag: string }[];
-  exits: { code: number }[];
-}
-
-const described = JSON.parse(Bun.spawnSync([EXECUTABLE, "help", "--json"]).stdout.toString()) as {
-  commands: Described[];
-};
-
 /** A group of commands has its rows in a file of its own: queues.test.ts, amqp.test.ts. */
-const alone = described.commands.filter(({ name }) => name !== "queue" && name !== "amqp");
+const alone = describedCommands().filter(({ name }) => name !== "queue" && name !== "amqp");
 
 function rowsOf({ name, exits }: Described): Row[] {
   const usual = USUAL[name] ?? [];

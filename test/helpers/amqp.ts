@@ -1,5 +1,6 @@
 /** What tests with real brokers say again and again. */
-import type { AmqpClient } from "../../src/amqp/client.ts";
+import type { AmqpClient, Subscribed } from "../../src/amqp/client.ts";
+import type { Delivery } from "../../src/amqp/message.ts";
 import type { Subscription } from "../../src/amqp/subscription.ts";
 import { until } from "./wait.ts";
 
@@ -31,4 +32,38 @@ export async function drain(client: AmqpClient, queue: string): Promise<Set<stri
   );
   await subscribed.close();
   return found;
+}
+
+/** Subscribes and acknowledges each delivery. @returns the subscription, and `take` of each delivery, as they come */
+export function collect<T>(
+  client: AmqpClient,
+  wanted: Subscription,
+  take: (delivery: Delivery) => T,
+): { got: T[]; subscribed: Subscribed } {
+  const got: T[] = [];
+  const subscribed = client.subscribe(wanted, {
+    delivered: (delivery, tag) => {
+      got.push(take(delivery));
+      tag.ack();
+    },
+    lost: () => undefined,
+  });
+  return { got, subscribed };
+}
+
+/** Subscribes a queue to all that is published to a topic exchange from now on. @returns what comes, as it comes */
+export async function watch(client: AmqpClient, exchange: string, queue: string): Promise<Delivery[]> {
+  const definition = {
+    name: exchange,
+    type: "topic",
+    durable: true,
+    autoDelete: false,
+    internal: false,
+    passive: false,
+  };
+  const wanted = subscription(queue, { exchange: definition, routing: ["#"], prefetch: 100 });
+  const { got, subscribed } = collect(client, wanted, (delivery) => delivery);
+  await client.ready(WAIT_MS);
+  await subscribed.ready;
+  return got;
 }

@@ -5,18 +5,13 @@
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { type Finished, finished } from "./process.ts";
 import { until } from "./wait.ts";
 
 export const EXECUTABLE: string = join(import.meta.dir, "..", "..", "dist", "dmq");
 
 /** Longer than any command of a test may take, shorter than the patience of the runner. */
 const COMMAND_MS_MAX = 45_000;
-
-export interface Finished {
-  code: number;
-  stdout: string;
-  stderr: string;
-}
 
 /** Variables of the machine must not decide a test, so a command sees only these. */
 function environment(extra: Record<string, string>): Record<string, string> {
@@ -36,12 +31,7 @@ export async function dmq(
     timeout: options.timeoutMs ?? COMMAND_MS_MAX,
     killSignal: "SIGKILL",
   });
-  const [stdout, stderr, code] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-    child.exited,
-  ]);
-  return { code, stdout, stderr };
+  return finished(child);
 }
 
 /** A row of `dmq list --json`, as far as tests look at it. */

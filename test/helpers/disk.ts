@@ -1,7 +1,9 @@
 /** A small file system that only processes of the test see: a tmpfs in a mount namespace of its own, gone with its last process. */
 import { mkdirSync } from "node:fs";
-import { EXECUTABLE, type Finished } from "./daemon.ts";
+import { EXECUTABLE } from "./daemon.ts";
+
 import { missingPrograms, type Refused } from "./needs.ts";
+import { type Finished, finished } from "./process.ts";
 import { until } from "./wait.ts";
 
 /** @returns what is missing for one, `undefined` if nothing is */
@@ -51,12 +53,7 @@ export class SmallDisk {
       env: { PATH: process.env.PATH ?? "", ...env },
       timeout: 40_000,
     });
-    const [stdout, stderr, code] = await Promise.all([
-      new Response(child.stdout).text(),
-      new Response(child.stderr).text(),
-      child.exited,
-    ]);
-    return { code, stdout, stderr };
+    return finished(child);
   }
 
   /** @throws Error where the command fails */

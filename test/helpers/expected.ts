@@ -1,7 +1,8 @@
 /** What a row of a table of commands expects of one of them, in each of its forms. */
 import { expect, test } from "bun:test";
-import { type Finished, jsonRows } from "./daemon.ts";
+import { EXECUTABLE, jsonRows } from "./daemon.ts";
 import { type Form, noTerminal, pooled, untable } from "./forms.ts";
+import type { Finished } from "./process.ts";
 
 export interface Expected {
   /** The rest of the test's name. */
@@ -75,6 +76,23 @@ export interface Run {
   readonly name: string;
   /** Where there is more than one way to what it asks. */
   readonly way?: string;
+}
+
+/** A command as the executable's help has it, as far as tests look at it. */
+export interface Described {
+  name: string;
+  arguments: { required: boolean }[];
+  options: { flag: string }[];
+  exits: { code: number }[];
+  commands: Described[];
+}
+
+/** @param group  whose commands, under their own names; without it those of `dmq` */
+export function describedCommands(group?: string): Described[] {
+  const help = JSON.parse(Bun.spawnSync([EXECUTABLE, "help", "--json"]).stdout.toString()) as Described;
+  if (group === undefined) return help.commands;
+  const { commands = [] } = help.commands.find(({ name }) => name === group) ?? {};
+  return commands.map((command) => ({ ...command, name: command.name.replace(`${group} `, "") }));
 }
 
 const ROW_MS_MAX = 60_000;

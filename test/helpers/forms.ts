@@ -5,8 +5,9 @@
 import { existsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { EXECUTABLE, type Finished } from "./daemon.ts";
+import { EXECUTABLE } from "./daemon.ts";
 import { missingPrograms } from "./needs.ts";
+import type { Finished } from "./process.ts";
 
 export type Form = "terminal" | "pipe" | "json";
 

@@ -18,6 +18,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describeWhere, missingPrograms } from "./needs.ts";
+import { runScript } from "./process.ts";
 import { until } from "./wait.ts";
 
 const LAB = process.env.DMQ_KAMAILIO_LAB ?? join(import.meta.dir, "..", "..", "..", "shared", "kamailio");
@@ -53,21 +54,8 @@ export interface KamailioRow {
   local: number;
 }
 
-async function script(args: readonly string[], env: Record<string, string> = {}): Promise<string> {
-  const child = Bun.spawn(["bash", ...args], {
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-    env: { ...process.env, ...env },
-    timeout: 60_000,
-  });
-  const [stdout, stderr, code] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-    child.exited,
-  ]);
-  if (code !== 0) throw new Error(`${args.slice(0, 4).join(" ")} ended with ${code}: ${stdout}${stderr}`);
-  return stdout;
+function script(args: readonly string[], env: Record<string, string> = {}): Promise<string> {
+  return runScript(args, { timeoutMs: 60_000, env });
 }
 
 function md5(text: string | Uint8Array): string {

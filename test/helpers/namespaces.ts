@@ -3,6 +3,7 @@
  * 0.0.0.0 with the same port. Made by the test, gone with it; nothing of the machine's own network is touched.
  */
 import { missingPrograms, type Refused } from "./needs.ts";
+import { type Finished, finished } from "./process.ts";
 import { until } from "./wait.ts";
 
 /** @returns what is missing for namespaces, `undefined` if nothing is */
@@ -90,19 +91,14 @@ export class Namespaces {
   }
 
   /** Runs a command in a machine to its end. */
-  async run(name: string, argv: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+  async run(name: string, argv: readonly string[]): Promise<Finished> {
     const child = Bun.spawn(["ip", "netns", "exec", this.#namespace(name), ...argv], {
       stdin: "ignore",
       stdout: "pipe",
       stderr: "pipe",
       timeout: 20_000,
     });
-    const [stdout, stderr, code] = await Promise.all([
-      new Response(child.stdout).text(),
-      new Response(child.stderr).text(),
-      child.exited,
-    ]);
-    return { code, stdout, stderr };
+    return finished(child);
   }
 
   /** Ends what still runs, by process, and takes the machines away. */

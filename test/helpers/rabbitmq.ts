@@ -11,6 +11,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describeWhere, missingPrograms } from "./needs.ts";
+import { runScript } from "./process.ts";
 
 const LAB = process.env.DMQ_RABBITMQ_LAB ?? join(import.meta.dir, "..", "..", "..", "shared", "rabbitmq");
 
@@ -30,20 +31,8 @@ export function describeBroker(name: string, body: () => void, problem = brokerP
   describeWhere(problem, name, body);
 }
 
-async function run(words: readonly string[]): Promise<string> {
-  const child = Bun.spawn(["bash", ...words], {
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-    timeout: BROKER_START_MS,
-  });
-  const [stdout, stderr, code] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-    child.exited,
-  ]);
-  if (code !== 0) throw new Error(`${words.slice(0, 5).join(" ")} ended with ${code}: ${stdout}${stderr}`);
-  return stdout;
+function run(words: readonly string[]): Promise<string> {
+  return runScript(words, { timeoutMs: BROKER_START_MS });
 }
 
 export type BrokerName = "a" | "b";
@@ -164,6 +153,12 @@ export class Brokers {
   async connections(name: BrokerName = "a"): Promise<string[]> {
     const text = await this.ctl(name, "list_connections", "client_properties");
     return [...text.matchAll(/"connection_name","([^"]*)"/g)].map((match) => match[1] as string);
+  }
+
+  /** The queue has no message, acknowledged or not. */
+  async isDrained(queue: string): Promise<boolean> {
+    const rows = await this.ctl("a", "list_queues", "name", "messages");
+    return rows.split("\n").includes(`${queue}\t0`);
   }
 
   /** Those that are shared go on. */

@@ -3,9 +3,10 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { dmq, type Finished } from "../helpers/daemon.ts";
+import { dmq } from "../helpers/daemon.ts";
 import { labProblem } from "../helpers/kamailio.ts";
 import { describeWhere } from "../helpers/needs.ts";
+import type { Finished } from "../helpers/process.ts";
 import { until } from "../helpers/wait.ts";
 
 const PORT = 5967;

@@ -8,6 +8,7 @@ import { existsSync, lstatSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Daemon, Daemons, dmq } from "../helpers/daemon.ts";
 import { describeInterop, expectHealthy, type KamailioNode, type Lab, startLab } from "../helpers/kamailio.ts";
+import { finished } from "../helpers/process.ts";
 import { until } from "../helpers/wait.ts";
 
 const CAPTURES = join(import.meta.dir, "../fixtures/captures/rpc");
@@ -36,12 +37,8 @@ async function run(command: string[], env: Record<string, string> = {}, stdin?: 
     timeout: TOOL_MS,
     killSignal: "SIGKILL",
   });
-  const [out, err, code] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-    child.exited,
-  ]);
-  return { out: out + err, code };
+  const { stdout, stderr, code } = await finished(child);
+  return { out: stdout + stderr, code };
 }
 
 function kamcmd(place: Place, ...args: string[]): Promise<Printed> {
