@@ -6,13 +6,10 @@
 import type { Handler } from "../channel/channel.ts";
 import { Dispatcher } from "../channel/dispatcher.ts";
 import { type Route, type RouteOptions, Router } from "../channel/router.ts";
-import { assert } from "../core/assert.ts";
 import { EMPTY } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { ProtocolError, UsageError } from "../core/errors.ts";
-import { NumberTable } from "../core/number-table.ts";
 import type { Random } from "../core/random.ts";
-import { NO_ROW } from "../core/rows.ts";
 import type { Duration, Instant } from "../core/time.ts";
 import type { Status } from "../membership/status.ts";
 import type {
@@ -39,6 +36,8 @@ import { Resolver } from "../transport/resolver.ts";
 import type { TlsOptions } from "../transport/tls.ts";
 import type { Listener, TransportSink } from "../transport/transport.ts";
 import { QueueFull } from "../transport/udp.ts";
+import { aside } from "./aside.ts";
+import { Outcomes } from "./outcomes.ts";
 import { families, ownAddresses } from "./reach.ts";
 import { openSockets, ownAddress, type SocketOptions, type Sockets } from "./sockets.ts";
 
@@ -68,16 +67,6 @@ export function wallTime(at: Instant): string {
   return new Date(performance.timeOrigin + at).toISOString();
 }
 
-/** Reports of one call on their way together: a promise for each of them would cost more than the message. */
-interface Gathered {
-  /** The numbers of its requests are this one and those after it. */
-  readonly first: number;
-  readonly reports: OutcomeReport[];
-  missing: number;
-  readonly resolve: (reports: OutcomeReport[]) => void;
-  readonly onResponse: ((report: OutcomeReport) => void) | undefined;
-}
-
 /** What a caller may hear of, and do to, requests that are under way. */
 export interface Following {
   /** Called for each of them when it is over. */
@@ -98,10 +87,7 @@ export class RunningNode {
   private readonly initWithSingle: boolean;
   /** Since `joined`, until the last active peer is lost. */
   private isMet = false;
-  /** Calls whose outcomes are awaited, each in a slot, and the slot of each request. */
-  private readonly calls: (Gathered | undefined)[] = [];
-  private readonly freeCalls: number[] = [];
-  private readonly outcomes = new NumberTable();
+  private readonly outcomes = new Outcomes();
   private readonly listeners: Listeners = {};
   /** Of what the core does not see. */
   private readonly warnings = new Warnings({ event: (event) => this.emit(event) });
@@ -254,24 +240,16 @@ export class RunningNode {
       this.drain();
       return Promise.resolve([]);
     }
-    const { promise, resolve } = Promise.withResolvers<OutcomeReport[]>();
-    const first = (addressed[0] as Addressed).request;
-    const missing = addressed.length;
-    const slot = this.freeCalls.pop() ?? this.calls.length;
-    this.calls[slot] = { first, reports: new Array(missing), missing, resolve, onResponse };
-    for (let index = 0; index < missing; index++) {
-      assert((addressed[index] as Addressed).request === first + index, "the requests of a call are numbered in order");
-      this.outcomes.add(first + index, slot);
-    }
+    const reports = this.outcomes.gather(addressed, onResponse);
     this.drain();
-    if (signal !== undefined) this.giveUpOn(signal, addressed, promise);
-    return promise;
+    if (signal !== undefined) this.giveUpOn(signal, addressed, reports);
+    return reports;
   }
 
   private giveUpOn(signal: AbortSignal, addressed: readonly Addressed[], over: Promise<unknown>): void {
     const giveUp = (): void => {
       for (const { request } of addressed)
-        if (this.outcomes.get(request) !== NO_ROW) this.run((now) => this.core.cancel(request, now));
+        if (this.outcomes.isAwaited(request)) this.run((now) => this.core.cancel(request, now));
     };
     if (signal.aborted) {
       giveUp();
@@ -279,19 +257,6 @@ export class RunningNode {
     }
     signal.addEventListener("abort", giveUp, { once: true });
     over.then(() => signal.removeEventListener("abort", giveUp));
-  }
-
-  private onOutcome(report: OutcomeReport): void {
-    const slot = this.outcomes.get(report.request);
-    const gathered = slot === NO_ROW ? undefined : this.calls[slot];
-    if (gathered === undefined) return;
-    this.outcomes.delete(report.request);
-    gathered.reports[report.request - gathered.first] = report;
-    if (gathered.onResponse !== undefined) aside(() => gathered.onResponse?.(report));
-    if (--gathered.missing > 0) return;
-    this.calls[slot] = undefined;
-    this.freeCalls.push(slot);
-    gathered.resolve(gathered.reports);
   }
 
   // --- routing -----------------------------------------------------------------------------------------------------
@@ -582,7 +547,7 @@ export class RunningNode {
         this.emit(event);
         break;
       case "outcome":
-        this.onOutcome(event.report);
+        this.outcomes.take(event.report);
         this.emit(event);
         break;
       case "left":
@@ -625,17 +590,6 @@ export class RunningNode {
       this.dispatcher.handleTimeout(now);
       this.router.handleTimeout(now);
       this.core.handleTimeout(now);
-    });
-  }
-}
-
-/** Runs the caller's code: what it throws is the program's to see, after the loop has done its work. */
-function aside(call: () => void): void {
-  try {
-    call();
-  } catch (cause) {
-    queueMicrotask(() => {
-      throw cause;
     });
   }
 }
