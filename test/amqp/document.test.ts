@@ -242,8 +242,9 @@ describeBroker("docs/AMQP.md", () => {
       const [deciding] = blocksOf("Decide on a route in real time, without a database") as [string];
       script("lookup", 'cat >>asked; printf \'{"Gateways":[{"host":"192.0.2.7"}],"Id":12345678901234567890}\'');
       const before = performance.now();
-      expect((await sh(asking)).code).toBe(5);
-      expect(performance.now() - before).toBeLessThan(1_900);
+      expect((await sh(asking.replace("2s", "20s"))).code).toBe(5);
+      // At once, and not when the time for an answer is over.
+      expect(performance.now() - before).toBeLessThan(10_000);
       start(answering);
       await consumed("lookup");
       expect(await sh(asking)).toEqual({
