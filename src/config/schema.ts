@@ -304,7 +304,7 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     name: "udp_segmentation",
     property: "udpSegmentation",
     default: "1",
-    help: "hand messages of one size to one peer to Linux in one piece, which it cuts into datagrams; 0 where a capture on this machine is to show each",
+    help: "hand messages of one size to one peer to Linux in one piece, which it cuts into datagrams, and take such pieces whole; 0 where a capture on this machine is to show each",
   }),
   duration({
     name: "handler_timeout",
