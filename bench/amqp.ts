@@ -209,10 +209,13 @@ await runBench("amqp", options, (report) =>
     try {
       for (const [name, prepare, work] of works) {
         if (!isWanted(name)) continue;
-        const turns = await takeTurns(contenders, options.turns, async (contender) => {
+        const turn = async (contender: Contender): Promise<Turn> => {
           await prepare();
           return timed(() => work(contender));
-        });
+        };
+        // Compiled by then, both.
+        for (const contender of contenders) await turn(contender);
+        const turns = await takeTurns(contenders, options.turns, turn);
         const rates = [...turns.values()].map((all) => column(all, ({ rate }) => rate));
         report.table(
           name,

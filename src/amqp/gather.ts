@@ -4,13 +4,13 @@
  */
 import type { Writable } from "node:stream";
 
-/** From now on what is written before the current callback ends leaves the stream together. */
+/** From now on what is written without waiting for anything in between leaves the stream together. */
 export function gatherWrites(stream: Writable): void {
   const write = stream.write;
   stream.write = ((...args: Parameters<Writable["write"]>) => {
     if (stream.writableCorked === 0) {
       stream.cork();
-      process.nextTick(() => stream.uncork());
+      queueMicrotask(() => stream.uncork());
     }
     return write.apply(stream, args);
   }) as Writable["write"];
