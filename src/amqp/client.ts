@@ -136,11 +136,12 @@ export class AmqpClient {
   /**
    * Waits for a connection to publish on.
    *
+   * @param isHasty     does not wait for a broker where nobody listens at any of them
    * @throws AmqpError  `amqp-unreachable`, `amqp-login` or `amqp-no-such` (virtual host), with what each broker said: after the time, or
    *                    as soon as all of them refused for good
    */
-  async ready(timeoutMs: number): Promise<void> {
-    await this.primary.usable(undefined, performance.now() + timeoutMs, undefined);
+  async ready(timeoutMs: number, isHasty = false): Promise<void> {
+    await this.primary.usable(undefined, performance.now() + timeoutMs, undefined, { isHasty });
   }
 
   /**
@@ -304,6 +305,6 @@ export class AmqpClient {
   private connection(choice: OperationChoice): Promise<Connection> {
     const deadline: Instant = performance.now() + (choice.timeoutMs ?? OPERATION_MS);
     const { zone, pin } = this.route(choice);
-    return zone.usable(pin, deadline, undefined, true);
+    return zone.usable(pin, deadline, undefined, { evenBlocked: true });
   }
 }

@@ -42,13 +42,23 @@ export interface Ended {
 /** How long a broker may take to agree to the end. */
 const CLOSE_MS = 1_000;
 
-/** A refusal that the next attempt would meet again: login, virtual host, certificate. */
-export class Refusal extends AmqpError {
+export interface RefusalOptions {
+  readonly replyCode?: number | undefined;
   readonly isFatal: boolean;
+  readonly isClosed?: boolean;
+}
 
-  constructor(code: AmqpError["code"], message: string, options: { replyCode?: number | undefined; isFatal: boolean }) {
+/** Why a broker was not connected to. */
+export class Refusal extends AmqpError {
+  /** The next attempt would meet it again: login, virtual host, certificate. */
+  readonly isFatal: boolean;
+  /** Nobody listens there now. */
+  readonly isClosed: boolean;
+
+  constructor(code: AmqpError["code"], message: string, options: RefusalOptions) {
     super(code, message, { replyCode: options.replyCode });
     this.isFatal = options.isFatal;
+    this.isClosed = options.isClosed ?? false;
   }
 }
 
@@ -297,7 +307,8 @@ function refusalOf(error: unknown, broker: BrokerUrl): Refusal {
     return new Refusal("amqp-no-such", `${broker.text}: ${vhost}`, { replyCode: NOT_ALLOWED, isFatal: true });
   }
   const isFatal = isCertificate(error) || words.startsWith("SASL mechanism");
-  return new Refusal(isFatal ? "amqp-login" : "amqp-unreachable", text, { isFatal });
+  const isClosed = (error as { code?: unknown } | undefined)?.code === "ECONNREFUSED";
+  return new Refusal(isFatal ? "amqp-login" : "amqp-unreachable", text, { isFatal, isClosed });
 }
 
 function isCertificate(error: unknown): boolean {

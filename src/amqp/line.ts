@@ -15,7 +15,7 @@ export interface LineHooks {
   closed(connection: Connection, ended: Ended): void;
   /** A better-placed broker answered: `from` is ended after this. */
   replaced(from: Connection): Promise<void>;
-  /** A whole round found nothing but refusals that stay. */
+  /** A whole round found nothing but refusals that stay, or closed ports. */
   refused(): void;
 }
 
@@ -56,6 +56,14 @@ export class Line {
     return this.order.allRefused(performance.now());
   }
 
+  /** Each broker has refused us for good, or nobody listens at any of its addresses: the last round found nothing else. */
+  get isClosed(): boolean {
+    return this.brokers.every((broker) => {
+      const refusal = this.refusals.get(broker);
+      return refusal?.isFatal === true || refusal?.isClosed === true;
+    });
+  }
+
   stateOf(broker: BrokerUrl): LineState {
     if (this.connection?.broker === broker) return "connected";
     if (this.connection !== undefined) return "standby";
@@ -68,7 +76,7 @@ export class Line {
       const attempt = this.order.next(performance.now());
       if (attempt.type === "try") await this.attempt(attempt.index);
       else {
-        if (this.allRefused) this.hooks.refused();
+        if (this.allRefused || this.isClosed) this.hooks.refused();
         await this.pause(attempt.ms);
       }
     }
@@ -159,7 +167,7 @@ export class Line {
           this.refusals.delete(broker);
           return connection;
         } catch (error) {
-          refusal = error as Refusal;
+          refusal = graver(refusal, error as Refusal);
         }
         if (this.closed) break;
       }
@@ -190,6 +198,11 @@ export class Line {
     clearTimeout(timer);
     this.wake = undefined;
   }
+}
+
+/** Of two addresses: one where somebody is counts more than one where nobody listens, else the last. */
+function graver(one: Refusal | undefined, other: Refusal): Refusal {
+  return one !== undefined && !one.isClosed && other.isClosed ? one : other;
 }
 
 /** @throws Error  where the name is not known, or the answer takes too long */

@@ -40,6 +40,8 @@ export interface BrokerStatus {
 
 /** Who waits for a connection. */
 interface Waiter {
+  /** Ends where nobody listens at any broker, too. */
+  readonly isHasty: boolean;
   readonly look: () => void;
   readonly refuse: (error: AmqpError) => void;
 }
@@ -106,14 +108,15 @@ export class Zone {
   /**
    * Waits for a connection to publish on.
    *
-   * @param evenBlocked  one that takes no publications will do
+   * @param how.evenBlocked  one that takes no publications will do
+   * @param how.isHasty      gives up where nobody listens at any of the brokers
    * @throws AmqpError  why there is none
    */
   usable(
     pin: number | undefined,
     deadline: Instant,
     signal: AbortSignal | undefined,
-    evenBlocked = false,
+    { evenBlocked = false, isHasty = false }: { evenBlocked?: boolean; isHasty?: boolean } = {},
   ): Promise<Connection> {
     const find = (): Connection | undefined => (evenBlocked ? this.publisher.current(pin) : this.current(pin));
     const found = find();
@@ -134,14 +137,14 @@ export class Zone {
         leave();
         reject(error);
       };
-      const waiter = { look, refuse };
+      const waiter = { look, refuse, isHasty };
       const onAbort = (): void => refuse(new AmqpError("amqp-unreachable", "cancelled before a broker was there"));
       const timer = setTimeout(() => refuse(this.whyNot()), Math.max(deadline - performance.now(), 0));
       this.waiters.add(waiter);
       if (signal?.aborted === true) onAbort();
       else signal?.addEventListener("abort", onAbort, { once: true });
       if (this.closed) refuse(new AmqpError("amqp-unreachable", "the client was closed"));
-      else if (this.isRefused()) refuse(this.whyNot());
+      else if (this.isRefused(isHasty)) refuse(this.whyNot());
     });
   }
 
@@ -195,16 +198,15 @@ export class Zone {
   }
 
   private onRefused(): void {
-    if (!this.isRefused()) return;
-    for (const { refuse } of [...this.waiters]) refuse(this.whyNot());
+    for (const { refuse, isHasty } of [...this.waiters]) if (this.isRefused(isHasty)) refuse(this.whyNot());
   }
 
   private look(): void {
     for (const { look } of [...this.waiters]) look();
   }
 
-  private isRefused(): boolean {
-    return this.lines.every((line) => line.connection === undefined && line.allRefused);
+  private isRefused(isHasty: boolean): boolean {
+    return this.lines.every((line) => line.connection === undefined && (line.allRefused || (isHasty && line.isClosed)));
   }
 
   private whyNot(): AmqpError {

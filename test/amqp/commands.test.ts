@@ -439,6 +439,18 @@ describeBroker("dmq amqp", () => {
     expect(done.stderr).not.toContain("secret");
   });
 
+  test("where nobody listens exit 4 comes at once; with --timeout it is tried for so long", async () => {
+    const words = ["publish", "", "q", "x", "--url", "amqp://127.0.0.1:1,amqp://127.0.0.1:2"];
+    const begin = performance.now();
+    const done = await own(...words);
+    expect(done).toMatchObject({ code: 4, stdout: "" });
+    expect(done.stderr).toContain("127.0.0.1:2: connect ECONNREFUSED");
+    expect(performance.now() - begin).toBeLessThan(5_000);
+    const again = performance.now();
+    expect(await own(...words, "--timeout", "6s")).toMatchObject({ code: 4 });
+    expect(performance.now() - again).toBeGreaterThan(6_000);
+  });
+
   test("the next broker of the list is taken where the first is not there; a password comes from a variable or a file", async () => {
     const queue = await made("next");
     const list = `amqp://127.0.0.1:1,${brokers.url()}`;

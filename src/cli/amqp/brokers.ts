@@ -72,14 +72,15 @@ export function brokerExits(...own: Exits): Exits {
 const NOT_FOUND = 404;
 
 /**
+ * @param waiting  the option by which a command is told to wait where nobody listens at any of the brokers
  * @throws UsageError for options that contradict, ConfigError for brokers that are none, RpcError where nobody can be asked
  */
-export async function openBrokers(context: CliContext, args: Arguments): Promise<Brokers> {
+export async function openBrokers(context: CliContext, args: Arguments, waiting = "timeout"): Promise<Brokers> {
   if (args.has("url") && args.has("socket"))
     throw new UsageError("--url and --socket exclude each other: a daemon has its own brokers");
   const own = ["config", ...CONNECTION_FLAGS].find((flag) => args.has(flag));
   const socketPath = args.has("url") ? undefined : await daemonSocket(context, args);
-  if (socketPath === undefined) return connectOwn(context, args);
+  if (socketPath === undefined) return connectOwn(context, args, waiting);
   const daemon = new DaemonBrokers(socketPath);
   if (await daemon.hasBrokers()) {
     if (own === undefined) return daemon;
@@ -87,7 +88,7 @@ export async function openBrokers(context: CliContext, args: Arguments): Promise
   }
   if (args.has("socket"))
     throw noBrokers(socketPath, `the daemon on ${socketPath} has no brokers: start it with --amqp URL`);
-  return connectOwn(context, args);
+  return connectOwn(context, args, waiting);
 }
 
 /** Opens, runs `work` and closes, however it ends. */
@@ -124,7 +125,7 @@ function noBrokers(socketPath: string, text: string): RpcError {
 }
 
 /** What only those need who connect themselves. */
-async function connectOwn(context: CliContext, args: Arguments): Promise<Brokers> {
+async function connectOwn(context: CliContext, args: Arguments, waiting: string): Promise<Brokers> {
   const { OwnBrokers, readOwn } = await import("./own.ts");
   const flags = new Map<string, readonly string[]>(
     CONNECTION_FLAGS.filter((flag) => args.has(flag)).map((flag) => [
@@ -136,7 +137,7 @@ async function connectOwn(context: CliContext, args: Arguments): Promise<Brokers
   const config = readOwn(flags, context, args.value("config"));
   if (config.amqp.length === 0)
     throw noBrokers("", "no broker: no daemon runs that has one; name it with --url URL, or in DMQ_AMQP_URL");
-  return new OwnBrokers(config);
+  return new OwnBrokers(config, args.has(waiting));
 }
 
 class DaemonBrokers implements Brokers {

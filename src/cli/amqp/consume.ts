@@ -132,7 +132,7 @@ async function runConsume(context: CliContext, args: Arguments): Promise<number>
   const request = await readRequest(context, args);
   const ending = new Ending(context);
   try {
-    const brokers = await openBrokers(context, args);
+    const brokers = await openBrokers(context, args, "reconnect");
     try {
       return await new Consuming(context, args, request, brokers, ending).run();
     } finally {

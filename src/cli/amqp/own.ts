@@ -36,10 +36,15 @@ export class OwnBrokers implements Brokers {
   readonly socketPath = undefined;
   readonly client: AmqpClient;
   private readonly desk: Desk;
+  private readonly isPatient: boolean;
   private opening: Promise<void> | undefined;
 
-  /** @throws ConfigError for brokers that are none, and files that cannot be read */
-  constructor(config: DmqConfig) {
+  /**
+   * @param isPatient  waits for a broker where nobody listens at any of them
+   * @throws           ConfigError for brokers that are none, and files that cannot be read
+   */
+  constructor(config: DmqConfig, isPatient: boolean) {
+    this.isPatient = isPatient;
     const options = readAmqp(config);
     if (options === undefined) throw new Error("a broker is named");
     this.client = new AmqpClient(options);
@@ -50,7 +55,7 @@ export class OwnBrokers implements Brokers {
   private ready(timeoutMs: Duration): Promise<void> {
     if (this.opening === undefined) {
       this.client.start();
-      this.opening = this.client.ready(timeoutMs);
+      this.opening = this.client.ready(timeoutMs, !this.isPatient);
     }
     return this.opening;
   }
