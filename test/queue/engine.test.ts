@@ -3,8 +3,8 @@ import { Database } from "bun:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { statSync } from "node:fs";
 import { join } from "node:path";
-import { STDERR_CHARS_MAX } from "../../src/queue/engine.ts";
 import type { Item, Operation } from "../../src/queue/operation.ts";
+import { STDERR_CHARS_MAX } from "../../src/queue/room.ts";
 import { Folder, item, Rig, START, text } from "./rig.ts";
 
 let rig: Rig;
