@@ -127,7 +127,8 @@ export interface SpoolSurface {
 }
 
 export interface DeskOptions {
-  client: AmqpClient;
+  /** Absent where messages are stored only. */
+  client?: AmqpClient;
   /** Stands behind `dmq@` where Kazoo applications read who we are. */
   nodeName: string;
   /** Absent where nothing can be stored. */
@@ -141,7 +142,7 @@ interface Held {
 }
 
 export class Desk implements AmqpSurface {
-  private readonly client: AmqpClient;
+  private readonly connected: AmqpClient | undefined;
   private readonly spool: SpoolSurface | undefined;
   private readonly held = new Map<string, Held>();
   private readonly subscriptions = new Set<Subscribed>();
@@ -154,10 +155,16 @@ export class Desk implements AmqpSurface {
   private readonly kazooKey: string;
 
   constructor({ client, nodeName, spool }: DeskOptions) {
-    this.client = client;
+    this.connected = client;
     this.spool = spool;
     this.identity = { appName: "dmq", appVersion: VERSION, node: `dmq@${nodeName}` };
     this.kazooKey = `${this.identity.node}-${process.pid}-targeted-1`;
+  }
+
+  private get client(): AmqpClient {
+    if (this.connected === undefined)
+      throw new AmqpError("amqp-unreachable", "no broker: messages are only stored here");
+    return this.connected;
   }
 
   async publish(request: PublishRequest): Promise<PublishedRow> {

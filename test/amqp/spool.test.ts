@@ -188,6 +188,27 @@ describeBroker("the spool", () => {
     BROKER_START_MS,
   );
 
+  test("without a daemon it is stored by the command: the next one that has brokers publishes it, in order", async () => {
+    const queue = await declare("alone");
+    const state = `${daemons.dir}/alone`;
+    const env = { DMQ_STATE_DIR: state, DMQ_SOCKET: `${daemons.dir}/nobody.sock` };
+    const words = ["amqp", "publish", "", queue, "--spool"];
+    const row = await dmq([...words, "one", "--json", "--message-id", "m"], { env });
+    expect(row).toMatchObject({ code: 0, stderr: "" });
+    expect(JSON.parse(row.stdout)).toEqual({ broker: null, repeats: 0, message_id: "m", spooled: true });
+    const lines = octets("two\nthree\n");
+    expect(await dmq([...words, "--lines"], { env, stdin: lines })).toMatchObject({ code: 0 });
+    const config = `${daemons.dir}/alone.toml`;
+    writeFileSync(config, `state_dir = "${state}"\n`);
+    const named = { DMQ_SOCKET: env.DMQ_SOCKET };
+    expect(await dmq([...words, "four", "--config", config], { env: named })).toMatchObject({ code: 0 });
+    expect(await dmq([...words, "x"], { env: { ...env, DMQ_STATE_DIR: "/proc/none" } })).toMatchObject({ code: 9 });
+    const daemon = await serve("alone");
+    await empty(daemon);
+    expect((await messagesOf(queue)).map(({ body }) => body)).toEqual(["one", "two", "three", "four"]);
+    await daemon.end("SIGTERM");
+  });
+
   test("a daemon without a broker says so: exit 4; --spool goes with neither --url, --declare nor --no-confirm", async () => {
     const daemon = await daemons.serve("none", "sip:127.0.0.1:0", ["--state-dir", `${daemons.dir}/none`]);
     const none = await spool(daemon, "", "q", "x");

@@ -80,7 +80,7 @@ export async function openBrokers(context: CliContext, args: Arguments, waiting 
     throw new UsageError("--url and --socket exclude each other: a daemon has its own brokers");
   const own = ["config", ...CONNECTION_FLAGS].find((flag) => args.has(flag));
   const socketPath = args.has("url") ? undefined : await daemonSocket(context, args);
-  if (socketPath === undefined) return connectOwn(context, args, waiting);
+  if (socketPath === undefined) return alone(context, args, waiting);
   const daemon = new DaemonBrokers(socketPath);
   if (await daemon.hasBrokers()) {
     if (own === undefined) return daemon;
@@ -88,7 +88,11 @@ export async function openBrokers(context: CliContext, args: Arguments, waiting 
   }
   if (args.has("socket"))
     throw noBrokers(socketPath, `the daemon on ${socketPath} has no brokers: start it with --amqp URL`);
-  return connectOwn(context, args, waiting);
+  return alone(context, args, waiting);
+}
+
+function alone(context: CliContext, args: Arguments, waiting: string): Promise<Brokers> {
+  return args.has("spool") ? storeOnly(context, args) : connectOwn(context, args, waiting);
 }
 
 /** Opens, runs `work` and closes, however it ends. */
@@ -138,6 +142,13 @@ async function connectOwn(context: CliContext, args: Arguments, waiting: string)
   if (config.amqp.length === 0)
     throw noBrokers("", "no broker: no daemon runs that has one; name it with --url URL, or in DMQ_AMQP_URL");
   return new OwnBrokers(config, args.has(waiting));
+}
+
+/** The daemon's store, or where none runs its file: a daemon with brokers publishes what is there. */
+async function storeOnly(context: CliContext, args: Arguments): Promise<Brokers> {
+  const [{ SpoolOnly, readOwn }, { openQueues }] = await Promise.all([import("./own.ts"), import("../queue/open.ts")]);
+  const config = readOwn(new Map(), context, args.value("config"));
+  return new SpoolOnly(await openQueues(context, args, true), config);
 }
 
 class DaemonBrokers implements Brokers {

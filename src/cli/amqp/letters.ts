@@ -7,9 +7,9 @@ import { spooled } from "../../amqp/spool.ts";
 import type { AmqpItem } from "../../amqp/supply.ts";
 import type { Fate } from "../../consume/supply.ts";
 import { NAME_PATTERN } from "../../queue/definition.ts";
-import { QueueError } from "../../queue/error.ts";
 import type { Arguments } from "../command.ts";
 import type { CliContext } from "../context.ts";
+import { makeQueue } from "../queue/make.ts";
 import { withQueues } from "../queue/open.ts";
 import type { Queues } from "../queue/queues.ts";
 
@@ -51,7 +51,7 @@ export class Letters {
 }
 
 async function store(queues: Queues, queue: string, { delivery, key }: AmqpItem, fate: Fate): Promise<void> {
-  if (!(await isThere(queues, queue))) await queues.define(`name=${queue};max-value=${MAX_VALUE}`);
+  await makeQueue(queues, queue, `name=${queue};max-value=${MAX_VALUE}`);
   const { exchange } = delivery;
   const items = [{ ...spooled(delivery), key, ...(exchange !== "" && { from: exchange }) }];
   const [added] = await queues.perform({ type: "add", queue, items });
@@ -65,21 +65,4 @@ async function store(queues: Queues, queue: string, { delivery, key }: AmqpItem,
     seq === added?.seq ? ({ id, fate: "dead", ...why } as const) : ({ id, fate: "now", counts: false } as const),
   );
   if (failures.length > 0) await queues.perform({ type: "fail", failures });
-}
-
-async function isThere(queues: Queues, queue: string): Promise<boolean> {
-  try {
-    await queues.perform({ type: "sizes", queue });
-    return true;
-  } catch (error) {
-    if (isMissing(error)) return false;
-    throw error;
-  }
-}
-
-const NOT_FOUND = 404;
-
-function isMissing(error: unknown): boolean {
-  if (error instanceof QueueError) return error.code === "no-such-queue";
-  return (error as { fault?: unknown }).fault === NOT_FOUND;
 }

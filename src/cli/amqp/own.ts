@@ -1,7 +1,9 @@
 /** Brokers that a command connects to itself: the methods of docs/RPC.md, served by a client that lives as long as the command. */
 import { AmqpClient } from "../../amqp/client.ts";
 import { Desk } from "../../amqp/desk.ts";
+import type { Publication } from "../../amqp/message.ts";
 import { nodeName, readAmqp } from "../../amqp/options.ts";
+import { SPOOL, SPOOL_DEFINITION, spooled } from "../../amqp/spool.ts";
 import { loadConfig } from "../../config/load.ts";
 import type { DmqConfig } from "../../config/schema.ts";
 import { ConfigError, RpcError, UsageError } from "../../core/errors.ts";
@@ -11,6 +13,8 @@ import type { CallOptions } from "../../rpc/client.ts";
 import { failureOf } from "../../rpc/jsonrpc.ts";
 import type { ControlSurface } from "../../rpc/surface.ts";
 import type { CliContext } from "../context.ts";
+import { makeQueue } from "../queue/make.ts";
+import type { Queues } from "../queue/queues.ts";
 import type { Brokers } from "./caller.ts";
 
 /** @throws ConfigError, UsageError for brokers of the command line that are none */
@@ -61,29 +65,72 @@ export class OwnBrokers implements Brokers {
   }
 
   async call<T>(method: string, params: { timeout_ms?: Duration }, options: CallOptions = {}): Promise<T> {
-    try {
-      const found = METHODS.get(method);
-      if (found === undefined) throw new Error(`${method} is no method of brokers`);
-      await this.ready(params.timeout_ms ?? options.timeoutMs ?? READY_MS);
-      return (await found.run({ amqp: this.desk } as unknown as ControlSurface, params)) as T;
-    } catch (cause) {
-      const { code, message, data } = failureOf(cause);
-      throw new RpcError("rpc-fault", message, { method, socketPath: "", fault: code, data, cause });
-    }
+    return answered(this.desk, method, params, () => this.ready(params.timeout_ms ?? options.timeoutMs ?? READY_MS));
   }
 
   callEach<T>(method: string, params: readonly object[]): Promise<(T | RpcError)[]> {
-    const told = (error: unknown): RpcError => {
-      if (error instanceof RpcError) return error;
-      throw error;
-    };
-    return Promise.all(params.map((one) => this.call<T>(method, one).catch(told)));
+    return eachOf(params, (one) => this.call<T>(method, one));
   }
 
   async close(): Promise<void> {
     this.desk.close();
     await this.client.close();
   }
+}
+
+/** `--spool` where no daemon has brokers: the spool is written here, and the next daemon that has some publishes it. */
+export class SpoolOnly implements Brokers {
+  readonly socketPath = undefined;
+  private readonly queues: Queues;
+  private readonly desk: Desk;
+  private made: Promise<void> | undefined;
+
+  constructor(queues: Queues, config: DmqConfig) {
+    this.queues = queues;
+    const spool = { add: (messages: readonly Publication[]) => this.add(messages), report: async () => null };
+    this.desk = new Desk({ spool, nodeName: nodeName(config) });
+  }
+
+  private async add(messages: readonly Publication[]): Promise<void> {
+    const { queues } = this;
+    this.made ??= makeQueue(queues, SPOOL, SPOOL_DEFINITION);
+    await this.made;
+    await queues.perform({ type: "add", queue: SPOOL, items: messages.map(spooled) });
+  }
+
+  call<T>(method: string, params: object): Promise<T> {
+    return answered(this.desk, method, params, async () => undefined);
+  }
+
+  callEach<T>(method: string, params: readonly object[]): Promise<(T | RpcError)[]> {
+    return eachOf(params, (one) => this.call<T>(method, one));
+  }
+
+  async close(): Promise<void> {
+    this.desk.close();
+    await this.queues.close();
+  }
+}
+
+/** What a daemon would answer. @throws RpcError with the exit code of what went wrong */
+async function answered<T>(desk: Desk, method: string, params: object, prepare: () => Promise<void>): Promise<T> {
+  try {
+    const found = METHODS.get(method);
+    if (found === undefined) throw new Error(`${method} is no method of brokers`);
+    await prepare();
+    return (await found.run({ amqp: desk } as unknown as ControlSurface, params as Record<string, unknown>)) as T;
+  } catch (cause) {
+    const { code, message, data } = failureOf(cause);
+    throw new RpcError("rpc-fault", message, { method, socketPath: "", fault: code, data, cause });
+  }
+}
+
+function eachOf<T>(params: readonly object[], call: (one: object) => Promise<T>): Promise<(T | RpcError)[]> {
+  const told = (error: unknown): RpcError => {
+    if (error instanceof RpcError) return error;
+    throw error;
+  };
+  return Promise.all(params.map((one) => call(one).catch(told)));
 }
 
 const METHODS = new Map(AMQP_METHODS);

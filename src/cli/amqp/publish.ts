@@ -34,7 +34,7 @@ export const publish: CommandSpec = {
       "to the exchange sip; the body goes out as it is",
     ],
     ["dmq amqp publish '' jobs <report.pdf", "into the queue jobs; standard input, octet by octet"],
-    ["dmq amqp publish sip alert --declare topic --spool 'flood'", "stored now, published when a broker is there"],
+    ["dmq amqp publish sip alert --spool 'flood'", "stored now, published when a broker is there"],
     ["tail -F events.ndjson | dmq amqp publish sip cdr --lines", "each line is a message, in their order"],
     [
       "dmq amqp publish whapps presence.update -f body.json --kazoo --url amqp://dmq@192.0.2.10/",
@@ -72,7 +72,8 @@ export const publish: CommandSpec = {
     BODY_NOTE,
     "A message is persistent, confirmed and mandatory unless an option says otherwise. One that was under way when a connection broke is sent",
     "again with the same message id and the header x-dmq-repeat: a receiver may get it twice, it does not get lost.",
-    "--spool: the queue amqp.spool of the daemon has it; dmq queue dead amqp.spool what a broker refused.",
+    "--spool: the queue amqp.spool of the daemon has it; dmq queue dead amqp.spool what a broker refused. Where no daemon has brokers, it is",
+    "stored nevertheless, and waits for the next daemon with --amqp on this state directory.",
     "--lines: LF or CRLF ends a line. A line that fails stops nothing; --message-id ID becomes ID-1, ID-2 ...",
     ...BROKER_NOTES,
   ],

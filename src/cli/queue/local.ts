@@ -21,14 +21,21 @@ import type { Lease, Queues } from "./queues.ts";
 /** Where a service of the machine has its state. */
 const SYSTEM_STATE = "/var/lib/dmq";
 
-/**
- * @param named  the state directory of `--state-dir`
- * @throws       ConfigError, QueueError `storage`
- */
-export async function openLocal(context: CliContext, named: string | undefined, makes: boolean): Promise<Queues> {
+export interface Place {
+  /** The state directory of `--state-dir`. */
+  directory: string | undefined;
+  /** The configuration of `--config`. */
+  file: string | undefined;
+  /** A store that is not there is made. */
+  makes: boolean;
+}
+
+/** @throws ConfigError, QueueError `storage` */
+export async function openLocal(context: CliContext, { directory: named, file, makes }: Place): Promise<Queues> {
   const { config } = loadConfig({
     flags: new Map(named === undefined ? [] : [["state_dir", [named]]]),
     env: context.env,
+    ...(file !== undefined && { file }),
   });
   const directory = config.stateDir ?? usualDirectory(context);
   if (!makes && !existsSync(storePath(directory))) return new NoQueues(directory);

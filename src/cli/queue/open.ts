@@ -20,7 +20,7 @@ export async function openQueues(context: CliContext, args: Arguments, makes = f
     return new RemoteQueues(socketPath);
   }
   const { openLocal } = await import("./local.ts");
-  return openLocal(context, directory, makes);
+  return openLocal(context, { directory, makes, file: args.value("config") });
 }
 
 /** @returns `undefined` where no daemon runs */
