@@ -21,7 +21,12 @@ const daemons = (): Daemons => {
   all ??= new Daemons();
   return all;
 };
-afterAll(() => all?.endAll());
+/** A test that fails midway leaves its daemon and its disk behind. */
+const begun: (() => Promise<unknown>)[] = [];
+afterAll(async () => {
+  for (const end of begun.reverse()) await end();
+  await all?.endAll();
+});
 
 interface Place {
   disk: SmallDisk;
@@ -32,6 +37,7 @@ interface Place {
 async function place(name: string): Promise<Place> {
   const { dir } = daemons();
   const disk = await SmallDisk.make(join(dir, name), "40m");
+  begun.push(() => disk.end());
   const env = { DMQ_STATE_DIR: join(disk.folder, "state"), DMQ_SOCKET: join(dir, `${name}.sock`) };
   return { disk, env, q: (words, stdin) => disk.dmq(["queue", ...words], env, stdin) };
 }
@@ -42,6 +48,10 @@ async function serve({ disk, env }: Place): Promise<() => Promise<number>> {
   const child = Bun.spawn([...disk.prefix, EXECUTABLE, ...args], {
     env: { PATH: process.env.PATH ?? "", ...env },
     stdio: ["ignore", "ignore", "inherit"],
+  });
+  begun.push(async () => {
+    child.kill("SIGKILL");
+    await child.exited;
   });
   await until(async () => (await dmq(["status"], { env })).code === 0, 10_000, "the daemon answers");
   return async () => {

@@ -12,7 +12,7 @@ import { until } from "../helpers/wait.ts";
 
 const TEST_MS = 60_000;
 const [ONE, TWO, THREE] = ["sip:127.0.0.68:5968", "sip:127.0.0.69:5968", "sip:127.0.0.70:5968"];
-const NOBODY = "sip:127.0.0.71:5968";
+const [NOBODY, FOUR] = ["sip:127.0.0.71:5968", "sip:127.0.0.72:5968"];
 const QUICK = ["--ping-interval", "1s", "--request-timeout", "1s", "--log-level", "error"];
 
 let all: Daemons;
@@ -119,6 +119,38 @@ test(
     expect((await one.run(["remove", THREE])).code).toBe(0);
     const rest = await one.run(["bcast", "--spool", "--json", "yes", "d"]);
     expect(jsonRows<DeliveryRow>(rest.stdout).map(({ node }) => node)).toEqual([TWO]);
+  },
+  TEST_MS,
+);
+
+test(
+  "--spool: bcast: one said yes and one no: exit 7",
+  async () => {
+    const four = await all.serve("four", FOUR, [...QUICK, "--notification-address", ONE]);
+    await knows(FOUR);
+    const done = await one.run(["bcast", "--spool", "--json", "yes", "hi"]);
+    expect(done.code).toBe(7);
+    const found = jsonRows<DeliveryRow>(done.stdout).map(({ node, outcome, code }) => [node, outcome, code]);
+    expect(found.sort()).toEqual([
+      [TWO, "delivered", 200],
+      [FOUR, "rejected", 404],
+    ]);
+    await four.end("SIGINT");
+  },
+  TEST_MS,
+);
+
+test(
+  "--spool: an outbox that is full and refuses: exit 5, and nothing is stored",
+  async () => {
+    await one.run(["queue", "clear", "outbox"]);
+    expect((await one.run(["queue", "define", "name=outbox;size=1;full=reject"])).code).toBe(0);
+    const send = (body: string): Promise<Finished> =>
+      one.run(["send", "--spool=1m", "--timeout", "1s", "yes", NOBODY, body]);
+    expect((await send("first")).code).toBe(75);
+    const refused = await send("second");
+    expect(refused).toMatchObject({ code: 5, stderr: expect.stringMatching(/^dmq: [^\n]*outbox is full[^\n]*\n$/) });
+    expect((await one.run(["queue", "peek", "outbox", "-n", "9"])).stdout).toBe(`${NOBODY}\tfirst\n`);
   },
   TEST_MS,
 );
