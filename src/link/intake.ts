@@ -20,7 +20,7 @@ const RETRY_AFTER_SECONDS = 2;
 export interface Intake {
   readonly counters: Counters;
   /** @param path  where the message has been */
-  take(message: ChannelMessage, path: readonly string[]): Promise<Answer>;
+  take(message: ChannelMessage, path: readonly string[]): Promise<Answer> | Answer;
 }
 
 export const TAKEN: Answer = { status: 200 };
@@ -37,14 +37,17 @@ export function intakeHandler(warnings: Sparing, intakes: readonly Intake[]): Ha
   const patience = new Patience();
   return (message) => {
     for (const { counters } of intakes) counters.in++;
-    if (patience.size < PENDING_MAX) return patience.follow(takeAll(intakes, message));
+    if (patience.size < PENDING_MAX) {
+      const answer = takeAll(intakes, message);
+      return answer instanceof Promise ? patience.follow(answer) : answer;
+    }
     for (const { counters } of intakes) counters.failed++;
     warnings.warn("pending", `channel ${message.channel}: ${PENDING_MAX} messages wait for their answer already`);
     return later("Store Busy");
   };
 }
 
-function takeAll(intakes: readonly Intake[], message: ChannelMessage): Promise<Answer> {
+function takeAll(intakes: readonly Intake[], message: ChannelMessage): Promise<Answer> | Answer {
   const path = readPath(message.request.headers.get(PATH_HEADER));
   const [only] = intakes;
   return intakes.length === 1 && only !== undefined ? only.take(message, path) : gravest(intakes, message, path);
@@ -52,7 +55,7 @@ function takeAll(intakes: readonly Intake[], message: ChannelMessage): Promise<A
 
 /** A message that one link has not must come again, and the others know it by then. */
 async function gravest(intakes: readonly Intake[], message: ChannelMessage, path: readonly string[]): Promise<Answer> {
-  const answers = await Promise.all(intakes.map((intake) => intake.take(message, path)));
+  const answers = await Promise.all(intakes.map(async (intake) => intake.take(message, path)));
   return answers.reduce((a, b) => (b.status > a.status ? b : a));
 }
 

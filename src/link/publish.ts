@@ -48,7 +48,7 @@ export class PublishIntake implements Intake {
     this.exchange = exchangePlace(host.broker.zone, link.target.exchange.name);
   }
 
-  async take(message: ChannelMessage, path: readonly string[]): Promise<Answer> {
+  take(message: ChannelMessage, path: readonly string[]): Promise<Answer> | Answer {
     const { link, host, counters } = this;
     const loop = this.loopOf(path);
     if (loop !== undefined) return heldBack(link.name, counters, host.warnings, message, loop);
@@ -69,13 +69,13 @@ export class PublishIntake implements Intake {
     return loopIn(path, this.own);
   }
 
-  private pass(publication: Publication, message: ChannelMessage): Promise<Answer> {
+  private pass(publication: Publication, message: ChannelMessage): Promise<Answer> | Answer {
     const { link, host } = this;
     if (link.until === "confirmed" && host.lock()?.isStandingBy !== true) return this.confirm(publication);
     const stored = this.store(publication, message);
     if (link.until !== "received") return stored;
     stored.catch((error: Error) => host.warnings.warn(`store ${link.name}`, `link ${link.name}: ${error.message}`));
-    return Promise.resolve(TAKEN);
+    return TAKEN;
   }
 
   private store(publication: Publication, message: ChannelMessage): Promise<Answer> {

@@ -24,8 +24,12 @@ interface Watched {
 
 export class Repeats {
   private readonly bodies = new Map<string, Watched>();
-  /** By a body's hash, when it went to a broker last. */
-  private readonly published = new Map<string, Instant>();
+  /**
+   * By a body's hash, when it went to a broker last; and those before them, which are forgotten all at once: to forget the oldest of a
+   * map, one at a time, takes longer than to publish.
+   */
+  private published = new Map<bigint, Instant>();
+  private publishedBefore: ReadonlyMap<bigint, Instant> = new Map();
 
   /**
    * A body from the bus is about to be sent on a channel.
@@ -33,7 +37,7 @@ export class Repeats {
    * @returns `go`; `held`, or `still-held` where that was said before: not now, look again in `HELD_MS`
    */
   pass(channel: string, body: Uint8Array, now: Instant): "go" | "held" | "still-held" {
-    const watched = this.watch(`${channel} ${Bun.hash(body).toString(36)}`, now);
+    const watched = this.watch(`${channel} ${hashOf(body).toString(36)}`, now);
     if (now - watched.seenAt >= QUIET_MS) watched.isWarnedOf = false;
     watched.seenAt = now;
     while (watched.times.length > 0 && now - (watched.times[0] as Instant) >= WINDOW_MS) watched.times.shift();
@@ -48,15 +52,17 @@ export class Repeats {
 
   /** A body of the bus goes to a broker, by a link of this node. */
   note(body: Uint8Array, now: Instant): void {
-    const key = Bun.hash(body).toString(36);
-    this.published.delete(key);
-    this.published.set(key, now);
-    if (this.published.size > BODIES_MAX) this.published.delete(this.published.keys().next().value as string);
+    this.published.set(hashOf(body), now);
+    if (this.published.size < BODIES_MAX) return;
+    this.publishedBefore = this.published;
+    this.published = new Map();
   }
 
   /** What comes from a broker may be what went there: somebody may have sent it on without our headers. */
   isNoted(body: Uint8Array, now: Instant): boolean {
-    return now - (this.published.get(Bun.hash(body).toString(36)) ?? Number.NEGATIVE_INFINITY) < QUIET_MS;
+    const key = hashOf(body);
+    const at = this.published.get(key) ?? this.publishedBefore.get(key) ?? Number.NEGATIVE_INFINITY;
+    return now - at < QUIET_MS;
   }
 
   private watch(key: string, now: Instant): Watched {
@@ -66,6 +72,10 @@ export class Repeats {
     if (this.bodies.size > BODIES_MAX) this.bodies.delete(this.bodies.keys().next().value as string);
     return watched;
   }
+}
+
+function hashOf(body: Uint8Array): bigint {
+  return Bun.hash(body) as bigint;
 }
 
 /** How long what is held back waits. */
