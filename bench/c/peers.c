@@ -21,6 +21,8 @@
 #define BATCH 64
 #define DATAGRAM 4096
 #define PIECE 65536
+/* UDP_MAX_SEGMENTS of Linux before 6.9. */
+#define SEGMENTS 64
 #define SEEN (1 << 20)
 #define JOIN_NS 200000000ull
 #define POLL_NS 2000000ull
@@ -35,6 +37,7 @@ typedef struct {
 	/* Answers that wait for the end of the batch. */
 	char *out;
 	size_t used, size;
+	int waiting;
 	struct sockaddr_in to;
 } peer;
 
@@ -80,15 +83,15 @@ static void send_from(peer *p, const struct sockaddr_in *to, const char *bytes, 
 
 static void flush(peer *p) {
 	if (p->used > 0) send_from(p, &p->to, p->out, p->used, p->used > p->size ? p->size : 0);
-	p->used = 0;
+	p->used = 0, p->waiting = 0;
 }
 
 /* Joins an answer to those of its peer that wait, if it has their size and their destination. */
 static void queue(peer *p, const struct sockaddr_in *to, const char *bytes, size_t size) {
 	int is_other = p->used > 0 && (size != p->size || to->sin_port != p->to.sin_port || to->sin_addr.s_addr != p->to.sin_addr.s_addr);
-	if (is_other || p->used + size > 60000) flush(p);
+	if (is_other || p->waiting == SEGMENTS || p->used + size > 60000) flush(p);
 	memcpy(p->out + p->used, bytes, size);
-	p->used += size, p->size = size, p->to = *to;
+	p->used += size, p->size = size, p->to = *to, p->waiting++;
 }
 
 /* Sixteen at a time, in turn: a Kamailio that knows more than some 28 nodes takes a new one in and answers it nothing. */

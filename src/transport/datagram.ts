@@ -18,7 +18,7 @@ export interface DatagramSocket {
 }
 
 /** More than this in one system call brings nothing (the kernel stops at 1,024), and bounds what a short count copies. */
-export const BATCH_DATAGRAMS = 256;
+export const BATCH_DATAGRAMS = 512;
 
 /** Array elements of one datagram in `Packets`. */
 export const FIELDS = 3;

@@ -349,10 +349,10 @@ describe("udp queue", () => {
     const socket = new FakeSocket();
     const transport = new UdpTransport(socket, "127.0.0.1", new Recorder());
     const others = [to, { ...to, port: 5062 }];
-    for (let i = 0; i < 300; i++) transport.send(others[i % 2] as Endpoint, Buffer.from(`${i}`));
-    expect(socket.taken.length).toBe(256);
-    await until("the rest", () => socket.taken.length === 300);
-    expect(socket.taken).toEqual(Array.from({ length: 300 }, (_, i) => `${i}`));
+    for (let i = 0; i < 600; i++) transport.send(others[i % 2] as Endpoint, Buffer.from(`${i}`));
+    expect(socket.taken.length).toBe(512);
+    await until("the rest", () => socket.taken.length === 600);
+    expect(socket.taken).toEqual(Array.from({ length: 600 }, (_, i) => `${i}`));
   });
 
   test("udp: many to one receiver go out before the wake-up is over", async () => {
