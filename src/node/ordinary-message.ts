@@ -114,25 +114,33 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
   }
 }
 
-/** A power of two. */
-const TEXT_SLOTS = 1_024;
+/** A power of two: a thousand channels have room, with few of them in the place of another. */
+const TEXT_SLOTS = 4_096;
+
+interface KnownText {
+  readonly octets: Uint8Array;
+  readonly text: string;
+}
 
 /**
- * Texts that come again and again, names of channels and reason phrases, each made once. A text has one slot, and the next text
- * of that slot takes it; made-up ones push one another out, and cost no more than this.
+ * Texts that come again and again, names of channels and reason phrases, each made once. A text has two slots, and the next one
+ * of both takes the first; made-up ones push one another out, and cost no more than this.
  */
 export class Texts {
-  private readonly slots = new Array<{ octets: Uint8Array; text: string } | undefined>(TEXT_SLOTS).fill(undefined);
+  private readonly slots = new Array<KnownText | undefined>(TEXT_SLOTS).fill(undefined);
 
   of(b: Uint8Array, start: number, end: number): string {
     let hash = 0;
     for (let i = start; i < end; i++) hash = Math.imul(hash, 31) + (b[i] as number);
-    const slot = (hash ^ (hash >>> 10)) & (TEXT_SLOTS - 1);
-    const known = this.slots[slot];
-    if (known !== undefined && isAt(b, start, end, known.octets)) return known.text;
+    // The upper bits of the product depend on all of them.
+    const slot = (Math.imul(hash, 0x9e37_79b1) >>> 20) & (TEXT_SLOTS - 1);
+    const first = this.slots[slot];
+    if (first !== undefined && isAt(b, start, end, first.octets)) return first.text;
+    const second = this.slots[slot ^ 1];
+    if (second !== undefined && isAt(b, start, end, second.octets)) return second.text;
     const octets = Uint8Array.from(b.subarray(start, end));
     const text = decodeUtf8(octets);
-    this.slots[slot] = { octets, text };
+    this.slots[first === undefined || second !== undefined ? slot : slot ^ 1] = { octets, text };
     return text;
   }
 }
