@@ -14,6 +14,9 @@ const NAMES: readonly ContenderName[] = [
 
 const BODIES = [100, 1_000];
 
+/** The first turn, which does not count: the first seconds of a process are spent on making its code fast. */
+const WARM_SECONDS = 5;
+
 /** Share of the slowest own maximum among ours and Kamailio's that the open loop asks of everybody. */
 const OPEN_SHARE = 0.8;
 
@@ -68,8 +71,7 @@ const options = parseOptions(process.argv.slice(2));
 
 await runBench("receive", options, async (report) => {
   const contenders = await startContenders(NAMES, options.only);
-  // The first second of a process is spent on making its code fast.
-  for (const contender of contenders) await turnOf(contender, { seconds: options.quick ? 0.7 : 2 });
+  for (const contender of contenders) await turnOf(contender, { seconds: options.quick ? 0.7 : WARM_SECONDS });
   let first: ReadonlyMap<Contender, Turn[]> | undefined;
   for (const body of BODIES) first = (await closed(report, contenders, body)) ?? first;
   if (first !== undefined) await open(report, first);
