@@ -1,6 +1,7 @@
 /** What the benchmarks with a broker have in common: a broker of their own, and what a turn of a contender came to. */
 import { brokerProblem, startBrokers } from "../../test/helpers/rabbitmq.ts";
 import { column, figure } from "./figures.ts";
+import { pin } from "./machine.ts";
 import { type Cell, cell, type Report } from "./report.ts";
 
 export interface Turn {
@@ -25,6 +26,8 @@ export async function withBroker(report: Report, measure: (url: string) => Promi
   }
   const brokers = await startBrokers();
   try {
+    // Left to the kernel it works on the server's core, and the one that is measured waits for it.
+    pin("other", brokers.pid());
     await measure(brokers.url());
   } finally {
     await brokers.down();

@@ -68,6 +68,11 @@ export function pinned(side: Side, command: readonly string[]): string[] {
   return ["taskset", "-c", String(CORES[side === "server" ? 0 : 1]), ...command];
 }
 
+/** A process that somebody else started, with all its threads, onto the core of its side. */
+export function pin(side: Side, pid: number): void {
+  if (CORES !== undefined) output(["taskset", "-apc", String(CORES[side === "server" ? 0 : 1]), String(pid)]);
+}
+
 export function pinning(): string {
   if (CORES === undefined) return "not pinned: taskset or a second core is missing";
   return `server on core ${CORES[0]}, generator and peers on core ${CORES[1]}`;

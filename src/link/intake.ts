@@ -9,6 +9,7 @@ import { PATH_HEADER } from "../node/kdmq.ts";
 import type { Counters } from "./counters.ts";
 import type { Sparing } from "./host.ts";
 import { readPath } from "./path.ts";
+import { Turns } from "./turns.ts";
 
 /** Until the answer, whatever it waits for. */
 const ANSWER_MS: Duration = 1_400;
@@ -35,10 +36,11 @@ export function later(reason: string): Answer {
 /** @param intakes  the links of one channel; a message is with all of them, or answered as not taken */
 export function intakeHandler(warnings: Sparing, intakes: readonly Intake[]): Handler {
   const patience = new Patience();
+  const turns = new Turns();
   return (message) => {
     for (const { counters } of intakes) counters.in++;
     if (patience.size < PENDING_MAX) {
-      const answer = takeAll(intakes, message);
+      const answer = turns.do(() => takeAll(intakes, message));
       return answer instanceof Promise ? patience.follow(answer) : answer;
     }
     for (const { counters } of intakes) counters.failed++;
