@@ -1,5 +1,5 @@
 /** The machine and the commit that figures belong to, and which core each side of a benchmark runs on. */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import { join } from "node:path";
 
@@ -68,9 +68,18 @@ export function pinned(side: Side, command: readonly string[]): string[] {
   return ["taskset", "-c", String(CORES[side === "server" ? 0 : 1]), ...command];
 }
 
-/** A process that somebody else started, with all its threads, onto the core of its side. */
+/** A process that is there already, with all its threads, onto the core of its side. */
 export function pin(side: Side, pid: number): void {
   if (CORES !== undefined) output(["taskset", "-apc", String(CORES[side === "server" ? 0 : 1]), String(pid)]);
+}
+
+/** Threads of this process that have this name. @returns false where there is none */
+export function pinThreads(side: Side, name: string): boolean {
+  if (CORES === undefined) return true;
+  const tasks = "/proc/self/task";
+  const found = readdirSync(tasks).filter((id) => readFileSync(`${tasks}/${id}/comm`, "utf8").trim() === name);
+  for (const id of found) output(["taskset", "-pc", String(CORES[side === "server" ? 0 : 1]), id]);
+  return found.length > 0;
 }
 
 export function pinning(): string {

@@ -3,6 +3,7 @@
  * one writer waits for one flush, a thousand writers wait for one, too (group commit, queue.md B10).
  */
 import { QueueError } from "./error.ts";
+import { Linger } from "./linger.ts";
 import { type OpenedStore, openStore } from "./open.ts";
 import { Pair } from "./pair.ts";
 import { type Asked, packAnswered, unpackAsked } from "./parcel.ts";
@@ -22,6 +23,9 @@ let waiting: Asked[] = [];
 let scheduled = false;
 let posted: Int32Array = new Int32Array(1);
 let received = 0;
+const linger = new Linger();
+/** On one processor nobody can ask while it looks out. */
+const IS_ALONE = navigator.hardwareConcurrency === 1;
 
 self.onmessage = ({ data }) => {
   if (typeof data === "string") {
@@ -58,6 +62,7 @@ function open(options: Extract<ToWorker, { type: "open" }>): void {
 function take(asked: Asked): void {
   waiting.push(asked);
   received = (received + 1) | 0;
+  linger.asked(performance.now());
   // To look for what else has arrived takes a turn of the event loop.
   if (Atomics.load(posted, 0) === received) flush();
   else schedule();
@@ -78,6 +83,17 @@ function flush(): void {
   waiting = [];
   const outcomes = pair.run(operations);
   self.postMessage(packAnswered({ first, outcomes, touched: pair.takeTouched() }, operations));
+  lookOut(linger.answered(performance.now()));
+}
+
+/** Whatever comes meanwhile is taken by the turn of the event loop that follows. */
+function lookOut(until: number | undefined): void {
+  if (until === undefined || IS_ALONE) return;
+  while (Atomics.load(posted, 0) === received) {
+    if (performance.now() < until) continue;
+    linger.missed();
+    return;
+  }
 }
 
 /** Somebody else wrote to the file: what became ready there is not known by name, so all queues are. */
