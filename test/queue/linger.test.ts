@@ -28,14 +28,15 @@ describe("looking out for the next call", () => {
     expect(lookOuts(always(1, 200))).not.toContain(true);
   });
 
-  test("in vain once: then 64 answers without", () => {
-    const seen = lookOuts([5, ...always(0.1, 3), 2, ...always(0.1, 70)]);
-    expect(seen.slice(0, 4)).toEqual([false, true, true, true]);
-    expect(seen.slice(4).indexOf(true)).toBe(64);
+  test("in vain once: one answer without, and then it is forgotten", () => {
+    const seen = lookOuts([5, ...always(0.1, 3), 2, ...always(0.1, 4), 2, ...always(0.1, 4)]);
+    expect(seen.map(Number).join("")).toBe(["0111", "01111", "01111"].join(""));
   });
 
-  test("who asks just too late for it costs it one answer of 65", () => {
-    const seen = lookOuts(always(0.2, 651));
-    expect(seen.filter((one) => one)).toHaveLength(10);
+  test("who always asks just too late costs it less and less: one answer of 65 at last", () => {
+    const seen = lookOuts(always(0.2, 1_000));
+    const places = seen.flatMap((one, i) => (one ? [i] : []));
+    const pauses = places.slice(1).map((place, i) => place - (places[i] as number) - 1);
+    expect(pauses.slice(0, 9)).toEqual([1, 2, 4, 8, 16, 32, 64, 64, 64]);
   });
 });
