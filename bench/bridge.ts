@@ -11,6 +11,7 @@ import { cellsOf, type Turn, withBroker } from "./lib/brokers.ts";
 import { workDirectory } from "./lib/compile.ts";
 import { startDaemon } from "./lib/daemon.ts";
 import { column, ratio, takeTurns } from "./lib/figures.ts";
+import { pin } from "./lib/machine.ts";
 import { parseOptions } from "./lib/options.ts";
 import { freeAddress } from "./lib/ports.ts";
 import { Program } from "./lib/process.ts";
@@ -50,7 +51,9 @@ async function bare(url: string): Promise<Contender> {
 const options = parseOptions(process.argv.slice(2));
 
 await runBench("bridge", options, (report) =>
-  withBroker(report, async (url) => {
+  withBroker(report, async (url, pid) => {
+    // Left to the kernel it works on the server's core, and who is measured waits for it.
+    pin("other", pid);
     const helper = new AmqpClient({ brokers: parseBrokers([url]) });
     helper.start();
     const sender = await createNode({ serverAddress: "sip:127.0.0.1:0", requestTimeoutMs: WAIT_MS });

@@ -1,7 +1,6 @@
 /** What the benchmarks with a broker have in common: a broker of their own, and what a turn of a contender came to. */
 import { brokerProblem, startBrokers } from "../../test/helpers/rabbitmq.ts";
 import { column, figure } from "./figures.ts";
-import { pin } from "./machine.ts";
 import { type Cell, cell, type Report } from "./report.ts";
 
 export interface Turn {
@@ -17,8 +16,12 @@ export function cellsOf(turns: readonly Turn[] = []): Record<string, Cell> {
   };
 }
 
-/** Measures with a fresh broker; where there is none, the report says so and nothing is measured. */
-export async function withBroker(report: Report, measure: (url: string) => Promise<void>): Promise<void> {
+/**
+ * Measures with a fresh broker, which is where the kernel has it; where there is none, the report says so and nothing is measured.
+ *
+ * @param measure  is given the broker's URL and process
+ */
+export async function withBroker(report: Report, measure: (url: string, pid: number) => Promise<void>): Promise<void> {
   const problem = brokerProblem();
   if (problem !== undefined) {
     report.note(`nothing is measured: ${problem}`);
@@ -26,9 +29,7 @@ export async function withBroker(report: Report, measure: (url: string) => Promi
   }
   const brokers = await startBrokers();
   try {
-    // Left to the kernel it works on the server's core, and the one that is measured waits for it.
-    pin("other", brokers.pid());
-    await measure(brokers.url());
+    await measure(brokers.url(), brokers.pid());
   } finally {
     await brokers.down();
   }
