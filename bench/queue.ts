@@ -21,7 +21,8 @@ const LEASE_MS = 60_000;
 /** Of a turn; contenders take turns piece by piece. */
 const PIECES = 5;
 /** Of each contender before the first turn. */
-const WARM_ITEMS = 8_000;
+const WARM_WRITERS = 8;
+const WARM_ITEMS_EACH = 1_000;
 
 interface Queue {
   readonly name: string;
@@ -116,12 +117,12 @@ async function turn(writers: number, seconds: number, call: (writer: number) => 
 /** Compiled, and with files that have their size: ours no longer grows then, and redis' does for ever. */
 async function warm(queue: Queue): Promise<void> {
   const writer = async (number: number): Promise<void> => {
-    for (let i = 0; i < WARM_ITEMS / 8; i++) {
+    for (let i = 0; i < WARM_ITEMS_EACH; i++) {
       await queue.add(number);
       await queue.take(number);
     }
   };
-  await Promise.all(Array.from({ length: 8 }, (_, number) => writer(number)));
+  await Promise.all(Array.from({ length: WARM_WRITERS }, (_, number) => writer(number)));
 }
 
 const options = parseOptions(process.argv.slice(2));

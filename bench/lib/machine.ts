@@ -62,15 +62,18 @@ function cores(): readonly [number, number] | undefined {
 
 const CORES = cores();
 
+function coreOf(side: Side, [server, other]: readonly [number, number]): string {
+  return String(side === "server" ? server : other);
+}
+
 /** The command, on the core of its side. */
 export function pinned(side: Side, command: readonly string[]): string[] {
-  if (CORES === undefined) return [...command];
-  return ["taskset", "-c", String(CORES[side === "server" ? 0 : 1]), ...command];
+  return CORES === undefined ? [...command] : ["taskset", "-c", coreOf(side, CORES), ...command];
 }
 
 /** A process that is there already, with all its threads, onto the core of its side. */
 export function pin(side: Side, pid: number): void {
-  if (CORES !== undefined) output(["taskset", "-apc", String(CORES[side === "server" ? 0 : 1]), String(pid)]);
+  if (CORES !== undefined) output(["taskset", "-apc", coreOf(side, CORES), String(pid)]);
 }
 
 /** Threads of this process that have this name. @returns false where there is none */
@@ -78,7 +81,7 @@ export function pinThreads(side: Side, name: string): boolean {
   if (CORES === undefined) return true;
   const tasks = "/proc/self/task";
   const found = readdirSync(tasks).filter((id) => readFileSync(`${tasks}/${id}/comm`, "utf8").trim() === name);
-  for (const id of found) output(["taskset", "-pc", String(CORES[side === "server" ? 0 : 1]), id]);
+  for (const id of found) output(["taskset", "-pc", coreOf(side, CORES), id]);
   return found.length > 0;
 }
 

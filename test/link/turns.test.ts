@@ -1,5 +1,10 @@
 import { describe, expect, test } from "bun:test";
+import type { Logger } from "../../src/core/logger.ts";
+import { Counters } from "../../src/link/counters.ts";
+import { Sparing } from "../../src/link/host.ts";
+import { type Intake, intakeHandler, TAKEN } from "../../src/link/intake.ts";
 import { Turns } from "../../src/link/turns.ts";
+import type { ChannelMessage } from "../../src/node/io.ts";
 
 /** Turns of a loop that the test turns itself. */
 class Loop {
@@ -65,4 +70,24 @@ describe("work in turns", () => {
     const results = await Promise.all(Array.from({ length: 100 }, (_, n) => turns.do(() => n)));
     expect(results).toEqual(Array.from({ length: 100 }, (_, n) => n));
   });
+});
+
+const LOG: Logger = { error() {}, warn() {}, info() {}, debug() {}, trace() {} };
+
+test("a link takes a burst of its channel in parts, in order, and answers each message", async () => {
+  const taken: string[] = [];
+  const take: Intake["take"] = ({ callId }) => {
+    taken.push(callId);
+    return TAKEN;
+  };
+  const counters = new Counters();
+  const handle = intakeHandler(new Sparing(LOG), [{ counters, take }]);
+  const request = { headers: { get: () => undefined } };
+  const burst = Array.from({ length: 200 }, (_, n) => ({ callId: `call${n}`, channel: "c", request }));
+  const context = { signal: new AbortController().signal };
+  const answers = burst.map((message) => handle(message as unknown as ChannelMessage, context));
+  expect(taken).toHaveLength(32);
+  expect(await Promise.all(answers)).toEqual(burst.map(() => TAKEN));
+  expect(taken).toEqual(burst.map(({ callId }) => callId));
+  expect(counters.in).toBe(200);
 });
