@@ -4,6 +4,23 @@ const STRICT_DECODER = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }
 
 export const EMPTY: Uint8Array = new Uint8Array(0);
 
+/** Octets that stand somewhere in memory: `octets[start, end)`. A view of them costs more than all that is done with a short message. */
+export interface Span {
+  readonly octets: Uint8Array;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** @returns a view of them, which stays as long as the memory stays as it is */
+export function viewOf({ octets, start, end }: Span): Uint8Array {
+  return start === 0 && end === octets.length ? octets : octets.subarray(start, end);
+}
+
+/** All of them. */
+export function spanOf(octets: Uint8Array): Span {
+  return { octets, start: 0, end: octets.length };
+}
+
 export function encodeUtf8(text: string): Uint8Array {
   return ENCODER.encode(text);
 }

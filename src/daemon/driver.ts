@@ -496,7 +496,7 @@ export class RunningNode {
     if (this.closed && output.type !== "event") return;
     switch (output.type) {
       case "transmit":
-        this.transmit(output.to, output.flow, output.bytes, output.close);
+        this.transmit(output);
         break;
       case "close":
         this.opened.closeFlow(output.flow);
@@ -510,8 +510,9 @@ export class RunningNode {
     }
   }
 
-  private transmit(to: Endpoint, flow: number | undefined, bytes: Uint8Array, close: boolean | undefined): void {
-    const cause = this.opened.send(to, flow, bytes, close);
+  private transmit(output: Extract<Output, { type: "transmit" }>): void {
+    const { to } = output;
+    const cause = this.opened.send(to, output.flow, output, output.close);
     // Anyone may name a node with a transport that is not open here: that is unsent, like any other.
     if (cause !== undefined)
       queueMicrotask(() => this.run((now) => this.core.handle({ type: "unsent", to, cause }, now)));

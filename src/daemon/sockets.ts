@@ -2,6 +2,7 @@
  * The sockets of a node: which are opened for its address and options, and over which of them octets for an endpoint go.
  * It moves octets and decides nothing else; what they mean is the core's.
  */
+import { type Span, viewOf } from "../core/bytes.ts";
 import { canonicalIp, defaultPort, type Endpoint, endpointKey, isIpv6, type Transport } from "../core/endpoint.ts";
 import { ConfigError, ProtocolError, TransportError } from "../core/errors.ts";
 import { addressUri, type PeerAddress } from "../membership/peer.ts";
@@ -97,14 +98,14 @@ export class Sockets {
    *
    * @returns the reason why nothing here can send to that endpoint at all; the caller has to tell the core
    */
-  send(to: Endpoint, flow: number | undefined, bytes: Uint8Array, close?: boolean): TransportError | undefined {
+  send(to: Endpoint, flow: number | undefined, span: Span, close?: boolean): TransportError | undefined {
     if (to.transport === "udp") {
       const udp = this.udpFor(to);
-      udp?.send(to, bytes);
+      udp?.send(to, span.octets, span.start, span.end);
       return udp === undefined ? noSocket(to) : undefined;
     }
     const stream = this.streamFor(to, flow);
-    stream?.send(to, flow, bytes, close);
+    stream?.send(to, flow, viewOf(span), close);
     return stream === undefined ? noSocket(to) : undefined;
   }
 

@@ -6,7 +6,7 @@
  * A value machine like `DmqNode`, with the same codec, transactions and queues: one call, then `poll()` to `undefined`, then
  * a timer for `nextTimeout()`. Nothing that a remote sends throws.
  */
-import { EMPTY } from "../core/bytes.ts";
+import { EMPTY, type Span } from "../core/bytes.ts";
 import { type Endpoint, endpointKey } from "../core/endpoint.ts";
 import { ProtocolError, UsageError } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
@@ -47,7 +47,7 @@ export type VisitInput =
   | { type: "placed"; address: PeerAddress; places: readonly Place[]; why: string };
 
 export type VisitOutput =
-  | { type: "transmit"; to: Endpoint; bytes: Uint8Array }
+  | ({ type: "transmit"; to: Endpoint } & Span)
   | { type: "close"; flow: Flow }
   /** Find out where a node is, and from which address of ours it is reached. */
   | { type: "place"; address: PeerAddress }
@@ -380,7 +380,7 @@ export class Visit {
     for (let over = this.requests.pollEnded(); over !== undefined; over = this.requests.pollEnded())
       this.onEnded(over, now);
     for (let next = this.requests.pollTransmit(); next !== undefined; next = this.requests.pollTransmit())
-      this.outputs.push({ type: "transmit", to: next.to, bytes: next.bytes });
+      this.outputs.push({ type: "transmit", to: next.to, octets: next.octets, start: next.start, end: next.end });
   }
 
   private onEnded({ request, end, attempts }: EndedRequest, now: Instant): void {

@@ -2,6 +2,7 @@
  * The loop around a visit: sockets, names, one timer. Each socket is bound to the very address that the kernel would send
  * from, so that Via and From tell the truth, and to a port of its choice; `close` leaves nothing open.
  */
+import { viewOf } from "../core/bytes.ts";
 import { canonicalIp, type Endpoint, endpointKey, isIpv6 } from "../core/endpoint.ts";
 import { UsageError } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
@@ -194,8 +195,8 @@ export class Visitor {
   private perform(output: VisitOutput): void {
     switch (output.type) {
       case "transmit":
-        if (output.to.transport === "udp") this.routes.get(endpointKey(output.to))?.send(output.to, output.bytes);
-        else this.streams.get(output.to.transport)?.send(output.to, undefined, output.bytes);
+        if (output.to.transport === "udp") this.routes.get(endpointKey(output.to))?.send(output.to, viewOf(output));
+        else this.streams.get(output.to.transport)?.send(output.to, undefined, viewOf(output));
         break;
       case "close":
         for (const stream of this.streams.values()) stream.close(output.flow);

@@ -5,6 +5,7 @@
  * Octets that come in belong to the core from then on (events hold views of them). Octets that go out in a `transmit` stay as
  * they are while the driver works off one wake-up; what it holds longer it copies, because the memory of answers is used again.
  */
+import type { Span } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import type { Duration } from "../core/time.ts";
 import type { PeerSource } from "../membership/peer.ts";
@@ -51,7 +52,7 @@ export type Output =
    * Send octets. Streams: on connection `flow` if it is given and alive, else on a live connection to `to`, else on a
    * new one (RFC 3261 §18.1.1, §18.2.2). `close` ends the stream after these octets.
    */
-  | { type: "transmit"; to: Endpoint; flow?: Flow; bytes: Uint8Array; close?: boolean }
+  | ({ type: "transmit"; to: Endpoint; flow?: Flow; close?: boolean } & Span)
   /** End a connection without sending anything. */
   | { type: "close"; flow: Flow }
   /** `services`: also the SRV records of exactly this name, and the addresses of their targets. */

@@ -7,7 +7,7 @@
  */
 
 import { assert } from "../core/assert.ts";
-import { concatBytes, copyBytes, EMPTY, encodeUtf8 } from "../core/bytes.ts";
+import { concatBytes, copyBytes, EMPTY, encodeUtf8, type Span } from "../core/bytes.ts";
 import { formatHost, type Transport } from "../core/endpoint.ts";
 import { UsageError } from "../core/errors.ts";
 import type { OctetStore } from "../core/octet-store.ts";
@@ -46,9 +46,8 @@ export const MESSAGE_ID_HEADER = "X-DMQ-Id";
 /** A header of ours: the links that a message went through, with commas between (queue.md B9). Only links write it. */
 export const PATH_HEADER = "X-DMQ-Path";
 
-/** A request that was written; `high` and `low` are the key of its branch. */
-export interface KdmqRequest extends Fingerprint {
-  bytes: Uint8Array;
+/** A request that was written, and where; `high` and `low` are the key of its branch. */
+export interface KdmqRequest extends Fingerprint, Span {
   /** In the store, `OWN` where the octets do not stand there. */
   place: number;
 }
@@ -81,7 +80,14 @@ export class KdmqTemplate {
   private readonly parts: KdmqParts;
   private readonly forms: Form[] = [];
   /** The result of `write`, which is used again. */
-  private readonly written: KdmqRequest = { bytes: EMPTY, place: OWN, high: 0, low: 0 };
+  private readonly written: { -readonly [K in keyof KdmqRequest]: KdmqRequest[K] } = {
+    octets: EMPTY,
+    start: 0,
+    end: 0,
+    place: OWN,
+    high: 0,
+    low: 0,
+  };
 
   constructor(parts: KdmqParts) {
     const {
@@ -155,7 +161,9 @@ export class KdmqTemplate {
     written.high = key.high;
     written.low = key.low;
     written.place = isStored ? store.commit(start + size) : OWN;
-    written.bytes = isStored ? store.view(written.place, size) : out;
+    written.octets = out;
+    written.start = start;
+    written.end = start + size;
     return written;
   }
 

@@ -4,7 +4,7 @@
  *
  * One call, then `poll()` to `undefined`, then a timer for `nextTimeout()`. Nothing that a remote sends throws.
  */
-import { encodeUtf8 } from "../core/bytes.ts";
+import { encodeUtf8, spanOf } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { ProtocolError, UsageError } from "../core/errors.ts";
 import { type Random, token } from "../core/random.ts";
@@ -301,7 +301,7 @@ export class DmqNode {
     if (reason !== undefined) return this.refuse(id, peer, { type: "unreachable", reason });
     this.warnLarge(peer, bytes.length, now);
     this.counters.replicasSent++;
-    const built = { ...branchKey(branch), bytes, place: OWN };
+    const built = { ...branchKey(branch), ...spanOf(bytes), place: OWN };
     this.launch(id, "replica", peer, peer.endpoint, built, original, false, options.timeoutMs, now);
     return id;
   }
@@ -345,7 +345,7 @@ export class DmqNode {
     kind: "message" | "replica",
     peer: Peer,
     to: Endpoint,
-    { high, low, bytes, place }: KdmqRequest,
+    { high, low, octets, start, end, place }: KdmqRequest,
     { method, vias }: Pick<OutgoingRequest, "method" | "vias">,
     once: boolean,
     timeoutMs: Duration | undefined,
@@ -365,7 +365,9 @@ export class DmqNode {
         deadline,
         high,
         low,
-        bytes,
+        octets,
+        start,
+        end,
         place,
         method,
         vias,
@@ -598,7 +600,7 @@ export class DmqNode {
     framer.push(rest);
     for (let item = framer.next(); item !== undefined; item = framer.next()) {
       if (item.type === "keepalive") {
-        if (item.pong) this.outbox.push({ type: "transmit", to: from, flow, bytes: PONG });
+        if (item.pong) this.outbox.push({ type: "transmit", to: from, flow, ...PONG });
         continue;
       }
       this.counters.received++;
@@ -862,7 +864,7 @@ export class DmqNode {
     for (let over = this.requests.pollEnded(); over !== undefined; over = this.requests.pollEnded())
       this.onEnded(over, now);
     for (let next = this.requests.pollTransmit(); next !== undefined; next = this.requests.pollTransmit())
-      this.outbox.push({ type: "transmit", to: next.to, bytes: next.bytes });
+      this.outbox.push({ type: "transmit", to: next.to, octets: next.octets, start: next.start, end: next.end });
     this.members.settle(now);
     this.counters.requestsSent = this.requests.sent;
     this.counters.retransmissionsSent = this.requests.retransmissions;
@@ -911,7 +913,7 @@ function withoutUser(uri: string): string {
 
 /** What an answer may have beyond the headers of its request: To tag, received, rport, Server, Content-Type. */
 const ANSWER_ADDS_BYTES = 120;
-const PONG = new Uint8Array([0x0d, 0x0a]);
+const PONG = spanOf(encodeUtf8("\r\n"));
 const RESPONSE_START = encodeUtf8("SIP/2.0 ");
 
 /** A response begins with the version (RFC 3261 §7.2), which no method can. */

@@ -5,6 +5,7 @@
  * Notifications and echoes do not wait in the queue: they are few, and a peer with a full queue is just the one to be pinged.
  */
 import { assert } from "../core/assert.ts";
+import type { Span } from "../core/bytes.ts";
 import { DeadlineQueue } from "../core/deadline-queue.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { OctetStore } from "../core/octet-store.ts";
@@ -47,7 +48,9 @@ export class OutgoingRequest implements NewRequest {
   readonly once: boolean;
   readonly startedAt: Instant;
   readonly deadline: Instant;
-  bytes: Uint8Array;
+  octets: Uint8Array;
+  start: number;
+  end: number;
   place: number;
   /** Transmissions, once a response ended it. */
   attempts = 0;
@@ -70,7 +73,9 @@ export class OutgoingRequest implements NewRequest {
     this.once = request.once;
     this.startedAt = request.startedAt;
     this.deadline = request.deadline;
-    this.bytes = request.bytes;
+    this.octets = request.octets;
+    this.start = request.start;
+    this.end = request.end;
     this.place = request.place;
   }
 }
@@ -147,11 +152,11 @@ export class Requests {
       this.launch(request, now);
     } else if (
       lane.queue.length < this.limits.queueMessages &&
-      lane.queuedBytes + request.bytes.length <= this.limits.queueBytes
+      lane.queuedBytes + sizeOf(request) <= this.limits.queueBytes
     ) {
       this.keep(request);
       lane.queue.push(request);
-      lane.queuedBytes += request.bytes.length;
+      lane.queuedBytes += sizeOf(request);
       this.queued.set(request.id, request);
       this.queuedUntil.set(request.id, request.deadline);
     } else {
@@ -228,14 +233,19 @@ export class Requests {
   }
 
   /** The next transmission, in an object that is used again. */
-  pollTransmit(): { readonly to: Endpoint; readonly bytes: Uint8Array } | undefined {
+  pollTransmit(): ({ readonly to: Endpoint } & Span) | undefined {
     const next = this.transactions.pollTransmit();
     if (next === undefined) return undefined;
     if (next.retransmission) {
       this.retransmissions++;
       // One that is not answered soon may wait for long: it must not keep a whole piece of memory from being used again.
       const request = this.transactions.request(next.id);
-      if (request !== undefined) next.bytes = this.keep(request);
+      if (request !== undefined) {
+        this.keep(request);
+        next.octets = request.octets;
+        next.start = request.start;
+        next.end = request.end;
+      }
     } else this.sent++;
     return next;
   }
@@ -299,12 +309,13 @@ export class Requests {
     else if (isNotification(request)) this.settlePing(request.peerKey);
   }
 
-  /** Its octets stand for themselves from now on. @returns them */
-  private keep(request: OutgoingRequest): Uint8Array {
-    if (request.place === OWN) return request.bytes;
-    request.bytes = new Uint8Array(request.bytes);
+  /** Its octets stand for themselves from now on. */
+  private keep(request: OutgoingRequest): void {
+    if (request.place === OWN) return;
+    request.octets = request.octets.slice(request.start, request.end);
+    request.end -= request.start;
+    request.start = 0;
     this.release(request);
-    return request.bytes;
   }
 
   private release(request: OutgoingRequest): void {
@@ -336,8 +347,12 @@ export class Requests {
   private unqueue(request: OutgoingRequest, lane: Lane): void {
     this.queued.delete(request.id);
     this.queuedUntil.delete(request.id);
-    lane.queuedBytes -= request.bytes.length;
+    lane.queuedBytes -= sizeOf(request);
   }
+}
+
+function sizeOf({ start, end }: Span): number {
+  return end - start;
 }
 
 /** What has its turn in the window and the queue of its peer. */

@@ -5,7 +5,7 @@
  * answer from the request's own octets. What a request means is not its business.
  */
 import { assert } from "../core/assert.ts";
-import { copyBytes, EMPTY, encodeUtf8 } from "../core/bytes.ts";
+import { copyBytes, EMPTY, encodeUtf8, spanOf } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { ProtocolError, UsageError } from "../core/errors.ts";
 import { OctetStore } from "../core/octet-store.ts";
@@ -156,20 +156,17 @@ export class Serving {
     // From elsewhere it is somebody who has seen the branch: the peer would get words of his.
     if (answer === undefined || answer.to.ip !== source.ip) return;
     const { to, flow, form } = answer;
-    let { bytes } = answer;
-    if (form !== 0) {
-      const end = write(this.heads[form] as Head);
-      bytes = this.passing(this.answers.reserve(0), end);
-    }
-    this.context.outbox.push({ type: "transmit", to, flow, bytes });
+    if (form !== 0) this.pass(to, flow, write(this.heads[form] as Head));
+    else this.context.outbox.push({ type: "transmit", to, flow, ...spanOf(answer.bytes) });
   }
 
-  /** What stands in the store from `start` to `end`, for this wake-up: nothing of it is kept. */
-  private passing(start: number, end: number): Uint8Array {
-    const place = this.answers.commit(end);
-    const bytes = this.answers.view(place, end - start);
-    this.answers.release(place);
-    return bytes;
+  /** Sends what stands in the store up to `end`, in this wake-up: nothing of it is kept. */
+  private pass(to: Endpoint, flow: Flow, end: number): void {
+    const { answers } = this;
+    const start = answers.reserve(0);
+    const { octets } = answers;
+    answers.release(answers.commit(end));
+    this.context.outbox.push({ type: "transmit", to, flow, octets, start, end });
   }
 
   /** Requests that wait for a handler or a route. */
@@ -305,7 +302,7 @@ export class Serving {
     const reason = reasonPhrase(status);
     const written = this.writer.write(request, source, { status, reason, toTag: this.toTag });
     if (source.transport === "udp" && written.length > size) return false;
-    this.context.outbox.push({ type: "transmit", to, flow, bytes: new Uint8Array(written) });
+    this.context.outbox.push({ type: "transmit", to, flow, ...spanOf(new Uint8Array(written)) });
     return true;
   }
 
@@ -324,21 +321,19 @@ export class Serving {
     const form = this.formOf(status, reason);
     const head = form === 0 ? encodeUtf8(statusLine(status, reason)) : (this.heads[form] as Head).octets;
     const end = writeAnswer(scan, bytes, head, this.tag, this.tail, this.answers);
-    const start = this.answers.reserve(0);
     const destination = answerEndpoint(to.source, scan.viaPort);
-    if (form === 0) this.send(to, status, start, end, destination, now);
+    if (form === 0) this.send(to, status, this.answers.reserve(0), end, destination, now);
     else if (this.servers.respond(to.transaction, status, 0, 0, destination, to.flow, now, form))
-      this.context.outbox.push({ type: "transmit", to: destination, flow: to.flow, bytes: this.passing(start, end) });
+      this.pass(destination, to.flow, end);
     return true;
   }
 
   /** Sends what stands in the store from `start` to `end`, and keeps it for retransmissions. */
   private send(to: Pending, status: number, start: number, end: number, destination: Endpoint, now: Instant): void {
-    const length = end - start;
+    const { octets } = this.answers;
     const place = this.answers.commit(end);
-    const bytes = this.answers.view(place, length);
-    if (!this.servers.respond(to.transaction, status, place, length, destination, to.flow, now)) return;
-    this.context.outbox.push({ type: "transmit", to: destination, flow: to.flow, bytes });
+    if (!this.servers.respond(to.transaction, status, place, end - start, destination, to.flow, now)) return;
+    this.context.outbox.push({ type: "transmit", to: destination, flow: to.flow, octets, start, end });
   }
 
   /** @returns the number of a status line; 0 where there are too many already */

@@ -186,7 +186,7 @@ export class Network {
   transmit(ip: string, port: number, output: Transmit, now: Instant): void {
     const host = this.host(ip, port);
     // The core builds answers in reused memory (node/io.ts): what is under way needs octets of its own.
-    const bytes = output.bytes.slice();
+    const bytes = output.octets.slice(output.start, output.end);
     if (output.to.transport === "udp") this.sendDatagram(host, output.to, bytes, now);
     else this.sendStream(host, output, bytes, now);
   }

@@ -2,7 +2,7 @@
  * Mistakes that a simulator makes on purpose. Each breaks one rule of the node at the seam between core and bus, as a bug in
  * the core would, so that a run shows whether somebody notices: an invariant that no plant can break checks nothing.
  */
-import { concatBytes, decodeUtf8, encodeUtf8 } from "../core/bytes.ts";
+import { concatBytes, decodeUtf8, encodeUtf8, spanOf, viewOf } from "../core/bytes.ts";
 import type { ChannelMessage, NodeEvent, Output } from "../node/io.ts";
 import type { Plant, SimNode } from "./bus.ts";
 
@@ -63,12 +63,12 @@ function listMadeUp(): Plant {
   return {
     polled(_node, output) {
       if (output.type !== "transmit" || ++count % 50 !== 0) return [output];
-      const text = decodeUtf8(output.bytes);
+      const text = decodeUtf8(viewOf(output));
       const length = /\r\nContent-Length: (\d+)\r\n/.exec(text);
       if (length === null || !text.includes(";status=active\r\n")) return [output];
       const line = "sip:10.66.66.66:5060;status=active\r\n";
       const changed = text.replace(length[0], `\r\nContent-Length: ${Number(length[1]) + line.length}\r\n`);
-      return [{ ...output, bytes: encodeUtf8(changed + line) }];
+      return [{ ...output, ...spanOf(encodeUtf8(changed + line)) }];
     },
   };
 }
@@ -112,10 +112,11 @@ function answerTwice(): Plant {
   let count = 0;
   return {
     polled(_node, output) {
-      if (output.type !== "transmit" || !RESPONSE.every((octet, i) => output.bytes[i] === octet)) return [output];
+      const octets = output.type === "transmit" ? viewOf(output) : undefined;
+      if (output.type !== "transmit" || !RESPONSE.every((octet, i) => octets?.[i] === octet)) return [output];
       if (++count % 10 !== 0) return [output];
-      const second = concatBytes([encodeUtf8("SIP/2.0 500 "), output.bytes.subarray(RESPONSE.length)]);
-      return [output, { ...output, bytes: second }];
+      const second = concatBytes([encodeUtf8("SIP/2.0 500 "), viewOf(output).subarray(RESPONSE.length)]);
+      return [output, { ...output, ...spanOf(second) }];
     },
   };
 }
@@ -149,7 +150,8 @@ function turnOrder(): Plant {
 function amplify(): Plant {
   return {
     polled(_node, output) {
-      if (output.type !== "transmit" || !decodeUtf8(output.bytes.subarray(0, 60)).includes("@10.66.")) return [output];
+      if (output.type !== "transmit" || !decodeUtf8(viewOf(output).subarray(0, 60)).includes("@10.66."))
+        return [output];
       return Array.from({ length: 60 }, () => output);
     },
   };

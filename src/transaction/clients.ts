@@ -9,6 +9,7 @@
  * however many there are.
  */
 import { assert } from "../core/assert.ts";
+import { EMPTY, type Span } from "../core/bytes.ts";
 import { DeadlineRing } from "../core/deadline-queue.ts";
 import { DeadlineRows } from "../core/deadline-rows.ts";
 import { type Endpoint, endpointKey, isReliable, sameEndpoint } from "../core/endpoint.ts";
@@ -19,16 +20,17 @@ import { type ClientInput, type ClientState, type ClientStep, clientStep } from 
 import type { Fingerprint } from "./key.ts";
 import { type TimerSettings, timerE, timerF, timerK, timerSettings } from "./timers.ts";
 
-/** A request of ours, ready to be sent; `high` and `low` are `branchKey` of our top Via, not in use. */
-export interface ClientRequest extends Readonly<Fingerprint> {
+/**
+ * A request of ours, ready to be sent: its octets, which are read for each transmission until the final response; `high` and `low` are
+ * `branchKey` of our top Via, not in use.
+ */
+export interface ClientRequest extends Readonly<Fingerprint>, Span {
   /** The caller's number for it, from 1, not in use. */
   readonly id: number;
   readonly method: string;
   readonly to: Endpoint;
   /** `endpointKey` of it: who sends many makes it once. */
   readonly toKey: string;
-  /** Read for each transmission until the final response. */
-  readonly bytes: Uint8Array;
   /** Sent once, on every transport: no Timer E. */
   readonly once: boolean;
   /** Instead of 64·T1 from now. What has no time left is not sent: it ends with the next timeout. */
@@ -47,7 +49,9 @@ export interface ClientMatch {
 export interface Transmission {
   id: number;
   to: Endpoint;
-  bytes: Uint8Array;
+  octets: Uint8Array;
+  start: number;
+  end: number;
   retransmission: boolean;
 }
 
@@ -94,7 +98,9 @@ export class ClientTransactions<R extends ClientRequest = ClientRequest> {
   private readonly transmission: Transmission = {
     id: 0,
     to: NOBODY,
-    bytes: new Uint8Array(0),
+    octets: EMPTY,
+    start: 0,
+    end: 0,
     retransmission: false,
   };
   private rows = 0;
@@ -235,7 +241,9 @@ export class ClientTransactions<R extends ClientRequest = ClientRequest> {
       const { transmission } = this;
       transmission.id = request.id;
       transmission.to = request.to;
-      transmission.bytes = request.bytes;
+      transmission.octets = request.octets;
+      transmission.start = request.start;
+      transmission.end = request.end;
       transmission.retransmission = (this.sent[row] as number) > 0;
       this.sent[row]!++;
       return transmission;

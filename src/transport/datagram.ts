@@ -1,5 +1,7 @@
 /** The seam between the transport of datagrams and what hands them to the kernel. */
-/** Octets, port and IP of each datagram, flat. */
+import { viewOf } from "../core/bytes.ts";
+
+/** Memory, start and end of the octets in it, port and IP of each datagram, flat: a queue of objects would be the collector's. */
 export type Packets = (Uint8Array | number | string)[];
 
 /** What a kernel does for this transport: Bun's way (`BunSocket`), Linux' way (`mmsg.ts`), and a stand-in's of the tests. */
@@ -20,8 +22,26 @@ export interface DatagramSocket {
 /** More than this in one system call brings nothing (the kernel stops at 1,024), and bounds what a short count copies. */
 export const BATCH_DATAGRAMS = 512;
 
-/** Array elements of one datagram in `Packets`. */
-export const FIELDS = 3;
+/** Array elements of one datagram in `Packets`, and where in them they are. */
+export const FIELDS = 5;
+export const START = 1;
+export const END = 2;
+export const PORT = 3;
+export const IP = 4;
+
+/** Octets of the datagram at this index. */
+export function sizeAt(packets: Packets, at: number): number {
+  return (packets[at + END] as number) - (packets[at + START] as number);
+}
+
+/** A view of them. */
+export function octetsAt(packets: Packets, at: number): Uint8Array {
+  return viewOf({
+    octets: packets[at] as Uint8Array,
+    start: packets[at + START] as number,
+    end: packets[at + END] as number,
+  });
+}
 
 /** What is used of a `Bun.udp.Socket`. */
 export type BunDatagrams = Pick<Bun.udp.Socket<"buffer">, "port" | "send" | "sendMany" | "close">;
@@ -41,9 +61,11 @@ export class BunSocket implements DatagramSocket {
   }
 
   sendMany(packets: Packets, from: number): number {
-    const most = BATCH_DATAGRAMS * FIELDS;
-    const isWhole = from === 0 && packets.length <= most;
-    return this.#socket.sendMany(isWhole ? packets : packets.slice(from, from + most));
+    const end = Math.min(packets.length, from + BATCH_DATAGRAMS * FIELDS);
+    const flat: (Uint8Array | number | string)[] = [];
+    for (let at = from; at < end; at += FIELDS)
+      flat.push(octetsAt(packets, at), packets[at + PORT] as number, packets[at + IP] as string);
+    return this.#socket.sendMany(flat);
   }
 
   close(): void {

@@ -11,8 +11,21 @@
  * See docs/decisions/0012-mmsg.md.
  */
 import { assert } from "../core/assert.ts";
+import { copyBytes } from "../core/bytes.ts";
 import { ipGroups } from "../core/endpoint.ts";
-import { BATCH_DATAGRAMS, type BunDatagrams, BunSocket, FIELDS, KnownAddresses, type Packets } from "./datagram.ts";
+import {
+  BATCH_DATAGRAMS,
+  type BunDatagrams,
+  BunSocket,
+  END,
+  FIELDS,
+  IP,
+  KnownAddresses,
+  type Packets,
+  PORT,
+  START,
+  sizeAt,
+} from "./datagram.ts";
 
 /** Room for the octets of one call; what does not fit waits for the next. */
 const ARENA_BYTES = 256 * 1024;
@@ -173,7 +186,7 @@ export class MmsgSocket extends BunSocket {
     this.#groups.length = 0;
     const end = Math.min(BATCH_DATAGRAMS, (packets.length - from) / FIELDS);
     for (let i = 0, at = from; i < end; i++, at += FIELDS) {
-      const receiver = this.#receiver(packets[at + 2] as string, packets[at + 1] as number);
+      const receiver = this.#receiver(packets[at + IP] as string, packets[at + PORT] as number);
       // Bun's way knows what to do with an address that we do not understand, or says why not.
       if (receiver === undefined) return;
       this.#next[i] = -1;
@@ -219,24 +232,25 @@ export class MmsgSocket extends BunSocket {
    * @returns the first that is not in it any more, or -1; `i` if the arena is full
    */
   #message(receiver: Receiver, packets: Packets, from: number, i: number, mayCut: boolean): number {
-    const start = this.#used;
-    const size = (packets[from + i * FIELDS] as Uint8Array).length;
+    const first = this.#used;
+    const size = sizeAt(packets, from + i * FIELDS);
     const most = mayCut && size > 0 ? MAX_CUTS : 1;
     let count = 0;
     let last = size;
     let at = i;
     while (at !== -1 && count < most && last === size) {
-      const bytes = packets[from + at * FIELDS] as Uint8Array;
-      last = bytes.length;
-      if (count > 0 && (last > size || last === 0 || this.#used - start + last > MAX_CUT_BYTES)) break;
+      const packet = from + at * FIELDS;
+      last = sizeAt(packets, packet);
+      if (count > 0 && (last > size || last === 0 || this.#used - first + last > MAX_CUT_BYTES)) break;
       if (this.#used + last > ARENA_BYTES) break;
-      this.#arena.set(bytes, this.#used);
+      const start = packets[packet + START] as number;
+      copyBytes(packets[packet] as Uint8Array, start, packets[packet + END] as number, this.#arena, this.#used);
       this.#used += last;
       this.#order[this.#placed++] = at;
       count++;
       at = this.#next[at] as number;
     }
-    if (count > 0) this.#write(receiver, start, this.#used - start, count > 1 ? size : 0, count);
+    if (count > 0) this.#write(receiver, first, this.#used - first, count > 1 ? size : 0, count);
     return at;
   }
 

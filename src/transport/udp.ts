@@ -10,7 +10,20 @@ import { assert } from "../core/assert.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { canonicalIp, endpointKey, isIpv6 } from "../core/endpoint.ts";
 import { TransportError } from "../core/errors.ts";
-import { BATCH_DATAGRAMS, BunSocket, type DatagramSocket, FIELDS, KnownAddresses, type Packets } from "./datagram.ts";
+import {
+  BATCH_DATAGRAMS,
+  BunSocket,
+  type DatagramSocket,
+  END,
+  FIELDS,
+  IP,
+  KnownAddresses,
+  octetsAt,
+  type Packets,
+  PORT,
+  START,
+  sizeAt,
+} from "./datagram.ts";
 import type { NativeSocket } from "./native.ts";
 import {
   type BindAddress,
@@ -114,7 +127,6 @@ export class UdpTransport {
   readonly #reports: Reports;
   readonly #maxQueuedBytes: number;
   readonly #onIcmp: UdpOptions["onIcmp"];
-  /** Octets, port and IP of each waiting datagram, flat, as `sendMany` wants them. */
   readonly #queue: Packets = [];
   #queuedBytes = 0;
   /** Elements at the head of the queue whose octets are ours. */
@@ -139,21 +151,21 @@ export class UdpTransport {
   }
 
   /**
-   * Takes a datagram into the batch of this wake-up. The octets are the caller's until the batch is out (node/io.ts); where the
-   * kernel takes no more, what waits is copied.
+   * Takes a datagram, `octets[start, end)`, into the batch of this wake-up. The octets are the caller's until the batch is out
+   * (node/io.ts); where the kernel takes no more, what waits is copied.
    */
-  send(to: Endpoint, bytes: Uint8Array): void {
+  send(to: Endpoint, octets: Uint8Array, start = 0, end: number = octets.length): void {
     assert(to.transport === "udp", "a datagram goes to a udp endpoint");
     if (this.#closed) return;
-    if (this.#queuedBytes + bytes.length > this.#maxQueuedBytes) {
+    if (this.#queuedBytes + end - start > this.#maxQueuedBytes) {
       this.#unsent(to, new QueueFull(`${this.#queuedBytes} octets wait already and the kernel takes no more`));
       return;
     }
-    const end = this.#queue.length;
-    const isSame = end > 0 && this.#queue[end - 2] === to.port && this.#queue[end - 1] === to.ip;
+    const last = this.#queue.length - FIELDS;
+    const isSame = last >= 0 && this.#queue[last + PORT] === to.port && this.#queue[last + IP] === to.ip;
     this.#run = isSame ? this.#run + 1 : 1;
-    this.#queue.push(bytes, to.port, to.ip);
-    this.#queuedBytes += bytes.length;
+    this.#queue.push(octets, start, end, to.port, to.ip);
+    this.#queuedBytes += end - start;
     // The kernel takes none at the moment, and nobody knows when it will.
     if (this.#blocked) this.#own(this.#owned, this.#queue.length);
     if (!this.#blocked && this.#isFull()) this.flush();
@@ -223,9 +235,9 @@ export class UdpTransport {
 
   /** @returns true if the datagram at `start` is done with, sent or reported; false if the kernel's buffer is full */
   #sendHead(start: number): boolean {
-    const bytes = this.#queue[start] as Uint8Array;
-    const port = this.#queue[start + 1] as number;
-    const ip = this.#queue[start + 2] as string;
+    const bytes = octetsAt(this.#queue, start);
+    const port = this.#queue[start + PORT] as number;
+    const ip = this.#queue[start + IP] as string;
     let cause: unknown;
     for (let attempt = 0; attempt <= RETRIES; attempt++) {
       try {
@@ -247,7 +259,7 @@ export class UdpTransport {
       this.#owned = 0;
       return;
     }
-    for (let i = 0; i < fields; i += FIELDS) this.#queuedBytes -= (this.#queue[i] as Uint8Array).length;
+    for (let i = 0; i < fields; i += FIELDS) this.#queuedBytes -= sizeAt(this.#queue, i);
     // Bun's drain event, or the next send, tries again; an immediate would spin until the kernel has room.
     this.#queue.splice(0, fields);
     // A batch may have mixed ours with others; behind it everything is where it was.
@@ -260,7 +272,12 @@ export class UdpTransport {
 
   /** What the kernel does not take now outlives the caller's memory. */
   #own(from: number, to: number): void {
-    for (let i = from; i < to; i += FIELDS) this.#queue[i] = new Uint8Array(this.#queue[i] as Uint8Array);
+    for (let i = from; i < to; i += FIELDS) {
+      const octets = new Uint8Array(octetsAt(this.#queue, i));
+      this.#queue[i] = octets;
+      this.#queue[i + START] = 0;
+      this.#queue[i + END] = octets.length;
+    }
     this.#owned = this.#queue.length;
   }
 

@@ -3,7 +3,7 @@
  * leaves it is a message that reads back; what one input sets off is bounded, and so is what the node remembers of all of them.
  */
 import fc from "fast-check";
-import { decodeUtf8, encodeUtf8 } from "../../src/core/bytes.ts";
+import { decodeUtf8, encodeUtf8, viewOf } from "../../src/core/bytes.ts";
 import type { Endpoint } from "../../src/core/endpoint.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import type { Answer, Output } from "../../src/node/io.ts";
@@ -115,7 +115,7 @@ class World {
   private take(output: Output, answer: number): void {
     if (output.type === "resolve") this.asked = output.host;
     if (output.type === "close") this.words.add("close");
-    if (output.type === "transmit") this.sent(output.bytes);
+    if (output.type === "transmit") this.sent(viewOf(output));
     if (output.type !== "event") return;
     const { event } = output;
     this.words.add(event.type === "warning" ? `warning ${event.code}` : event.type);

@@ -1,5 +1,7 @@
 /** A visit under a virtual clock: what it says on the bus, whom it believes, and when it gives up. */
+
 import { describe, expect, test } from "bun:test";
+import { viewOf } from "../../src/core/bytes.ts";
 import { type Endpoint, endpointKey, isReliable } from "../../src/core/endpoint.ts";
 import { ProtocolError } from "../../src/core/errors.ts";
 import { seededRandom } from "../../src/core/random.ts";
@@ -97,7 +99,7 @@ class World {
 
   pump(): void {
     for (let output = this.visit.poll(); output !== undefined; output = this.visit.poll()) {
-      if (output.type === "transmit") this.transmit(output.to, output.bytes);
+      if (output.type === "transmit") this.transmit(output.to, viewOf(output));
       else if (output.type === "place") this.place(output.address);
       else if (output.type === "read") this.result = output.result;
       else if (output.type === "outcome") this.outcomes.push(output.report);

@@ -3,7 +3,7 @@
  * Goal: RFC 3261 §18.3 and the limits of ARCHITECTURE.md, with the clock in the test's hand.
  */
 import { describe, expect, test } from "bun:test";
-import { concatBytes, decodeUtf8, encodeUtf8 } from "../../src/core/bytes.ts";
+import { concatBytes, decodeUtf8, encodeUtf8, viewOf } from "../../src/core/bytes.ts";
 import type { Endpoint } from "../../src/core/endpoint.ts";
 import { Flows } from "../../src/node/flows.ts";
 import type { Output } from "../../src/node/io.ts";
@@ -50,7 +50,7 @@ class Streams extends Harness {
   private keep(output: Output): void {
     if (output.type === "close") this.closed.push(output.flow);
     if (output.type === "event") this.events.push(output.event);
-    if (output.type === "transmit") this.answers.push(decodeUtf8(output.bytes).split("\r\n")[0] as string);
+    if (output.type === "transmit") this.answers.push(decodeUtf8(viewOf(output)).split("\r\n")[0] as string);
   }
 }
 

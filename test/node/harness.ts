@@ -75,7 +75,10 @@ export class Harness {
   private drain(): void {
     for (let output = this.node.poll(); output !== undefined; output = this.node.poll()) {
       if (output.type === "transmit")
-        this.sent.push({ to: `${output.to.ip}:${output.to.port}`, text: decodeUtf8(output.bytes) });
+        this.sent.push({
+          to: `${output.to.ip}:${output.to.port}`,
+          text: decodeUtf8(output.octets, output.start, output.end),
+        });
       else if (output.type === "event") this.events.push(output.event);
       else if (output.type === "resolve") this.asked.push(output.services ? `${output.host} SRV` : output.host);
     }

@@ -4,7 +4,7 @@
  * request in order with another method is 405 (RFC 3261 §8.2.1 looks at the method first).
  */
 import { describe, expect, test } from "bun:test";
-import { decodeUtf8 } from "../../src/core/bytes.ts";
+import { decodeUtf8, viewOf } from "../../src/core/bytes.ts";
 import { fixture, torture } from "../sip/octets.ts";
 import { Harness } from "./harness.ts";
 
@@ -96,7 +96,7 @@ function into(transport: "udp" | "tcp", bytes: Uint8Array): { said: string; last
   for (let output = node.poll(); output !== undefined; output = node.poll()) {
     if (output.type === "close") said.push("close");
     if (output.type !== "transmit") continue;
-    last = decodeUtf8(output.bytes);
+    last = decodeUtf8(viewOf(output));
     said.push(last.slice(8, 11));
   }
   return { said: said.join(" "), last };

@@ -6,7 +6,7 @@
  * Everything it makes up lies in two networks, so that the invariants know it: 10.66 is what it mentions, 10.67 where its forged
  * announcements come from. Its messages have bodies that begin with `evil`.
  */
-import { concatBytes, decodeUtf8, encodeUtf8 } from "../../src/core/bytes.ts";
+import { concatBytes, decodeUtf8, encodeUtf8, spanOf } from "../../src/core/bytes.ts";
 import type { Endpoint } from "../../src/core/endpoint.ts";
 import { below, type Random, token } from "../../src/core/random.ts";
 import type { Input } from "../../src/node/io.ts";
@@ -90,7 +90,7 @@ export class Hostile {
   /** A node sends a datagram: it has a look at it. */
   tap(from: SimNode, output: Transmit): void {
     if (output.to.transport !== "udp") return;
-    this.seen.push({ at: this.bus.now, from, to: output.to, bytes: output.bytes.slice() });
+    this.seen.push({ at: this.bus.now, from, to: output.to, bytes: output.octets.slice(output.start, output.end) });
     if (this.seen.length > SEEN_MAX) this.seen.shift();
   }
 
@@ -143,7 +143,7 @@ export class Hostile {
     this.count(target, bytes);
     const to: Endpoint = { transport, ip: target.ip, port: target.port };
     const { ip } = this.stranger;
-    this.bus.network.transmit(ip, port, { type: "transmit", to, bytes }, this.bus.now);
+    this.bus.network.transmit(ip, port, { type: "transmit", to, ...spanOf(bytes) }, this.bus.now);
   }
 
   private forge(source: { ip: string; port: number }, target: SimNode, bytes: Uint8Array): void {

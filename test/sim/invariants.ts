@@ -2,6 +2,7 @@
  * What must hold after every step of every node, whatever happens on the bus; ARCHITECTURE.md has the list. Nothing here
  * knows how the core does it: only its public surface and its octets are looked at.
  */
+import { viewOf } from "../../src/core/bytes.ts";
 import type { Input } from "../../src/node/io.ts";
 import type { SimNode, Transmit } from "../../src/sim/bus.ts";
 import { lifeOf, REMEMBERED_MS, Violation, type Witness } from "./witness.ts";
@@ -71,7 +72,9 @@ export class Invariants {
   }
 
   /** A node sends octets. */
-  transmit(node: SimNode, { to, bytes }: Transmit): void {
+  transmit(node: SimNode, output: Transmit): void {
+    const { to } = output;
+    const bytes = viewOf(output);
     const life = this.life(node);
     const text = latin1(bytes, bytes.length);
     const isAnswer = text.startsWith("SIP/2.0 ");

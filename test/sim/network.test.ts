@@ -1,6 +1,6 @@
 /** The simulated network alone: what it owes the nodes on either transport, and that a seed gives a run again. */
 import { describe, expect, test } from "bun:test";
-import { concatBytes, decodeUtf8, encodeUtf8 } from "../../src/core/bytes.ts";
+import { concatBytes, decodeUtf8, encodeUtf8, spanOf } from "../../src/core/bytes.ts";
 import type { Endpoint } from "../../src/core/endpoint.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import type { Flow } from "../../src/node/io.ts";
@@ -23,7 +23,7 @@ function twoHosts(link: Partial<LinkOptions> = {}, seed = 1): { network: Network
 }
 
 function send(network: Network, to: Endpoint, text: string, now = 0, flow?: Flow): void {
-  const output = { type: "transmit" as const, to, bytes: encodeUtf8(text) };
+  const output = { type: "transmit" as const, to, ...spanOf(encodeUtf8(text)) };
   network.transmit(A, PORT, flow === undefined ? output : { ...output, flow }, now);
 }
 
@@ -88,7 +88,7 @@ describe("datagrams", () => {
   test("octets are copied, so that the sender may reuse its memory", () => {
     const { network } = twoHosts();
     const bytes = encodeUtf8("first");
-    network.transmit(A, PORT, { type: "transmit", to: UDP_B, bytes }, 0);
+    network.transmit(A, PORT, { type: "transmit", to: UDP_B, ...spanOf(bytes) }, 0);
     bytes.fill(0);
     expect(texts(arrivals(network, 100))).toEqual(["first"]);
   });
@@ -113,7 +113,7 @@ describe("datagrams", () => {
     const { network } = twoHosts();
     network.cut("a", "b");
     send(network, UDP_B, "to b");
-    network.transmit(B, PORT, { type: "transmit", to: { ...UDP_B, ip: A }, bytes: encodeUtf8("to a") }, 0);
+    network.transmit(B, PORT, { type: "transmit", to: { ...UDP_B, ip: A }, ...spanOf(encodeUtf8("to a")) }, 0);
     expect(texts(arrivals(network, 100))).toEqual(["to a"]);
     network.heal();
     send(network, UDP_B, "again", 100);
@@ -169,7 +169,7 @@ describe("streams", () => {
     if (first?.arrival.input.type !== "received") throw new Error("no question");
     const { from, flow } = first.arrival.input;
     expect(from.port).not.toBe(PORT);
-    network.transmit(B, PORT, { type: "transmit", to: from, flow, bytes: encodeUtf8("answer") }, 100);
+    network.transmit(B, PORT, { type: "transmit", to: from, flow, ...spanOf(encodeUtf8("answer")) }, 100);
     expect(texts(arrivals(network, 200))).toEqual(["answer"]);
   });
 
@@ -215,7 +215,7 @@ describe("streams", () => {
 
   test("what was queued before a close still arrives, then the end", () => {
     const { network } = twoHosts({ split: 0 });
-    network.transmit(A, PORT, { type: "transmit", to: TCP_B, bytes: encodeUtf8("last"), close: true }, 0);
+    network.transmit(A, PORT, { type: "transmit", to: TCP_B, ...spanOf(encodeUtf8("last")), close: true }, 0);
     expect(types(arrivals(network, 100))).toEqual(["a closed", "b received", "b closed"]);
   });
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { encodeUtf8 } from "../../src/core/bytes.ts";
+import { encodeUtf8, spanOf } from "../../src/core/bytes.ts";
 import { type Endpoint, endpointKey, type Transport } from "../../src/core/endpoint.ts";
 import { below, seededRandom } from "../../src/core/random.ts";
 import { type ClientMatch, ClientTransactions } from "../../src/transaction/clients.ts";
@@ -20,7 +20,7 @@ function started(table: ClientTransactions, id: number, to: Endpoint = peer(), n
     to,
     toKey: endpointKey(to),
     once: false,
-    bytes: REQUEST,
+    ...spanOf(REQUEST),
   };
   table.start(timeoutMs === undefined ? request : { ...request, deadline: now + timeoutMs }, now);
 }
@@ -66,7 +66,7 @@ describe("client: sending", () => {
     const table = new ClientTransactions();
     started(table, 7);
     expect(table.attempts(7)).toBe(0);
-    expect(table.pollTransmit()).toEqual({ id: 7, to: peer(), bytes: REQUEST, retransmission: false });
+    expect(table.pollTransmit()).toEqual({ id: 7, to: peer(), ...spanOf(REQUEST), retransmission: false });
     expect(table.pollTransmit()).toBeUndefined();
     expect(table.attempts(7)).toBe(1);
     expect(table.startedAt(7)).toBe(0);
@@ -105,7 +105,7 @@ describe("client: sending", () => {
     started(table, 1);
     transmissions(table);
     table.handleTimeout(500);
-    expect(table.pollTransmit()).toEqual({ id: 1, to: peer(), bytes: REQUEST, retransmission: true });
+    expect(table.pollTransmit()).toEqual({ id: 1, to: peer(), ...spanOf(REQUEST), retransmission: true });
   });
 
   test("a life of its own replaces 64·T1", () => {
@@ -309,7 +309,7 @@ describe("client: ends without a response", () => {
       to: peer(),
       toKey: "",
       once: false,
-      bytes: REQUEST,
+      ...spanOf(REQUEST),
     };
     expect(() => table.start(same, 0)).toThrow("branch is used once");
   });
