@@ -57,6 +57,13 @@ export function concatBytes(parts: readonly Uint8Array[]): Uint8Array {
   return whole;
 }
 
+/** @returns a copy of `from[start, end)`; `slice` of a Buffer would be none */
+export function copyOf(from: Uint8Array, start: number, end: number): Uint8Array {
+  const copy = new Uint8Array(end - start);
+  copyBytes(from, start, end, copy, 0);
+  return copy;
+}
+
 /** Bun's own copy takes a third of the time of `set` with a view, and makes none. */
 const COPY = Buffer.prototype.copy as (
   this: Uint8Array,

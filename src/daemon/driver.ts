@@ -97,7 +97,7 @@ export class RunningNode {
   private arming = false;
   private inputAt: Instant = 0;
   /** One for all octets: the core keeps none. */
-  private readonly input = { type: "received" as const, from: NOBODY, flow: 0, bytes: EMPTY };
+  private readonly input = { type: "received" as const, from: NOBODY, flow: 0, bytes: EMPTY, start: 0, end: 0 };
   private closed = false;
   private closing: Promise<void> | undefined;
   private left: (() => void) | undefined;
@@ -440,7 +440,7 @@ export class RunningNode {
   /** What the transports call. */
   sink(): TransportSink {
     return {
-      received: (from, flow, bytes) => this.received(from, flow, bytes),
+      received: (from, flow, bytes, size) => this.received(from, flow, bytes, size),
       closed: (flow, cause) =>
         this.run((now) => this.core.handle({ type: "closed", flow, ...(cause === undefined ? {} : { cause }) }, now)),
       unsent: (to, cause) => {
@@ -458,14 +458,27 @@ export class RunningNode {
     return this.draining ? this.inputAt : monotonicNow();
   }
 
-  private received(from: Endpoint, flow: number, bytes: Uint8Array): void {
-    this.inputAt = monotonicNow();
+  private received(from: Endpoint, flow: number, bytes: Uint8Array, size: number): void {
     const { input } = this;
-    input.from = from;
-    input.flow = flow;
-    input.bytes = bytes;
-    this.core.handle(input, this.inputAt);
-    this.drain();
+    // Datagrams that came in one piece have come at one time.
+    this.clock();
+    let end = 0;
+    do {
+      input.from = from;
+      input.flow = flow;
+      input.bytes = bytes;
+      input.start = end;
+      end = Math.min(end + size, bytes.length);
+      input.end = end;
+      this.core.handle(input, this.inputAt);
+      this.drain();
+    } while (end < bytes.length);
+    input.bytes = EMPTY;
+  }
+
+  private clock(): Instant {
+    this.inputAt = monotonicNow();
+    return this.inputAt;
   }
 
   private answer(id: number, answer: Answer): void {
@@ -474,7 +487,7 @@ export class RunningNode {
   }
 
   private run<T>(call: (now: Instant) => T, drain = true): T {
-    const result = call(monotonicNow());
+    const result = call(this.clock());
     if (drain) this.drain();
     return result;
   }
@@ -639,7 +652,7 @@ export async function createNode(
   checkDuration("workerSleepMs", options.workerSleepMs, 0);
   checkDuration("handlerTimeoutMs", options.handlerTimeoutMs, 1);
   const sink: TransportSink = {
-    received: (from, flow, bytes) => deliver?.received(from, flow, bytes),
+    received: (from, flow, bytes, size) => deliver?.received(from, flow, bytes, size),
     closed: (flow, cause) => deliver?.closed(flow, cause),
     unsent: (to, cause) => deliver?.unsent(to, cause),
     accepts: (from) => deliver?.accepts?.(from) !== false,

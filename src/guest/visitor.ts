@@ -164,7 +164,13 @@ export class Visitor {
   // --- the loop ----------------------------------------------------------------------------------------------------
 
   private readonly sink: TransportSink = {
-    received: (from, flow, bytes) => this.handle({ type: "received", from, flow, bytes }),
+    received: (from, flow, bytes, size) => {
+      let at = 0;
+      do {
+        this.handle({ type: "received", from, flow, bytes: bytes.subarray(at, at + size) });
+        at += size;
+      } while (at < bytes.length);
+    },
     closed: (flow) => this.handle({ type: "closed", flow }),
     unsent: (to, cause) => {
       // Our own queue was full: nothing is known of the node, and retransmission repairs it.

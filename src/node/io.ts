@@ -2,7 +2,7 @@
  * The contract of the core: what goes in, what comes out. One call, then `poll()` to `undefined`, then one timer for
  * `nextTimeout()`. An early or a repeated timeout is harmless, and nothing that a remote does throws out of a call.
  *
- * Octets that come in belong to the core from then on (events hold views of them). Octets that go out in a `transmit` stay as
+ * Octets that come in belong to the core from then on, and may stand beside others (events hold views of them). Octets that go out in a `transmit` stay as
  * they are while the driver works off one wake-up; what it holds longer it copies, because the memory of answers is used again.
  */
 import type { Span } from "../core/bytes.ts";
@@ -22,7 +22,8 @@ export type { Status };
 export type Flow = number;
 
 export type Input =
-  | { type: "received"; from: Endpoint; flow: Flow; bytes: Uint8Array }
+  /** `start` and `end` say where they stand in `bytes`; without them it is all of it. */
+  | { type: "received"; from: Endpoint; flow: Flow; bytes: Uint8Array; start?: number; end?: number }
   /** A stream ended, whoever ended it. */
   | { type: "closed"; flow: Flow; cause?: Error }
   /** Octets for `to` did not go out, or came back as an ICMP error: refused, unreachable, too large, full. */

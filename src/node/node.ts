@@ -4,7 +4,7 @@
  *
  * One call, then `poll()` to `undefined`, then a timer for `nextTimeout()`. Nothing that a remote sends throws.
  */
-import { encodeUtf8, spanOf } from "../core/bytes.ts";
+import { copyOf, encodeUtf8, spanOf, viewOf } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { ProtocolError, UsageError } from "../core/errors.ts";
 import { type Random, token } from "../core/random.ts";
@@ -142,10 +142,12 @@ export class DmqNode {
 
   handle(input: Input, now: Instant): void {
     switch (input.type) {
-      case "received":
-        if (input.from.transport === "udp") this.onDatagram(input.bytes, input.from, now);
-        else this.onChunk(input.bytes, input.from, input.flow, now);
+      case "received": {
+        const { from, bytes, start = 0, end = bytes.length } = input;
+        if (from.transport === "udp") this.onDatagram(bytes, start, end, from, now);
+        else this.onChunk(viewOf({ octets: bytes, start, end }), from, input.flow, now);
         break;
+      }
       case "closed":
         this.flows.forget(input.flow);
         break;
@@ -529,18 +531,19 @@ export class DmqNode {
     return false;
   }
 
-  private onDatagram(bytes: Uint8Array, from: Endpoint, now: Instant): void {
+  private onDatagram(bytes: Uint8Array, start: number, end: number, from: Endpoint, now: Instant): void {
     this.counters.received++;
     if (this.admission.speaks(from)) {
-      if (this.takeOrdinary(bytes, 0, from, 0, now) > 0 || this.takeDelivery(bytes, from, now)) return;
-    } else if (isResponse(bytes)) {
+      if (this.takeOrdinary(bytes, start, end, from, 0, now) > 0) return;
+      if (this.takeDelivery(bytes, start, end, from, now)) return;
+    } else if (isResponse(bytes, start, end)) {
       // Our own request had led there; its branch tells.
-      if (this.takeDelivery(bytes, from, now)) return;
+      if (this.takeDelivery(bytes, start, end, from, now)) return;
     } else if (!this.admission.asks(from)) {
-      this.onStranger(bytes, from, now);
+      this.onStranger(ownOctets(bytes, start, end), from, now);
       return;
     }
-    this.onMessage(parseMessage(bytes, "datagram"), from, 0, now);
+    this.onMessage(parseMessage(ownOctets(bytes, start, end), "datagram"), from, 0, now);
   }
 
   /** A datagram of somebody who may send nothing is read only where an answer may go out. */
@@ -563,11 +566,19 @@ export class DmqNode {
    * anything of it that nobody asks for.
    *
    * @param start  where it begins
+   * @param end    where the datagram ends, or what there is of a stream
    * @returns      the offset after it; 0 where it is something else, and nothing has happened
    */
-  private takeOrdinary(bytes: Uint8Array, start: number, source: Endpoint, flow: Flow, now: Instant): number {
+  private takeOrdinary(
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    source: Endpoint,
+    flow: Flow,
+    now: Instant,
+  ): number {
     if (this.routing === "all") return 0;
-    const scan = this.serving.readOrdinary(bytes, flow !== 0, start);
+    const scan = this.serving.readOrdinary(bytes, start, end, flow !== 0);
     if (scan === undefined) return 0;
     const channel = this.texts.of(bytes, scan.channelStart, scan.channelEnd);
     if (channel === this.options.notificationChannel) return 0;
@@ -583,7 +594,7 @@ export class DmqNode {
   private takeOrdinaries(chunk: Uint8Array, from: Endpoint, flow: Flow, now: Instant): Uint8Array {
     let start = 0;
     while (start < chunk.length) {
-      const end = this.takeOrdinary(chunk, start, from, flow, now);
+      const end = this.takeOrdinary(chunk, start, chunk.length, from, flow, now);
       if (end === 0) break;
       this.counters.received++;
       start = end;
@@ -801,8 +812,8 @@ export class DmqNode {
    *
    * @returns false where it is something else, and nothing has happened
    */
-  private takeDelivery(bytes: Uint8Array, from: Endpoint, now: Instant): boolean {
-    const scan = this.serving.readOrdinaryResponse(bytes);
+  private takeDelivery(bytes: Uint8Array, start: number, end: number, from: Endpoint, now: Instant): boolean {
+    const scan = this.serving.readOrdinaryResponse(bytes, start, end);
     if (scan === undefined || scan.status < 200 || scan.status > 299) return false;
     const branch = branchKeyAt(bytes, scan.branch, scan.branchEnd);
     if (this.requests.waiting(branch)?.kind !== "message") return false;
@@ -814,7 +825,7 @@ export class DmqNode {
     const reason = this.texts.of(bytes, scan.reason, scan.reasonEnd);
     const outcome: Outcome = { type: "delivered", code: status, reason, consumer: status !== 202 };
     if (contentType !== -1) outcome.contentType = this.texts.of(bytes, contentType, contentTypeEnd);
-    if (bodyEnd > bodyStart) outcome.body = bytes.subarray(bodyStart, bodyEnd);
+    if (bodyEnd > bodyStart) outcome.body = copyOf(bytes, bodyStart, bodyEnd);
     this.report(found, outcome, found.attempts, now);
     return true;
   }
@@ -917,9 +928,15 @@ const PONG = spanOf(encodeUtf8("\r\n"));
 const RESPONSE_START = encodeUtf8("SIP/2.0 ");
 
 /** A response begins with the version (RFC 3261 §7.2), which no method can. */
-function isResponse(bytes: Uint8Array): boolean {
-  for (let i = 0; i < RESPONSE_START.length; i++) if (bytes[i] !== RESPONSE_START[i]) return false;
+function isResponse(bytes: Uint8Array, start: number, end: number): boolean {
+  if (end - start < RESPONSE_START.length) return false;
+  for (let i = 0; i < RESPONSE_START.length; i++) if (bytes[start + i] !== RESPONSE_START[i]) return false;
   return true;
+}
+
+/** What the parser makes of a datagram may be kept, and its neighbours need not be. */
+function ownOctets(bytes: Uint8Array, start: number, end: number): Uint8Array {
+  return start === 0 && end === bytes.length ? bytes : copyOf(bytes, start, end);
 }
 const NOT_FOUND: Answer = { status: 404, reason: "Not Found Peer ID" };
 

@@ -2,7 +2,7 @@
  * A channel message that came the short way (sip/scan.ts): its octets, and where its parts stand; each part is made when a
  * handler asks for it.
  */
-import { copyBytes, decodeUtf8 } from "../core/bytes.ts";
+import { copyOf, decodeUtf8 } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import type { SipRequest } from "../sip/message.ts";
 import { OrdinaryRequest } from "../sip/ordinary.ts";
@@ -22,9 +22,10 @@ const COPIED_BYTES = 4_096;
 
 /** The message, and the request that waits for its answer, in one: there is one of them for every message of a busy node. */
 export class OrdinaryMessage implements ChannelMessage, Pending {
-  /** What the request came in, and where it begins there. */
-  readonly octets: Uint8Array;
-  readonly start: number;
+  /** What the request came in, and where it stands there. */
+  octets: Uint8Array;
+  start: number;
+  end: number;
   readonly source: Endpoint;
   readonly flow: Flow;
   readonly transaction: number;
@@ -33,16 +34,17 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
   readonly acceptsBody: boolean;
   share: Share | undefined;
   private readonly peers: PeerLookup;
-  private readonly fromUri: number;
-  private readonly fromUriEnd: number;
-  private readonly bodyStart: number;
-  private readonly bodyEnd: number;
+  private fromUri: number;
+  private fromUriEnd: number;
+  private bodyStart: number;
+  private bodyEnd: number;
   private parsed: SipRequest | undefined;
 
   /** @param scan  of the request */
   constructor(
     octets: Uint8Array,
     start: number,
+    end: number,
     scan: MessageScan,
     transaction: number,
     channel: string,
@@ -52,6 +54,7 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
   ) {
     this.octets = octets;
     this.start = start;
+    this.end = end;
     this.source = source;
     this.flow = flow;
     this.transaction = transaction;
@@ -78,11 +81,23 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
 
   get request(): SipRequest {
     if (this.parsed === undefined) {
-      // A datagram is one message; of a stream this is a part.
-      const { flow, octets, start, bodyEnd } = this;
-      this.parsed = new OrdinaryRequest(flow === 0 ? octets : octets.subarray(start, bodyEnd));
+      this.own();
+      this.parsed = new OrdinaryRequest(this.octets);
     }
     return this.parsed;
+  }
+
+  /** Keeps its own octets from now on, and not what came with them. */
+  own(): void {
+    const { octets, start, end } = this;
+    if (start === 0 && end === octets.length) return;
+    this.octets = copyOf(octets, start, end);
+    this.start = 0;
+    this.end -= start;
+    this.fromUri -= start;
+    this.fromUriEnd -= start;
+    this.bodyStart -= start;
+    this.bodyEnd -= start;
   }
 
   get from(): string {
@@ -108,9 +123,7 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
   get body(): Uint8Array {
     const { octets, bodyStart, bodyEnd } = this;
     if (bodyEnd - bodyStart > COPIED_BYTES) return octets.subarray(bodyStart, bodyEnd);
-    const body = new Uint8Array(bodyEnd - bodyStart);
-    copyBytes(octets, bodyStart, bodyEnd, body, 0);
-    return body;
+    return copyOf(octets, bodyStart, bodyEnd);
   }
 }
 

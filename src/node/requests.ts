@@ -5,7 +5,7 @@
  * Notifications and echoes do not wait in the queue: they are few, and a peer with a full queue is just the one to be pinged.
  */
 import { assert } from "../core/assert.ts";
-import type { Span } from "../core/bytes.ts";
+import { copyOf, type Span } from "../core/bytes.ts";
 import { DeadlineQueue } from "../core/deadline-queue.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { OctetStore } from "../core/octet-store.ts";
@@ -312,7 +312,7 @@ export class Requests {
   /** Its octets stand for themselves from now on. */
   private keep(request: OutgoingRequest): void {
     if (request.place === OWN) return;
-    request.octets = request.octets.slice(request.start, request.end);
+    request.octets = copyOf(request.octets, request.start, request.end);
     request.end -= request.start;
     request.start = 0;
     this.release(request);

@@ -70,6 +70,9 @@ export class Serving {
   /** The request that `scan` speaks of. */
   private scanned: Uint8Array | undefined;
   private scannedFrom = 0;
+  private scannedEnd = 0;
+  /** The message that was held last, until it is taken. */
+  private latest: OrdinaryMessage | undefined;
   /**
    * Status lines, each with the number under which it is known; those of the same code are few. An answer of a status line and
    * what is in its request is not kept: the copy of the request that asks for it again brings the rest.
@@ -101,21 +104,22 @@ export class Serving {
   /**
    * Reads an ordinary request, the short way.
    *
-   * @param bytes  a datagram, or octets of a stream
-   * @param from   where the request begins
-   * @returns      what the scan found; `undefined` where it is not ordinary, none, or not there as a whole, and parse.ts has
-   *               to decide
+   * @param start     where the request begins
+   * @param end       where the datagram ends, or what there is of a stream
+   * @returns         what the scan found; `undefined` where it is not ordinary, none, or not there as a whole, and parse.ts has
+   *                  to decide
    */
-  readOrdinary(bytes: Uint8Array, isStream: boolean, from: number): MessageScan | undefined {
-    this.scanned = this.scan.read(bytes, isStream, from) ? bytes : undefined;
-    this.scannedFrom = from;
+  readOrdinary(bytes: Uint8Array, start: number, end: number, isStream: boolean): MessageScan | undefined {
+    this.scanned = this.scan.read(bytes, isStream, start, end) ? bytes : undefined;
+    this.scannedFrom = start;
+    this.scannedEnd = end;
     return this.scanned === undefined ? undefined : this.scan;
   }
 
   /** As `readOrdinary`, of the response in a datagram. */
-  readOrdinaryResponse(bytes: Uint8Array): MessageScan | undefined {
+  readOrdinaryResponse(bytes: Uint8Array, start: number, end: number): MessageScan | undefined {
     this.scanned = undefined;
-    return this.scan.readResponse(bytes, false) ? this.scan : undefined;
+    return this.scan.readResponse(bytes, false, start, end) ? this.scan : undefined;
   }
 
   /**
@@ -138,7 +142,10 @@ export class Serving {
     const key = fingerprints.ofParts("KDMQ", scanned, viaHost, hostPortEnd, viaPort !== 0, branch, branchEnd);
     const id = this.servers.receive(key, source.transport, now);
     if (id === 0) return this.repeatOrdinary(scanned, source);
-    return new OrdinaryMessage(scanned, this.scannedFrom, scan, id, channel, source, flow, peers);
+    const { scannedFrom: start, scannedEnd } = this;
+    // A datagram is one message, whatever stands behind its body; of a stream it is a part.
+    const end = flow === 0 ? scannedEnd : scan.bodyEnd;
+    return new OrdinaryMessage(scanned, start, end, scan, id, channel, source, flow, peers);
   }
 
   private repeatRequested(request: SipRequest, source: Endpoint): undefined {
@@ -189,6 +196,9 @@ export class Serving {
     pending.share = this.shares.enter(what, sizeOf(pending), this.context.options.pendingMessages);
     if (pending.share === undefined) return false;
     this.servers.note(pending.transaction, pending);
+    // What still waits when the next one comes may wait for long: it must not keep its neighbours.
+    this.latest?.own();
+    this.latest = pending instanceof OrdinaryMessage ? pending : undefined;
     return true;
   }
 
@@ -196,6 +206,7 @@ export class Serving {
   take(id: number): Pending | undefined {
     const pending = this.servers.takeNote(id);
     if (pending !== undefined) this.release(pending);
+    if (pending === this.latest) this.latest = undefined;
     return pending;
   }
 
@@ -311,7 +322,7 @@ export class Serving {
     const { octets: bytes, start: from } = to;
     // An answer that comes later finds the scan with another request: reading it again costs less than keeping offsets.
     if (this.scanned !== bytes || this.scannedFrom !== from) {
-      this.scan.read(bytes, false, from);
+      this.scan.read(bytes, false, from, to.end);
       this.scanned = bytes;
       this.scannedFrom = from;
     }

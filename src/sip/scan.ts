@@ -124,6 +124,8 @@ export class MessageScan {
   reason = -1;
   reasonEnd = -1;
   private contentLength = -1;
+  /** Where the octets end that may be read: what is behind them is another datagram's. */
+  private to = 0;
   /** Of the last host and port, user and number that were read. */
   private hostEnd = -1;
   private port = 0;
@@ -134,13 +136,15 @@ export class MessageScan {
   /**
    * Reads an ordinary request.
    *
-   * @param b         a datagram, or octets of a stream
+   * @param b         datagrams, or octets of a stream
    * @param isStream  Content-Length is needed
    * @param from      where the request begins; all members are offsets in `b`
+   * @param to        where its datagram ends, or what there is of the stream
    * @returns         false where the request is not ordinary, or none: the members mean nothing then
    */
-  read(b: Uint8Array, isStream: boolean, from = 0): boolean {
-    const limit = Math.min(b.length, from + HEAD_BYTES_MAX);
+  read(b: Uint8Array, isStream: boolean, from = 0, to: number = b.length): boolean {
+    const limit = Math.min(to, from + HEAD_BYTES_MAX);
+    this.to = to;
     if (!stands(METHOD, b, from)) return false;
     const end = this.readUri(b, from + METHOD.length, limit);
     if (end === -1 || this.userStart === -1 || !stands(VERSION, b, end)) return false;
@@ -154,11 +158,13 @@ export class MessageScan {
    *
    * @returns false where the response is not ordinary, or none: the members mean nothing then
    */
-  readResponse(b: Uint8Array, isStream: boolean): boolean {
-    const limit = Math.min(b.length, HEAD_BYTES_MAX);
-    if (!stands(STATUS_VERSION, b, 0)) return false;
-    const digits = this.readNumber(b, STATUS_VERSION.length, 699);
-    if (digits !== STATUS_VERSION.length + 3 || this.number < 100 || b[digits] !== 0x20) return false;
+  readResponse(b: Uint8Array, isStream: boolean, from = 0, to: number = b.length): boolean {
+    const limit = Math.min(to, from + HEAD_BYTES_MAX);
+    this.to = to;
+    if (!stands(STATUS_VERSION, b, from)) return false;
+    const code = from + STATUS_VERSION.length;
+    const digits = this.readNumber(b, code, 699);
+    if (digits !== code + 3 || this.number < 100 || b[digits] !== 0x20) return false;
     this.status = this.number;
     this.reason = digits + 1;
     this.reasonEnd = this.reason;
@@ -361,7 +367,8 @@ export class MessageScan {
     if (b[at + 1] !== 0x0a || (isStream && this.contentLength === -1)) return false;
     this.bodyStart = at + 2;
     this.bodyEnd = this.bodyStart + Math.max(0, this.contentLength);
-    if (this.bodyEnd > b.length || this.viaLine === -1 || this.toLine === -1) return false;
+    // Whoever compares text may read on behind the end, and finds the empty line there: then the body is behind it, too.
+    if (this.bodyEnd > this.to || this.viaLine === -1 || this.toLine === -1) return false;
     return this.fromLine !== -1 && this.cseqLine !== -1 && this.callIdLine !== -1;
   }
 }

@@ -8,7 +8,6 @@
  * waiting stays with the real socket, which has a descriptor of its own now. Before Bun sends or closes it gets its file back.
  */
 import { assert } from "../core/assert.ts";
-import type { Endpoint } from "../core/endpoint.ts";
 import { BATCH_PIECES, Batch, type BatchLibrary, type Deliver, Senders, UDP_GRO } from "./batch.ts";
 
 /** What is used of the C library here. */
@@ -62,8 +61,8 @@ export class Inbox {
   /** The octet that rings. */
   readonly #clapper = new Uint8Array(1);
   readonly #clapperAt: number;
-  /** Datagrams that were read when the socket went back to Bun, with who sent each. */
-  #left: [from: Endpoint, bytes: Uint8Array][] = [];
+  /** What was read when the socket went back to Bun. */
+  #left: Parameters<Deliver>[] = [];
 
   constructor(library: ReadLibrary, bunFd: number, options: InboxOptions) {
     this.#library = library;
@@ -151,7 +150,7 @@ export class Inbox {
   #keepPieces(): void {
     // Not into the memory that somebody who reads may be in the middle of.
     const batch = new Batch(this.#library, this.#senders);
-    const keep: Deliver = (from, bytes) => void this.#left.push([from, bytes]);
+    const keep: Deliver = (...run) => void this.#left.push(run);
     let pieces = BATCH_PIECES;
     for (let call = 0; call < LAST_CALLS && pieces === BATCH_PIECES; call++) {
       pieces = batch.read(this.#fd);
@@ -165,7 +164,7 @@ export class Inbox {
     const left = this.#left;
     if (left.length === 0) return;
     this.#left = [];
-    for (const [from, bytes] of left) this.#options.deliver(from, bytes);
+    for (const run of left) this.#options.deliver(...run);
   }
 
   /** Reads what there is, as far as one wake-up may. @returns false where there was nothing */

@@ -10,6 +10,7 @@ import { assert } from "../core/assert.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { canonicalIp, endpointKey, isIpv6 } from "../core/endpoint.ts";
 import { TransportError } from "../core/errors.ts";
+import type { Deliver } from "./batch.ts";
 import {
   BATCH_DATAGRAMS,
   BunSocket,
@@ -85,7 +86,7 @@ export async function openUdp(
   const handlers: Bun.udp.SocketHandler<"buffer"> = {
     data(_socket, bytes, port, ip) {
       if (native?.isReading === true) native.read();
-      else deliver(senders.endpoint(ip, port), bytes);
+      else deliver(senders.endpoint(ip, port), bytes, bytes.length);
     },
     drain() {
       transport?.flush();
@@ -96,7 +97,7 @@ export async function openUdp(
       transport?.failed(args.at(-1));
     },
   };
-  const deliver = (from: Endpoint, bytes: Uint8Array): void => sink.received(from, 0, bytes);
+  const deliver: Deliver = (from, bytes, size) => sink.received(from, 0, bytes, size);
   const socket = await bind(address, handlers);
   native = library?.open(socket, {
     isIpv6: isIpv6(address.ip),

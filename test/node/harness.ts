@@ -1,5 +1,5 @@
 /** A node without a world: datagrams go in by hand, and everything that comes out is kept. */
-import { decodeUtf8, encodeUtf8 } from "../../src/core/bytes.ts";
+import { concatBytes, decodeUtf8, encodeUtf8 } from "../../src/core/bytes.ts";
 import type { Endpoint } from "../../src/core/endpoint.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import type { NodeEvent, ResolvedName } from "../../src/node/io.ts";
@@ -31,8 +31,11 @@ export class Harness {
     this.drain();
   }
 
+  /** The datagram stands in the midst of copies of it: nobody is to read what is another one's. */
   receive(text: string, from: Endpoint): void {
-    this.node.handle({ type: "received", from, flow: 0, bytes: encodeUtf8(text) }, this.now);
+    const one = encodeUtf8(text);
+    const bytes = concatBytes([one, one, one]);
+    this.node.handle({ type: "received", from, flow: 0, bytes, start: one.length, end: 2 * one.length }, this.now);
     this.drain();
   }
 

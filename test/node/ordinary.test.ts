@@ -25,6 +25,23 @@ function scans(text: string): boolean {
 }
 
 describe("ordinary messages", () => {
+  test("ordinary: one that waits for its handler when the next one comes keeps its own octets alone, and is what it was", () => {
+    const harness = new Harness();
+    for (const [branch, body] of [
+      ["b1", "first"],
+      ["b2", "second"],
+    ] as const)
+      harness.receive(kdmq({ channel: "lab", branch, body }), udp("127.0.0.3"));
+    const [first, second] = harness.ofType("message").map(({ message }) => message as OrdinaryMessage);
+    expect([first?.octets.length, second?.octets.length]).toEqual([first?.size, 3 * (second?.size ?? 0)]);
+    expect([first?.from, decodeUtf8(first?.body as Uint8Array)]).toEqual([second?.from, "first"]);
+    expect(first?.request.headers.get("Via")).toContain("b1");
+    harness.take();
+    for (const { id } of [first, second] as OrdinaryMessage[])
+      harness.do((node, now) => node.answer(id, { status: 200 }, now));
+    expect(harness.take().map(({ text }) => /branch=(\S+)/.exec(text)?.[1])).toEqual(["z9hG4bKb1", "z9hG4bKb2"]);
+  });
+
   const cases: [name: string, options: Parameters<typeof kdmq>[0]][] = [
     ["a body", { channel: "lab", body: "héllo\0" }],
     ["none", { channel: "lab" }],

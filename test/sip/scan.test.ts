@@ -5,7 +5,7 @@
 import { jscDescribe } from "bun:jsc";
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { decodeUtf8, encodeUtf8 } from "../../src/core/bytes.ts";
+import { concatBytes, decodeUtf8, encodeUtf8 } from "../../src/core/bytes.ts";
 import { parseMessage } from "../../src/sip/parse.ts";
 import { MessageScan } from "../../src/sip/scan.ts";
 import { topVia, viaCount } from "../../src/sip/via.ts";
@@ -98,6 +98,37 @@ describe("scan: leaves to the parser", () => {
     const octets = kdmq();
     for (let length = 0; length < octets.length; length++)
       expect([length, scan.read(octets.subarray(0, length), false)]).toEqual([length, false]);
+  });
+
+  // Goal: datagrams that came in one piece stand one behind the other, and no octet of the next one is taken for this one's.
+  test("scan: leaves whatever is cut short, though the rest of it, or another one, stands behind", () => {
+    const octets = kdmq();
+    const twice = concatBytes([encodeUtf8("KDMQ"), octets, octets]);
+    for (let length = 0; length < octets.length; length++) {
+      expect([length, scan.read(twice, false, 4, 4 + length)]).toEqual([length, false]);
+      const others = concatBytes([octets.subarray(0, length), octets]);
+      expect([length, scan.read(others, false, 0, length)]).toEqual([length, false]);
+    }
+    expect(scan.read(twice, false, 4, 4 + octets.length)).toBe(true);
+    expect([scan.channelStart, scan.bodyEnd]).toEqual([4 + 9, 4 + octets.length]);
+  });
+
+  test("scan: the same of a response", () => {
+    const lines = [
+      "SIP/2.0 200 OK",
+      "Via: SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKa",
+      "To: <sip:a@10.0.0.2>;tag=b",
+      "From: <sip:a@10.0.0.1>;tag=c",
+      "CSeq: 10 KDMQ",
+      "Call-ID: d",
+      "Content-Length: 2",
+    ];
+    const octets = encodeUtf8(`${lines.join("\r\n")}\r\n\r\nok`);
+    const twice = concatBytes([encodeUtf8("SIP/2.0 "), octets, octets]);
+    for (let length = 0; length < octets.length; length++)
+      expect([length, scan.readResponse(twice, false, 8, 8 + length)]).toEqual([length, false]);
+    expect(scan.readResponse(twice, false, 8, 8 + octets.length)).toBe(true);
+    expect([scan.status, scan.bodyStart, scan.bodyEnd]).toEqual([200, 6 + octets.length, 8 + octets.length]);
   });
 });
 

@@ -37,9 +37,11 @@ async function open({ hostname = "127.0.0.1", early = false, mayCut = true }: Op
   const arrivals: Opened["arrivals"] = [];
   const opened = { arrivals, wakeUps: 0 } as unknown as Opened;
   const decoder = new TextDecoder();
-  const deliver: Deliver = (from, octets) => {
-    arrivals.push({ text: decoder.decode(octets), reader: "us", from });
-    opened.onArrival?.();
+  const deliver: Deliver = (from, octets, size) => {
+    for (let at = 0; at < octets.length; at += size) {
+      arrivals.push({ text: decoder.decode(octets.subarray(at, at + size)), reader: "us", from });
+      opened.onArrival?.();
+    }
   };
   const socket = await Bun.udpSocket({
     hostname,

@@ -18,11 +18,15 @@ export class Recorder implements TransportSink {
   /** What to do with octets besides noting them: an echo, a flood. */
   onReceived: ((arrival: Arrival) => void) | undefined;
 
-  received(from: Endpoint, flow: number, bytes: Uint8Array): void {
-    const arrival = { from, flow, bytes };
-    this.arrivals.push(arrival);
-    this.calls.push(`received ${flow}`);
-    this.onReceived?.(arrival);
+  received(from: Endpoint, flow: number, bytes: Uint8Array, size: number): void {
+    let at = 0;
+    do {
+      const arrival = { from, flow, bytes: bytes.subarray(at, at + size) };
+      this.arrivals.push(arrival);
+      this.calls.push(`received ${flow}`);
+      this.onReceived?.(arrival);
+      at += size;
+    } while (at < bytes.length);
   }
 
   closed(flow: number, cause: Error | undefined): void {
