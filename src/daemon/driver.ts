@@ -96,7 +96,7 @@ export class RunningNode {
   private draining = false;
   private arming = false;
   private inputAt: Instant = 0;
-  /** One for all octets: the core keeps none. */
+  /** One for all octets that come in. */
   private readonly input = { type: "received" as const, from: NOBODY, flow: 0, bytes: EMPTY, start: 0, end: 0 };
   private closed = false;
   private closing: Promise<void> | undefined;
@@ -440,7 +440,7 @@ export class RunningNode {
   /** What the transports call. */
   sink(): TransportSink {
     return {
-      received: (from, flow, bytes, size) => this.received(from, flow, bytes, size),
+      received: (...octets) => this.received(...octets),
       closed: (flow, cause) =>
         this.run((now) => this.core.handle({ type: "closed", flow, ...(cause === undefined ? {} : { cause }) }, now)),
       unsent: (to, cause) => {
@@ -458,21 +458,21 @@ export class RunningNode {
     return this.draining ? this.inputAt : monotonicNow();
   }
 
-  private received(from: Endpoint, flow: number, bytes: Uint8Array, size: number): void {
+  private received(from: Endpoint, flow: number, octets: Uint8Array, start: number, end: number, size: number): void {
     const { input } = this;
     // Datagrams that came in one piece have come at one time.
     this.clock();
-    let end = 0;
+    let at = start;
     do {
       input.from = from;
       input.flow = flow;
-      input.bytes = bytes;
-      input.start = end;
-      end = Math.min(end + size, bytes.length);
-      input.end = end;
+      input.bytes = octets;
+      input.start = at;
+      at = Math.min(at + size, end);
+      input.end = at;
       this.core.handle(input, this.inputAt);
       this.drain();
-    } while (end < bytes.length);
+    } while (at < end);
     input.bytes = EMPTY;
   }
 
@@ -652,7 +652,7 @@ export async function createNode(
   checkDuration("workerSleepMs", options.workerSleepMs, 0);
   checkDuration("handlerTimeoutMs", options.handlerTimeoutMs, 1);
   const sink: TransportSink = {
-    received: (from, flow, bytes, size) => deliver?.received(from, flow, bytes, size),
+    received: (from, flow, octets, start, end, size) => deliver?.received(from, flow, octets, start, end, size),
     closed: (flow, cause) => deliver?.closed(flow, cause),
     unsent: (to, cause) => deliver?.unsent(to, cause),
     accepts: (from) => deliver?.accepts?.(from) !== false,

@@ -2,7 +2,7 @@
  * The loop around a visit: sockets, names, one timer. Each socket is bound to the very address that the kernel would send
  * from, so that Via and From tell the truth, and to a port of its choice; `close` leaves nothing open.
  */
-import { viewOf } from "../core/bytes.ts";
+import { copyOf, viewOf } from "../core/bytes.ts";
 import { canonicalIp, type Endpoint, endpointKey, isIpv6 } from "../core/endpoint.ts";
 import { UsageError } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
@@ -164,12 +164,12 @@ export class Visitor {
   // --- the loop ----------------------------------------------------------------------------------------------------
 
   private readonly sink: TransportSink = {
-    received: (from, flow, bytes, size) => {
-      let at = 0;
+    received: (from, flow, octets, start, end, size) => {
+      let at = start;
       do {
-        this.handle({ type: "received", from, flow, bytes: bytes.subarray(at, at + size) });
+        this.handle({ type: "received", from, flow, bytes: copyOf(octets, at, Math.min(at + size, end)) });
         at += size;
-      } while (at < bytes.length);
+      } while (at < end);
     },
     closed: (flow) => this.handle({ type: "closed", flow }),
     unsent: (to, cause) => {

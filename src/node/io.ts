@@ -2,7 +2,8 @@
  * The contract of the core: what goes in, what comes out. One call, then `poll()` to `undefined`, then one timer for
  * `nextTimeout()`. An early or a repeated timeout is harmless, and nothing that a remote does throws out of a call.
  *
- * Octets that come in belong to the core from then on, and may stand beside others (events hold views of them). Octets that go out in a `transmit` stay as
+ * Octets of a datagram that comes in are the driver's again when it has polled to `undefined`, and may stand beside others: what the
+ * core keeps of them it copies. Those of a stream belong to the core from then on (events hold views of them). Octets that go out in a `transmit` stay as
  * they are while the driver works off one wake-up; what it holds longer it copies, because the memory of answers is used again.
  */
 import type { Span } from "../core/bytes.ts";

@@ -144,6 +144,7 @@ export class DmqNode {
     switch (input.type) {
       case "received": {
         const { from, bytes, start = 0, end = bytes.length } = input;
+        this.serving.forgetScan();
         if (from.transport === "udp") this.onDatagram(bytes, start, end, from, now);
         else this.onChunk(viewOf({ octets: bytes, start, end }), from, input.flow, now);
         break;
@@ -540,10 +541,10 @@ export class DmqNode {
       // Our own request had led there; its branch tells.
       if (this.takeDelivery(bytes, start, end, from, now)) return;
     } else if (!this.admission.asks(from)) {
-      this.onStranger(ownOctets(bytes, start, end), from, now);
+      this.onStranger(copyOf(bytes, start, end), from, now);
       return;
     }
-    this.onMessage(parseMessage(ownOctets(bytes, start, end), "datagram"), from, 0, now);
+    this.onMessage(parseMessage(copyOf(bytes, start, end), "datagram"), from, 0, now);
   }
 
   /** A datagram of somebody who may send nothing is read only where an answer may go out. */
@@ -932,11 +933,6 @@ function isResponse(bytes: Uint8Array, start: number, end: number): boolean {
   if (end - start < RESPONSE_START.length) return false;
   for (let i = 0; i < RESPONSE_START.length; i++) if (bytes[start + i] !== RESPONSE_START[i]) return false;
   return true;
-}
-
-/** What the parser makes of a datagram may be kept, and its neighbours need not be. */
-function ownOctets(bytes: Uint8Array, start: number, end: number): Uint8Array {
-  return start === 0 && end === bytes.length ? bytes : copyOf(bytes, start, end);
 }
 const NOT_FOUND: Answer = { status: 404, reason: "Not Found Peer ID" };
 

@@ -20,6 +20,14 @@ export type PeerLookup = (from: string, source: Endpoint) => string | undefined;
  */
 const COPIED_BYTES = 4_096;
 
+/** Where the octets of a message stay, and where they stood when they were read. */
+export interface Place {
+  octets: Uint8Array;
+  start: number;
+  end: number;
+  origin: number;
+}
+
 /** The message, and the request that waits for its answer, in one: there is one of them for every message of a busy node. */
 export class OrdinaryMessage implements ChannelMessage, Pending {
   /** What the request came in, and where it stands there. */
@@ -40,11 +48,9 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
   private bodyEnd: number;
   private parsed: SipRequest | undefined;
 
-  /** @param scan  of the request */
+  /** @param scan  of the request, as it stood at `place.origin` */
   constructor(
-    octets: Uint8Array,
-    start: number,
-    end: number,
+    place: Place,
     scan: MessageScan,
     transaction: number,
     channel: string,
@@ -52,9 +58,11 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
     flow: Flow,
     peers: PeerLookup,
   ) {
-    this.octets = octets;
+    const { start } = place;
+    const shift = start - place.origin;
+    this.octets = place.octets;
     this.start = start;
-    this.end = end;
+    this.end = place.end;
     this.source = source;
     this.flow = flow;
     this.transaction = transaction;
@@ -62,10 +70,10 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
     this.maxForwards = scan.maxForwards === -1 ? undefined : scan.maxForwards;
     this.acceptsBody = scan.hasAccept;
     this.peers = peers;
-    this.fromUri = scan.fromUri;
-    this.fromUriEnd = scan.fromUriEnd;
-    this.bodyStart = scan.bodyStart;
-    this.bodyEnd = scan.bodyEnd;
+    this.fromUri = scan.fromUri + shift;
+    this.fromUriEnd = scan.fromUriEnd + shift;
+    this.bodyStart = scan.bodyStart + shift;
+    this.bodyEnd = scan.bodyEnd + shift;
     this.share = undefined;
     this.parsed = undefined;
   }

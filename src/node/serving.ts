@@ -22,9 +22,10 @@ import { isAnswerStatus } from "../transaction/server.ts";
 import { ServerTransactions } from "../transaction/servers.ts";
 import type { Answer, Flow, NodeCounters, Pending } from "./io.ts";
 import type { ResolvedOptions } from "./options.ts";
-import { OrdinaryMessage, type PeerLookup } from "./ordinary-message.ts";
+import { OrdinaryMessage, type PeerLookup, type Place } from "./ordinary-message.ts";
 import type { Outbox } from "./outbox.ts";
 import { Shares } from "./shares.ts";
+import { Slab } from "./slab.ts";
 import type { Warnings } from "./warnings.ts";
 
 /** Server transactions that are remembered; beyond, the oldest completed one is forgotten. */
@@ -67,10 +68,13 @@ export class Serving {
   private readonly shares = new Shares();
   private readonly writer = new ResponseWriter();
   private readonly scan = new MessageScan();
-  /** The request that `scan` speaks of. */
+  /** The request that `scan` speaks of, and the message that was made of it; none of them outlives the next input. */
   private scanned: Uint8Array | undefined;
   private scannedFrom = 0;
   private scannedEnd = 0;
+  private scannedMessage: OrdinaryMessage | undefined;
+  private readonly slab = new Slab();
+  private readonly place: Place = { octets: EMPTY, start: 0, end: 0, origin: 0 };
   /** The message that was held last, until it is taken. */
   private latest: OrdinaryMessage | undefined;
   /**
@@ -142,10 +146,32 @@ export class Serving {
     const key = fingerprints.ofParts("KDMQ", scanned, viaHost, hostPortEnd, viaPort !== 0, branch, branchEnd);
     const id = this.servers.receive(key, source.transport, now);
     if (id === 0) return this.repeatOrdinary(scanned, source);
-    const { scannedFrom: start, scannedEnd } = this;
-    // A datagram is one message, whatever stands behind its body; of a stream it is a part.
-    const end = flow === 0 ? scannedEnd : scan.bodyEnd;
-    return new OrdinaryMessage(scanned, start, end, scan, id, channel, source, flow, peers);
+    const message = new OrdinaryMessage(this.placeOf(scanned, flow), scan, id, channel, source, flow, peers);
+    this.scannedMessage = message;
+    return message;
+  }
+
+  /** Where the octets of an admitted message are to stay: a datagram's are copied, and those of a stream are ours. */
+  private placeOf(scanned: Uint8Array, flow: Flow): Place {
+    const { place, scan, scannedFrom, scannedEnd } = this;
+    place.origin = scannedFrom;
+    if (flow === 0) {
+      // A datagram is one message, whatever stands behind its body.
+      place.start = this.slab.put(scanned, scannedFrom, scannedEnd);
+      place.octets = this.slab.octets;
+      place.end = place.start + scannedEnd - scannedFrom;
+    } else {
+      place.start = scannedFrom;
+      place.octets = scanned;
+      place.end = scan.bodyEnd;
+    }
+    return place;
+  }
+
+  /** The memory that the scan speaks of is used again. */
+  forgetScan(): void {
+    this.scanned = undefined;
+    this.scannedMessage = undefined;
   }
 
   private repeatRequested(request: SipRequest, source: Endpoint): undefined {
@@ -319,14 +345,14 @@ export class Serving {
 
   /** @returns false where the topmost Via has to be told where the request came from */
   private respondOrdinary(to: OrdinaryMessage, answer: Answer, now: Instant): boolean {
-    const { octets: bytes, start: from } = to;
     // An answer that comes later finds the scan with another request: reading it again costs less than keeping offsets.
-    if (this.scanned !== bytes || this.scannedFrom !== from) {
-      this.scan.read(bytes, false, from, to.end);
-      this.scanned = bytes;
-      this.scannedFrom = from;
+    if (this.scannedMessage !== to) {
+      this.scan.read(to.octets, false, to.start, to.end);
+      this.scanned = to.octets;
+      this.scannedMessage = to;
     }
     const { scan } = this;
+    const bytes = this.scanned as Uint8Array;
     if (!standsAt(bytes, scan.viaHost, scan.viaHostEnd, to.source.ip)) return false;
     const { status, reason = reasonPhrase(status) } = answer;
     const form = this.formOf(status, reason);

@@ -15,17 +15,14 @@ export interface BatchLibrary {
   address(octets: ArrayBuffer): number;
 }
 
-/** Takes datagrams of `size` octets, one behind the other, the last of which may have fewer; the octets are its own. */
-export type Deliver = (from: Endpoint, bytes: Uint8Array, size: number) => void;
+/**
+ * Takes datagrams of `size` octets, one behind the other in `octets[start, end)`, the last of which may have fewer. What is kept of
+ * them is copied: the memory is used again.
+ */
+export type Deliver = (from: Endpoint, octets: Uint8Array, start: number, end: number, size: number) => void;
 
 /** Pieces that one call reads. */
 export const BATCH_PIECES = 32;
-
-/**
- * Octets that are copied out of a piece at a time. A copy of each datagram would cost more than to read it; and whoever keeps one of
- * them keeps all that was copied with it.
- */
-const RUN_BYTES = 8_192;
 
 /** The largest datagram fits; pages that none has reached cost nothing. */
 const SLOT = 65_536;
@@ -108,13 +105,8 @@ export class Batch {
     const cut = this.#cut(i, header);
     this.#makeReady(header);
     const from = this.#senders.endpoint(this.#table, addressOf(i) / 4);
-    if (cut === 0) {
-      deliver(from, this.#arena.slice(start, end), end - start);
-      return 1;
-    }
-    const run = cut * Math.max(1, Math.floor(RUN_BYTES / cut));
-    for (let at = start; at < end; at += run) deliver(from, this.#arena.slice(at, Math.min(at + run, end)), cut);
-    return Math.ceil((end - start) / cut);
+    deliver(from, this.#arena, start, end, cut === 0 ? end - start : cut);
+    return cut === 0 ? 1 : Math.ceil((end - start) / cut);
   }
 
   /** Octets of each datagram of a piece but the last, which may have less; 0 for a datagram by itself. */

@@ -8,6 +8,7 @@
  * waiting stays with the real socket, which has a descriptor of its own now. Before Bun sends or closes it gets its file back.
  */
 import { assert } from "../core/assert.ts";
+import { copyOf } from "../core/bytes.ts";
 import { BATCH_PIECES, Batch, type BatchLibrary, type Deliver, Senders, UDP_GRO } from "./batch.ts";
 
 /** What is used of the C library here. */
@@ -150,7 +151,8 @@ export class Inbox {
   #keepPieces(): void {
     // Not into the memory that somebody who reads may be in the middle of.
     const batch = new Batch(this.#library, this.#senders);
-    const keep: Deliver = (...run) => void this.#left.push(run);
+    const keep: Deliver = (from, octets, start, end, size) =>
+      void this.#left.push([from, copyOf(octets, start, end), 0, end - start, size]);
     let pieces = BATCH_PIECES;
     for (let call = 0; call < LAST_CALLS && pieces === BATCH_PIECES; call++) {
       pieces = batch.read(this.#fd);

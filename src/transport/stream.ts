@@ -391,7 +391,7 @@ export class StreamTransport {
     connection.owes = true;
     connection.activeAt = performance.now();
     // Bun makes a new buffer for each chunk (0002-bun-udp.md): the sink may keep it.
-    this.#sink.received(connection.remote, connection.flow, bytes, bytes.length);
+    this.#sink.received(connection.remote, connection.flow, bytes, 0, bytes.length, bytes.length);
   }
 
   #drained(socket: Bun.Socket<Connection | undefined>): void {

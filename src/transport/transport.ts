@@ -13,12 +13,13 @@ import { TransportError } from "../core/errors.ts";
 /** What a transport tells the driver: the three network inputs of the core, one for one, and what an operator must know. */
 export interface TransportSink {
   /**
-   * Octets came in. They belong to the sink from then on: no transport writes to them again.
+   * Octets came in: `octets[start, end)`. Those of a stream belong to the sink from then on; the memory of datagrams is used again after
+   * the call.
    *
    * @param flow  0 for datagrams, else the number of the connection
    * @param size  octets of each datagram, one behind the other; the last may have fewer. Of a stream all of them
    */
-  received(from: Endpoint, flow: number, bytes: Uint8Array, size: number): void;
+  received(from: Endpoint, flow: number, octets: Uint8Array, start: number, end: number, size: number): void;
   /** A connection ended, whoever ended it; once for each flow. `cause` is there if it was not in good order. */
   closed(flow: number, cause: Error | undefined): void;
   /** Octets for `to` certainly, or very probably, did not arrive. For a connection: once for all that waited on it. */

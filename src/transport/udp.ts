@@ -86,7 +86,7 @@ export async function openUdp(
   const handlers: Bun.udp.SocketHandler<"buffer"> = {
     data(_socket, bytes, port, ip) {
       if (native?.isReading === true) native.read();
-      else deliver(senders.endpoint(ip, port), bytes, bytes.length);
+      else deliver(senders.endpoint(ip, port), bytes, 0, bytes.length, bytes.length);
     },
     drain() {
       transport?.flush();
@@ -97,7 +97,7 @@ export async function openUdp(
       transport?.failed(args.at(-1));
     },
   };
-  const deliver: Deliver = (from, bytes, size) => sink.received(from, 0, bytes, size);
+  const deliver: Deliver = (from, octets, start, end, size) => sink.received(from, 0, octets, start, end, size);
   const socket = await bind(address, handlers);
   native = library?.open(socket, {
     isIpv6: isIpv6(address.ip),

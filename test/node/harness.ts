@@ -31,12 +31,13 @@ export class Harness {
     this.drain();
   }
 
-  /** The datagram stands in the midst of copies of it: nobody is to read what is another one's. */
+  /** The datagram stands in the midst of copies of it, and its memory is used again: nobody is to read what is another one's. */
   receive(text: string, from: Endpoint): void {
     const one = encodeUtf8(text);
     const bytes = concatBytes([one, one, one]);
     this.node.handle({ type: "received", from, flow: 0, bytes, start: one.length, end: 2 * one.length }, this.now);
     this.drain();
+    bytes.fill(0x2e);
   }
 
   /** Calls the node, and keeps what comes of it. */

@@ -33,7 +33,8 @@ describe("ordinary messages", () => {
     ] as const)
       harness.receive(kdmq({ channel: "lab", branch, body }), udp("127.0.0.3"));
     const [first, second] = harness.ofType("message").map(({ message }) => message as OrdinaryMessage);
-    expect([first?.octets.length, second?.octets.length]).toEqual([first?.size, 3 * (second?.size ?? 0)]);
+    expect(first?.octets.length).toBe(first?.size as number);
+    expect(second?.octets.length).toBeGreaterThan(second?.size as number);
     expect([first?.from, decodeUtf8(first?.body as Uint8Array)]).toEqual([second?.from, "first"]);
     expect(first?.request.headers.get("Via")).toContain("b1");
     harness.take();

@@ -37,9 +37,9 @@ async function open({ hostname = "127.0.0.1", early = false, mayCut = true }: Op
   const arrivals: Opened["arrivals"] = [];
   const opened = { arrivals, wakeUps: 0 } as unknown as Opened;
   const decoder = new TextDecoder();
-  const deliver: Deliver = (from, octets, size) => {
-    for (let at = 0; at < octets.length; at += size) {
-      arrivals.push({ text: decoder.decode(octets.subarray(at, at + size)), reader: "us", from });
+  const deliver: Deliver = (from, octets, start, end, size) => {
+    for (let at = start; at < end; at += size) {
+      arrivals.push({ text: decoder.decode(octets.subarray(at, Math.min(at + size, end))), reader: "us", from });
       opened.onArrival?.();
     }
   };

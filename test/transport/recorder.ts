@@ -1,4 +1,5 @@
 /** A sink that writes down what a transport says, for the tests of the transports. */
+import { copyOf } from "../../src/core/bytes.ts";
 import type { Endpoint } from "../../src/core/endpoint.ts";
 import type { TransportSink } from "../../src/transport/transport.ts";
 
@@ -18,15 +19,15 @@ export class Recorder implements TransportSink {
   /** What to do with octets besides noting them: an echo, a flood. */
   onReceived: ((arrival: Arrival) => void) | undefined;
 
-  received(from: Endpoint, flow: number, bytes: Uint8Array, size: number): void {
-    let at = 0;
+  received(from: Endpoint, flow: number, octets: Uint8Array, start: number, end: number, size: number): void {
+    let at = start;
     do {
-      const arrival = { from, flow, bytes: bytes.subarray(at, at + size) };
+      const arrival = { from, flow, bytes: copyOf(octets, at, Math.min(at + size, end)) };
       this.arrivals.push(arrival);
       this.calls.push(`received ${flow}`);
       this.onReceived?.(arrival);
       at += size;
-    } while (at < bytes.length);
+    } while (at < end);
   }
 
   closed(flow: number, cause: Error | undefined): void {
