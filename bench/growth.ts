@@ -129,7 +129,9 @@ async function measure(report: Report, dimension: Dimension): Promise<void> {
 const options = parseOptions(process.argv.slice(2));
 
 await runBench("growth", options, async (report) => {
-  for (const dimension of DIMENSIONS) {
+  const { only } = options;
+  const isWanted = (name: string): boolean => only.length === 0 || only.some((word) => name.includes(word));
+  for (const dimension of DIMENSIONS.filter(({ name }) => isWanted(name))) {
     await measure(report, dimension);
     await endAll();
   }

@@ -37,7 +37,7 @@ export function endpointKey(endpoint: Endpoint): string {
 }
 
 export function sameEndpoint(a: Endpoint, b: Endpoint): boolean {
-  return a.port === b.port && a.ip === b.ip && a.transport === b.transport;
+  return a === b || (a.port === b.port && a.ip === b.ip && a.transport === b.transport);
 }
 
 /** Brackets around IPv6, as SIP writes a host (RFC 3261 §25.1 `IPv6reference`). */

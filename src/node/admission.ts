@@ -65,7 +65,8 @@ export class Admission {
   private others: Rules = NOBODY;
   /** Of the members, when the verdicts were made. */
   private revision = 0;
-  /** Endpoint of the last request that may speak KDMQ: those of one sender are one object, mostly. */
+  /** Endpoints that may speak KDMQ: those of one sender are one object, mostly, and the last one is the next one. */
+  private readonly speakers = new Set<Endpoint>();
   private last: Endpoint | undefined;
 
   constructor(context: AdmissionContext) {
@@ -82,8 +83,13 @@ export class Admission {
 
   /** True if KDMQ from there is taken. */
   speaks(from: Endpoint): boolean {
-    if (from === this.last && this.revision === this.context.members.revision) return true;
-    if (this.verdict(from.ip) !== ALL) return false;
+    const isFresh = this.revision === this.context.members.revision;
+    if (isFresh && from === this.last) return true;
+    if (!(isFresh && this.speakers.has(from))) {
+      if (this.verdict(from.ip) !== ALL) return false;
+      if (this.speakers.size >= VERDICTS_MAX) this.speakers.clear();
+      this.speakers.add(from);
+    }
     this.last = from;
     return true;
   }
@@ -148,6 +154,7 @@ export class Admission {
 
   private forget(): void {
     this.verdicts.clear();
+    this.speakers.clear();
     this.last = undefined;
     this.revision = this.context.members.revision;
   }

@@ -490,7 +490,7 @@ export class Members {
     }
     if (!leaving && peer.leaveAsked === request.id) this.refuteLeave(peer, now);
     if (leaving) this.takeLeave(peer, now);
-    else if (peer.leftAt === undefined || peer.leftAt <= request.startedAt) this.revive(peer, request.to.ip, now);
+    else if (peer.leftAt === undefined || peer.leftAt <= request.startedAt) this.revive(peer, response.from, now);
     this.pump(now);
   }
 
@@ -501,12 +501,13 @@ export class Members {
     this.context.warnings.warn("false-leave", text, now, peer.uri);
   }
 
-  private revive(peer: Peer, ip: string, now: Instant): void {
+  private revive(peer: Peer, from: Endpoint, now: Instant): void {
     const { forwards } = peer;
     const isNews = peer.status !== "active";
     peer.forwards = 0;
     this.registry.verify(peer, true);
-    peer.provenIp = ip;
+    this.registry.meet(peer, from);
+    peer.provenIp = from.ip;
     peer.failCount = 0;
     peer.answeredAt = now;
     peer.leftAt = undefined;

@@ -58,6 +58,7 @@ export interface ReplicateOptions {
 const KDMQ = { method: "KDMQ", vias: 1 };
 /** A Kamailio with default buffers loses what is larger (dmq.md section 4). */
 const LARGE_BYTES = { udp: 32_767, tcp: 16_384, tls: 16_384 } as const;
+const LARGE_BYTES_LEAST = Math.min(...Object.values(LARGE_BYTES));
 /** What a leave waits for at most: answers to it, and handlers. */
 const LEAVE_MS = 1_500;
 
@@ -360,6 +361,7 @@ export class DmqNode {
       {
         id,
         kind,
+        peer,
         peerKey,
         peerUri,
         to,
@@ -394,6 +396,7 @@ export class DmqNode {
   }
 
   private warnLarge(peer: Peer, size: number, now: Instant): void {
+    if (size <= LARGE_BYTES_LEAST) return;
     const limit = LARGE_BYTES[peer.address.transport];
     if (size <= limit || peer.userAgent?.startsWith("dmq") === true) return;
     this.counters.guardsHit++;

@@ -10,7 +10,7 @@ import { DeadlineQueue } from "../core/deadline-queue.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { OctetStore } from "../core/octet-store.ts";
 import type { Instant } from "../core/time.ts";
-import { type ClientRequest, ClientTransactions } from "../transaction/clients.ts";
+import { type ClientRequest, ClientTransactions, type Waiting } from "../transaction/clients.ts";
 import type { Fingerprint } from "../transaction/key.ts";
 
 /** `echo`: an operator's ping, of which nothing follows for the membership. */
@@ -21,6 +21,8 @@ export interface NewRequest extends ClientRequest {
   readonly kind: RequestKind;
   /** Key of the peer or hint. */
   readonly peerKey: string;
+  /** The peer, where it is known as one object: its window is found without a look at its key. */
+  readonly peer?: object | undefined;
   readonly peerUri: string;
   /** Place of the octets in `Requests.store`, `OWN` where they do not stand there. */
   readonly place: number;
@@ -58,6 +60,7 @@ export class OutgoingRequest implements NewRequest {
   over = false;
   /** Where it takes turns, if it does. */
   lane: Lane | undefined = undefined;
+  waiting: Waiting | undefined = undefined;
 
   constructor(request: NewRequest) {
     this.id = request.id;
@@ -101,11 +104,13 @@ export interface RequestLimits {
   queueBytes: number;
 }
 
-/** The window and the queue of one peer. */
+/** The window and the queue of one peer, and the requests that wait for the endpoint that it was at last. */
 interface Lane {
   inFlight: number;
-  readonly queue: OutgoingRequest[];
   queuedBytes: number;
+  toKey: string;
+  waiting: Waiting | undefined;
+  readonly queue: OutgoingRequest[];
 }
 
 /** Lanes that are kept while they are empty: as many as there can be peers. */
@@ -118,6 +123,8 @@ export class Requests {
   readonly store = new OctetStore();
   private readonly transactions = new ClientTransactions<OutgoingRequest>();
   private readonly lanes = new Map<string, Lane>();
+  /** The same by the peers themselves: the keys of a thousand are never in the cache. */
+  private readonly lanesOf = new Map<object, Lane>();
   private lanesMax = LANES_MAX;
   /** Unanswered notifications of each peer. */
   private readonly pinging = new Map<string, number>();
@@ -145,7 +152,7 @@ export class Requests {
       this.launch(request, now);
       return;
     }
-    const lane = this.lane(request.peerKey);
+    const lane = (entry.peer && this.lanesOf.get(entry.peer)) ?? this.lane(request.peerKey, entry.peer);
     request.lane = lane;
     if (lane.inFlight < this.limits.window) {
       lane.inFlight++;
@@ -270,19 +277,30 @@ export class Requests {
     return this.open;
   }
 
-  private lane(peerKey: string): Lane {
+  private lane(peerKey: string, peer: object | undefined): Lane {
     let lane = this.lanes.get(peerKey);
     if (lane === undefined) {
       this.forgetLanes();
-      lane = { inFlight: 0, queue: [], queuedBytes: 0 };
+      lane = { inFlight: 0, queuedBytes: 0, toKey: "", waiting: undefined, queue: [] };
       this.lanes.set(peerKey, lane);
     }
+    // A peer that was removed and came back is another object with the same window.
+    if (this.lanesOf.size >= this.lanesMax) this.lanesOf.clear();
+    if (peer !== undefined) this.lanesOf.set(peer, lane);
     return lane;
+  }
+
+  private waitingIn(lane: Lane, toKey: string): Waiting {
+    if (lane.waiting?.isKnown === true && lane.toKey === toKey) return lane.waiting;
+    lane.toKey = toKey;
+    lane.waiting = this.transactions.waitingFor(toKey);
+    return lane.waiting;
   }
 
   /** Peers come and go: a lane that nothing is in is made again when it is needed. */
   private forgetLanes(): void {
     if (this.lanes.size < this.lanesMax) return;
+    this.lanesOf.clear();
     for (const [key, { inFlight, queue }] of this.lanes) if (inFlight + queue.length === 0) this.lanes.delete(key);
     // Where all of them are needed, the next look is a long way off.
     this.lanesMax = Math.max(LANES_MAX, this.lanes.size * 2);
@@ -290,6 +308,7 @@ export class Requests {
 
   private launch(request: OutgoingRequest, now: Instant): void {
     request.sent = true;
+    if (request.lane !== undefined) request.waiting = this.waitingIn(request.lane, request.toKey);
     if (isNotification(request)) this.pinging.set(request.peerKey, (this.pinging.get(request.peerKey) ?? 0) + 1);
     this.transactions.start(request, now);
   }
@@ -336,7 +355,8 @@ export class Requests {
       return;
     }
     lane.inFlight--;
-    while (lane.queue.length > 0 && lane.inFlight < this.limits.window) {
+    // Where no octets wait, nothing does.
+    while (lane.queuedBytes > 0 && lane.inFlight < this.limits.window) {
       const next = lane.queue.shift() as OutgoingRequest;
       this.unqueue(next, lane);
       lane.inFlight++;

@@ -33,6 +33,8 @@ export interface ClientRequest extends Readonly<Fingerprint>, Span {
   readonly toKey: string;
   /** Sent once, on every transport: no Timer E. */
   readonly once: boolean;
+  /** `waitingFor` of `toKey`: who sends many keeps it. */
+  readonly waiting?: Waiting | undefined;
   /** Instead of 64·T1 from now. What has no time left is not sent: it ends with the next timeout. */
   readonly deadline?: Instant;
 }
@@ -68,9 +70,11 @@ const COMPLETED = STATES.indexOf("completed");
 const TERMINATED = STATES.indexOf("terminated");
 
 /** The requests that wait for one endpoint, as a list through the rows: an error of it must not cost a walk over all. */
-interface Waiting {
+export interface Waiting {
   first: number;
   last: number;
+  /** False once it was forgotten, while it was empty: then it is of no use any more. */
+  isKnown: boolean;
 }
 
 const NOBODY: Endpoint = { transport: "udp", ip: "0.0.0.0", port: 0 };
@@ -157,7 +161,8 @@ export class ClientTransactions<R extends ClientRequest = ClientRequest> {
     this.requests[row] = request;
     this.endpoints[row] = request.to;
     this.methods[row] = request.method;
-    this.wait(row, request.toKey);
+    const { waiting } = request;
+    this.wait(row, waiting?.isKnown === true ? waiting : this.waitingFor(request.toKey));
     if (lifeMs > 0) this.transmit(row, request, now);
     else this.deadlines.set(row, now + lifeMs);
   }
@@ -282,6 +287,16 @@ export class ClientTransactions<R extends ClientRequest = ClientRequest> {
   request(id: number): R | undefined {
     const row = this.numbers.get(id);
     return row === NO_ROW ? undefined : this.requests[row];
+  }
+
+  /** The list of an endpoint, for `ClientRequest.waiting`: finding it means looking at the text of its key. */
+  waitingFor(toKey: string): Waiting {
+    const known = this.waiting.get(toKey);
+    if (known !== undefined) return known;
+    this.forgetEndpoints();
+    const waiting = { first: NO_ROW, last: NO_ROW, isKnown: true };
+    this.waiting.set(toKey, waiting);
+    return waiting;
   }
 
   /** Those that wait for their final response, in the order of their numbers. */
@@ -436,13 +451,7 @@ export class ClientTransactions<R extends ClientRequest = ClientRequest> {
     this.chain[before] = next;
   }
 
-  private wait(row: number, toKey: string): void {
-    let waiting = this.waiting.get(toKey);
-    if (waiting === undefined) {
-      this.forgetEndpoints();
-      waiting = { first: NO_ROW, last: NO_ROW };
-      this.waiting.set(toKey, waiting);
-    }
+  private wait(row: number, waiting: Waiting): void {
     const { last } = waiting;
     this.waitingIn[row] = waiting;
     this.older[row] = last;
@@ -465,7 +474,11 @@ export class ClientTransactions<R extends ClientRequest = ClientRequest> {
   /** Peers come and go: the lists of those that nothing waits for are made again when they are needed. */
   private forgetEndpoints(): void {
     if (this.waiting.size < this.endpointsMax) return;
-    for (const [key, { first }] of this.waiting) if (first === NO_ROW) this.waiting.delete(key);
+    for (const [key, waiting] of this.waiting) {
+      if (waiting.first !== NO_ROW) continue;
+      waiting.isKnown = false;
+      this.waiting.delete(key);
+    }
     // Where all of them are needed, the next look is a long way off.
     this.endpointsMax = Math.max(ENDPOINTS_MAX, this.waiting.size * 2);
   }

@@ -1,8 +1,9 @@
 /** The seam between the transport of datagrams and what hands them to the kernel. */
 import { viewOf } from "../core/bytes.ts";
+import type { Endpoint } from "../core/endpoint.ts";
 
-/** Memory, start and end of the octets in it, port and IP of each datagram, flat: a queue of objects would be the collector's. */
-export type Packets = (Uint8Array | number | string)[];
+/** Memory, start and end of the octets in it, and receiver of each datagram, flat: a queue of objects would be the collector's. */
+export type Packets = (Uint8Array | number | Endpoint)[];
 
 /** What a kernel does for this transport: Bun's way (`BunSocket`), Linux' way (`mmsg.ts`), and a stand-in's of the tests. */
 export interface DatagramSocket {
@@ -23,11 +24,10 @@ export interface DatagramSocket {
 export const BATCH_DATAGRAMS = 512;
 
 /** Array elements of one datagram in `Packets`, and where in them they are. */
-export const FIELDS = 5;
+export const FIELDS = 4;
 export const START = 1;
 export const END = 2;
-export const PORT = 3;
-export const IP = 4;
+export const TO = 3;
 
 /** Octets of the datagram at this index. */
 export function sizeAt(packets: Packets, at: number): number {
@@ -63,8 +63,10 @@ export class BunSocket implements DatagramSocket {
   sendMany(packets: Packets, from: number): number {
     const end = Math.min(packets.length, from + BATCH_DATAGRAMS * FIELDS);
     const flat: (Uint8Array | number | string)[] = [];
-    for (let at = from; at < end; at += FIELDS)
-      flat.push(octetsAt(packets, at), packets[at + PORT] as number, packets[at + IP] as string);
+    for (let at = from; at < end; at += FIELDS) {
+      const { ip, port } = packets[at + TO] as Endpoint;
+      flat.push(octetsAt(packets, at), port, ip);
+    }
     return this.#socket.sendMany(flat);
   }
 
@@ -91,11 +93,14 @@ export class KnownAddresses<T extends { readonly ip: string; readonly port: numb
     return second !== undefined && second.port === port && second.ip === ip ? second : undefined;
   }
 
-  /** Keeps what `find` did not find. */
-  keep(known: T): void {
-    const slot = slotOf(known.ip, known.port);
-    const isFree = this.#slots[slot] === undefined || this.#slots[slot ^ 1] !== undefined;
-    this.#slots[isFree ? slot : slot ^ 1] = known;
+  /** Keeps what `find` did not find. @returns what is known no more for it */
+  keep(known: T): T | undefined {
+    const first = slotOf(known.ip, known.port);
+    const isFree = this.#slots[first] === undefined || this.#slots[first ^ 1] !== undefined;
+    const slot = isFree ? first : first ^ 1;
+    const displaced = this.#slots[slot];
+    this.#slots[slot] = known;
+    return displaced;
   }
 }
 

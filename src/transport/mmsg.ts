@@ -12,19 +12,18 @@
  */
 import { assert } from "../core/assert.ts";
 import { copyBytes } from "../core/bytes.ts";
-import { ipGroups } from "../core/endpoint.ts";
+import { type Endpoint, ipGroups } from "../core/endpoint.ts";
 import {
   BATCH_DATAGRAMS,
   type BunDatagrams,
   BunSocket,
   END,
   FIELDS,
-  IP,
   KnownAddresses,
   type Packets,
-  PORT,
   START,
   sizeAt,
+  TO,
 } from "./datagram.ts";
 
 /** Room for the octets of one call; what does not fit waits for the next. */
@@ -36,6 +35,9 @@ const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024;
 /** UDP_MAX_SEGMENTS of Linux before 6.9, and what fits an IPv4 datagram of which the kernel makes them. */
 const MAX_CUTS = 64;
 const MAX_CUT_BYTES = 65_507;
+
+/** A full registry (1,000 peers), and those who are answered. */
+const FAMILIAR_MAX = 4_096;
 
 /** A receiver whose path refuses pieces is tried again after twice as many batches each time, up to so many. */
 const MAX_PAUSE = 65_536;
@@ -71,8 +73,12 @@ export interface SendLibrary {
 interface Receiver {
   readonly ip: string;
   readonly port: number;
-  /** Its socket address, as words of the table. */
-  readonly address: Uint32Array;
+  /** The endpoint that it was last. */
+  to: Endpoint;
+  /** Its socket address, as words of the table: port and family, an IPv4 address, and what IPv6 has behind that. */
+  readonly head: number;
+  readonly body: number;
+  readonly rest: readonly number[];
   /** The batch that the rest is about. */
   batch: number;
   first: number;
@@ -93,6 +99,8 @@ export class MmsgSocket extends BunSocket {
   readonly #arenaAt: number;
   readonly #cuts: boolean;
   readonly #receivers = new KnownAddresses<Receiver>();
+  /** By the endpoint itself, without a look at the texts in it, which of a thousand peers are never in the cache. */
+  readonly #familiar = new Map<Endpoint, Receiver>();
   /** Number of the batch that is being put together. */
   #batch = 0;
   #groups: Receiver[] = [];
@@ -186,7 +194,7 @@ export class MmsgSocket extends BunSocket {
     this.#groups.length = 0;
     const end = Math.min(BATCH_DATAGRAMS, (packets.length - from) / FIELDS);
     for (let i = 0, at = from; i < end; i++, at += FIELDS) {
-      const receiver = this.#receiver(packets[at + IP] as string, packets[at + PORT] as number);
+      const receiver = this.#receiver(packets[at + TO] as Endpoint);
       // Bun's way knows what to do with an address that we do not understand, or says why not.
       if (receiver === undefined) return;
       this.#next[i] = -1;
@@ -201,13 +209,31 @@ export class MmsgSocket extends BunSocket {
     }
   }
 
-  #receiver(ip: string, port: number): Receiver | undefined {
-    const known = this.#receivers.find(ip, port);
-    if (known !== undefined) return known;
+  #receiver(to: Endpoint): Receiver | undefined {
+    return this.#familiar.get(to) ?? this.#receiverAt(to);
+  }
+
+  #receiverAt(to: Endpoint): Receiver | undefined {
+    const known = this.#receivers.find(to.ip, to.port);
+    if (known === undefined) return this.#meet(to);
+    // An object that comes again is that of a peer; where each datagram has one of its own, keeping them would be in vain.
+    if (known.to === to) {
+      if (this.#familiar.size >= FAMILIAR_MAX) this.#familiar.clear();
+      this.#familiar.set(to, known);
+    }
+    known.to = to;
+    return known;
+  }
+
+  #meet(to: Endpoint): Receiver | undefined {
+    const { ip, port } = to;
     const address = socketAddress(ip, port, this.#isIpv6);
     if (address === undefined) return undefined;
-    const receiver: Receiver = { ip, port, address, batch: 0, first: 0, last: 0, pause: 0, refused: 0 };
-    this.#receivers.keep(receiver);
+    const [head = 0, body = 0, ...rest] = address;
+    const receiver: Receiver = { ip, port, to, head, body, rest, batch: 0, first: 0, last: 0, pause: 0, refused: 0 };
+    const displaced = this.#receivers.keep(receiver);
+    // Two that stand for one address would not keep the order of what goes there.
+    if (displaced !== undefined) this.#familiar.delete(displaced.to);
     return receiver;
   }
 
@@ -258,7 +284,10 @@ export class MmsgSocket extends BunSocket {
     const i = this.#messages++;
     this.#owners[i] = receiver;
     this.#counts[i] = count;
-    this.#table.set(receiver.address, addressOf(i) / 4);
+    const address = addressOf(i) / 4;
+    this.#table[address] = receiver.head;
+    this.#table[address + 1] = receiver.body;
+    if (this.#isIpv6) this.#table.set(receiver.rest, address + 2);
     const iovec = iovecOf(i) / 4;
     this.#pointer(iovec, this.#arenaAt + start);
     this.#table[iovec + 2] = length;

@@ -8,7 +8,7 @@
  */
 import { assert } from "../core/assert.ts";
 import type { Endpoint } from "../core/endpoint.ts";
-import { canonicalIp, endpointKey, isIpv6 } from "../core/endpoint.ts";
+import { canonicalIp, endpointKey, isIpv6, sameEndpoint } from "../core/endpoint.ts";
 import { TransportError } from "../core/errors.ts";
 import type { Deliver } from "./batch.ts";
 import {
@@ -17,13 +17,12 @@ import {
   type DatagramSocket,
   END,
   FIELDS,
-  IP,
   KnownAddresses,
   octetsAt,
   type Packets,
-  PORT,
   START,
   sizeAt,
+  TO,
 } from "./datagram.ts";
 import type { NativeSocket } from "./native.ts";
 import {
@@ -163,9 +162,9 @@ export class UdpTransport {
       return;
     }
     const last = this.#queue.length - FIELDS;
-    const isSame = last >= 0 && this.#queue[last + PORT] === to.port && this.#queue[last + IP] === to.ip;
+    const isSame = last >= 0 && sameEndpoint(this.#queue[last + TO] as Endpoint, to);
     this.#run = isSame ? this.#run + 1 : 1;
-    this.#queue.push(octets, start, end, to.port, to.ip);
+    this.#queue.push(octets, start, end, to);
     this.#queuedBytes += end - start;
     // The kernel takes none at the moment, and nobody knows when it will.
     if (this.#blocked) this.#own(this.#owned, this.#queue.length);
@@ -237,18 +236,17 @@ export class UdpTransport {
   /** @returns true if the datagram at `start` is done with, sent or reported; false if the kernel's buffer is full */
   #sendHead(start: number): boolean {
     const bytes = octetsAt(this.#queue, start);
-    const port = this.#queue[start + PORT] as number;
-    const ip = this.#queue[start + IP] as string;
+    const to = this.#queue[start + TO] as Endpoint;
     let cause: unknown;
     for (let attempt = 0; attempt <= RETRIES; attempt++) {
       try {
-        this.#blocked = !this.#socket.send(bytes, port, ip);
+        this.#blocked = !this.#socket.send(bytes, to.port, to.ip);
         return !this.#blocked;
       } catch (error) {
         cause = error;
       }
     }
-    this.#unsent({ transport: "udp", ip, port }, sendFailure(bytes.length, cause));
+    this.#unsent(to, sendFailure(bytes.length, cause));
     return true;
   }
 

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { FIELDS, octetsAt, type Packets, PORT } from "../../src/transport/datagram.ts";
+import type { Endpoint } from "../../src/core/endpoint.ts";
+import { FIELDS, octetsAt, type Packets, TO } from "../../src/transport/datagram.ts";
 import { MmsgSocket, type SendLibrary } from "../../src/transport/mmsg.ts";
 import { UdpTransport } from "../../src/transport/udp.ts";
 import { Recorder } from "./recorder.ts";
@@ -127,7 +128,7 @@ function packets(...list: [text: string, port: number][]): Packets {
 /** It stands in larger memory, as what the node sends does. */
 function packet(text: string, port: number, ip: string): Packets {
   const octets = Buffer.from(`<${text}>`);
-  return [octets, 1, octets.length - 1, port, ip];
+  return [octets, 1, octets.length - 1, { transport: "udp", ip, port }];
 }
 
 describe("mmsg", () => {
@@ -149,6 +150,18 @@ describe("mmsg", () => {
       { address: "00000000000000000000ffffc0000201 5060", text: "a" },
       { address: "20010db8000000000000000000000001 5061", text: "b" },
     ]);
+  });
+
+  test("mmsg: an endpoint that comes again and again, or as another object each time, is one receiver", () => {
+    const kernel = new FakeKernel();
+    const socket = new MmsgSocket(bunSocket(kernel), kernel, { fd: 3 }, false);
+    const same: Endpoint = { transport: "udp", ip: "127.0.0.1", port: 1 };
+    for (let i = 0; i < 4; i++) {
+      const own = [...packets(["aa", 1], ["bb", 1]), Buffer.from("cc"), 0, 2, same, Buffer.from("dd"), 0, 2, same];
+      expect(socket.sendMany(own, 0)).toBe(4);
+    }
+    expect(kernel.messages).toEqual([[4], [4], [4], [4]]);
+    expect(texts(kernel.taken, 1).slice(-4)).toEqual(["aa", "bb", "cc", "dd"]);
   });
 
   test("mmsg: no message has more than 64 datagrams or more octets than an IPv4 datagram", () => {
@@ -193,7 +206,10 @@ describe("mmsg", () => {
     kernel.room = 3;
     const all = packets(["a1", 1], ["b1", 2], ["a2", 1], ["c1", 3], ["b2", 2]);
     expect(socket.sendMany(all, 0)).toBe(2);
-    const left = Array.from({ length: 5 }, (_, i) => [String(octetsAt(all, i * FIELDS)), all[i * FIELDS + PORT]]);
+    const left = Array.from({ length: 5 }, (_, i) => [
+      String(octetsAt(all, i * FIELDS)),
+      (all[i * FIELDS + TO] as Endpoint).port,
+    ]);
     expect(left).toEqual([
       ["a1", 1],
       ["a2", 1],

@@ -75,7 +75,8 @@ const RUN = [...Array.from({ length: 320 }, (_, i) => String(i).padStart(100, "0
 
 /** Hands them down in one call, as few pieces. */
 function sendRun(from: Opened, to: Opened): void {
-  const packets = RUN.flatMap((text) => [Buffer.from(text), 0, text.length, to.native.port, "127.0.0.1"]);
+  const receiver = { transport: "udp" as const, ip: "127.0.0.1", port: to.native.port };
+  const packets = RUN.flatMap((text) => [Buffer.from(text), 0, text.length, receiver]);
   for (let at = 0; at < packets.length; ) at += FIELDS * from.native.sendMany(packets, at);
 }
 
