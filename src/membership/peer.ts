@@ -33,8 +33,12 @@ export interface Peer {
   readonly key: string;
   /** `sip:host:port[;transport=…]`. */
   readonly uri: string;
-  source: PeerSource;
+  /** Where messages go; `undefined` while its name does not resolve. */
+  endpoint: Endpoint | undefined;
+  /** Key of the endpoint, `""` without one. */
+  endpointKey: string;
   status: Status;
+  source: PeerSource;
   /** It answered a notification of ours with 2xx since we know it. */
   verified: boolean;
   /** The IP address that it answered from last; its name may lead elsewhere by now. */
@@ -42,10 +46,6 @@ export interface Peer {
   /** It announced itself while it was not active: Max-Forwards with which others are told when it answers; 0: they are not. */
   forwards: number;
   failCount: number;
-  /** Where messages go; `undefined` while its name does not resolve. */
-  endpoint: Endpoint | undefined;
-  /** Key of the endpoint, `""` without one. */
-  endpointKey: string;
   rttMs: number | undefined;
   lastSeen: Instant | undefined;
   userAgent: string | undefined;
@@ -65,16 +65,17 @@ export function createPeer(address: PeerAddress, source: PeerSource, status: Sta
   const literal = canonicalIp(address.host);
   return {
     address,
+    // What a message looks at stands together: a thousand peers fit no cache.
     key: addressKey(address),
     uri: addressUri(address),
-    source,
+    endpoint: literal === undefined ? undefined : endpointOf(address, literal),
+    endpointKey: literal === undefined ? "" : endpointKey(endpointOf(address, literal)),
     status,
+    source,
     verified: false,
     provenIp: undefined,
     forwards: 0,
     failCount: 0,
-    endpoint: literal === undefined ? undefined : endpointOf(address, literal),
-    endpointKey: literal === undefined ? "" : endpointKey(endpointOf(address, literal)),
     rttMs: undefined,
     lastSeen: undefined,
     userAgent: undefined,
