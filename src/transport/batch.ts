@@ -6,6 +6,7 @@
  * all of them.
  */
 import type { Endpoint } from "../core/endpoint.ts";
+import { Correspondent } from "./datagram.ts";
 import { canonicalSource } from "./transport.ts";
 
 /** What is used of the C library here. */
@@ -168,7 +169,7 @@ export class Senders {
 function endpointIn(table: Uint32Array, at: number, isIpv4: boolean): Endpoint {
   const view = new DataView(table.buffer, at * 4, ADDRESS);
   const port = view.getUint16(2);
-  if (isIpv4) return { transport: "udp", ip: [4, 5, 6, 7].map((i) => view.getUint8(i)).join("."), port };
+  if (isIpv4) return new Correspondent([4, 5, 6, 7].map((i) => view.getUint8(i)).join("."), port);
   const groups = Array.from({ length: 8 }, (_, i) => view.getUint16(8 + 2 * i).toString(16));
-  return { transport: "udp", ip: canonicalSource(groups.join(":")), port };
+  return new Correspondent(canonicalSource(groups.join(":")), port);
 }

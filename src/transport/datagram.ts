@@ -75,6 +75,31 @@ export class BunSocket implements DatagramSocket {
   }
 }
 
+/**
+ * An endpoint that datagrams came from. What a transport needs to send there stays with it: found in a table, that of a thousand peers
+ * is never in the cache.
+ */
+export class Correspondent implements Endpoint {
+  readonly transport = "udp";
+  readonly ip: string;
+  readonly port: number;
+  /** Out of sight: two endpoints are equal by their addresses alone. */
+  #receiver: unknown;
+
+  constructor(ip: string, port: number) {
+    this.ip = ip;
+    this.port = port;
+  }
+
+  get receiver(): unknown {
+    return this.#receiver;
+  }
+
+  set receiver(receiver: unknown) {
+    this.#receiver = receiver;
+  }
+}
+
 /** A power of two. Of a full registry (1,000 peers) some seven find no place; of 4,096 slots it would be nearly a tenth. */
 const SLOTS = 16_384;
 
@@ -93,14 +118,11 @@ export class KnownAddresses<T extends { readonly ip: string; readonly port: numb
     return second !== undefined && second.port === port && second.ip === ip ? second : undefined;
   }
 
-  /** Keeps what `find` did not find. @returns what is known no more for it */
-  keep(known: T): T | undefined {
-    const first = slotOf(known.ip, known.port);
-    const isFree = this.#slots[first] === undefined || this.#slots[first ^ 1] !== undefined;
-    const slot = isFree ? first : first ^ 1;
-    const displaced = this.#slots[slot];
-    this.#slots[slot] = known;
-    return displaced;
+  /** Keeps what `find` did not find. */
+  keep(known: T): void {
+    const slot = slotOf(known.ip, known.port);
+    const isFree = this.#slots[slot] === undefined || this.#slots[slot ^ 1] !== undefined;
+    this.#slots[isFree ? slot : slot ^ 1] = known;
   }
 }
 

@@ -17,6 +17,7 @@ import {
   BATCH_DATAGRAMS,
   type BunDatagrams,
   BunSocket,
+  Correspondent,
   END,
   FIELDS,
   KnownAddresses,
@@ -35,9 +36,6 @@ const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024;
 /** UDP_MAX_SEGMENTS of Linux before 6.9, and what fits an IPv4 datagram of which the kernel makes them. */
 const MAX_CUTS = 64;
 const MAX_CUT_BYTES = 65_507;
-
-/** A full registry (1,000 peers), and those who are answered. */
-const FAMILIAR_MAX = 4_096;
 
 /** A receiver whose path refuses pieces is tried again after twice as many batches each time, up to so many. */
 const MAX_PAUSE = 65_536;
@@ -73,8 +71,8 @@ export interface SendLibrary {
 interface Receiver {
   readonly ip: string;
   readonly port: number;
-  /** The endpoint that it was last. */
-  to: Endpoint;
+  /** Whose it is. */
+  readonly socket: MmsgSocket;
   /** Its socket address, as words of the table: port and family, an IPv4 address, and what IPv6 has behind that. */
   readonly head: number;
   readonly body: number;
@@ -99,8 +97,6 @@ export class MmsgSocket extends BunSocket {
   readonly #arenaAt: number;
   readonly #cuts: boolean;
   readonly #receivers = new KnownAddresses<Receiver>();
-  /** By the endpoint itself, without a look at the texts in it, which of a thousand peers are never in the cache. */
-  readonly #familiar = new Map<Endpoint, Receiver>();
   /** Number of the batch that is being put together. */
   #batch = 0;
   #groups: Receiver[] = [];
@@ -210,30 +206,23 @@ export class MmsgSocket extends BunSocket {
   }
 
   #receiver(to: Endpoint): Receiver | undefined {
-    return this.#familiar.get(to) ?? this.#receiverAt(to);
+    if (!(to instanceof Correspondent)) return this.#receiverAt(to);
+    const known = to.receiver as Receiver | undefined;
+    // Another socket of ours may have sent there.
+    if (known?.socket === this) return known;
+    const receiver = this.#receiverAt(to);
+    to.receiver = receiver;
+    return receiver;
   }
 
-  #receiverAt(to: Endpoint): Receiver | undefined {
-    const known = this.#receivers.find(to.ip, to.port);
-    if (known === undefined) return this.#meet(to);
-    // An object that comes again is that of a peer; where each datagram has one of its own, keeping them would be in vain.
-    if (known.to === to) {
-      if (this.#familiar.size >= FAMILIAR_MAX) this.#familiar.clear();
-      this.#familiar.set(to, known);
-    }
-    known.to = to;
-    return known;
-  }
-
-  #meet(to: Endpoint): Receiver | undefined {
-    const { ip, port } = to;
+  #receiverAt({ ip, port }: Endpoint): Receiver | undefined {
+    const known = this.#receivers.find(ip, port);
+    if (known !== undefined) return known;
     const address = socketAddress(ip, port, this.#isIpv6);
     if (address === undefined) return undefined;
     const [head = 0, body = 0, ...rest] = address;
-    const receiver: Receiver = { ip, port, to, head, body, rest, batch: 0, first: 0, last: 0, pause: 0, refused: 0 };
-    const displaced = this.#receivers.keep(receiver);
-    // Two that stand for one address would not keep the order of what goes there.
-    if (displaced !== undefined) this.#familiar.delete(displaced.to);
+    const receiver = { ip, port, socket: this, head, body, rest, batch: 0, first: 0, last: 0, pause: 0, refused: 0 };
+    this.#receivers.keep(receiver);
     return receiver;
   }
 

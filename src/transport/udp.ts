@@ -14,6 +14,7 @@ import type { Deliver } from "./batch.ts";
 import {
   BATCH_DATAGRAMS,
   BunSocket,
+  Correspondent,
   type DatagramSocket,
   END,
   FIELDS,
@@ -298,7 +299,7 @@ class Senders {
   endpoint(ip: string, port: number): Endpoint {
     const known = this.#known.find(ip, port);
     if (known !== undefined) return known.endpoint;
-    const endpoint: Endpoint = { transport: "udp", ip: canonicalSource(ip), port };
+    const endpoint = new Correspondent(canonicalSource(ip), port);
     this.#known.keep({ ip, port, endpoint });
     return endpoint;
   }

@@ -1,10 +1,18 @@
 import { describe, expect, test } from "bun:test";
+import { Senders } from "../../src/transport/batch.ts";
 import { KnownAddresses } from "../../src/transport/datagram.ts";
 
 interface Known {
   readonly ip: string;
   readonly port: number;
   readonly what?: number;
+}
+
+/** struct sockaddr_in with port 5060, as words in the room that a sockaddr_in6 takes. */
+function socketAddress(ip: string): Uint32Array {
+  const octets = new Uint8Array(32);
+  octets.set([2, 0, 5060 >> 8, 5060 & 255, ...ip.split(".").map(Number)]);
+  return new Uint32Array(octets.buffer);
 }
 
 describe("known addresses", () => {
@@ -17,6 +25,19 @@ describe("known addresses", () => {
       expect(found.length).toBeGreaterThan(190);
     });
   }
+
+  test("datagram: of a full registry nearly all are known at a time, to who sends and to who reads", () => {
+    const known = new KnownAddresses<Known>();
+    const all = Array.from({ length: 1_000 }, (_, i) => ({ ip: `127.0.${1 + (i >> 8)}.${i & 255}`, port: 5060 }));
+    for (const one of all) known.keep(one);
+    expect(all.filter((one) => known.find(one.ip, one.port) === one).length).toBeGreaterThan(985);
+
+    const senders = new Senders();
+    const endpoints = all.map(({ ip }) => senders.endpoint(socketAddress(ip), 0));
+    expect(endpoints.map(({ ip, port }) => ({ ip, port }))).toEqual(all);
+    const again = all.filter(({ ip }, i) => senders.endpoint(socketAddress(ip), 0) === endpoints[i]);
+    expect(again.length).toBeGreaterThan(985);
+  });
 
   test("datagram: two hundred ports of one address are nearly all known at a time, and none for another", () => {
     const known = new KnownAddresses<Known>();

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import type { Endpoint } from "../../src/core/endpoint.ts";
-import { FIELDS, octetsAt, type Packets, TO } from "../../src/transport/datagram.ts";
+import { Correspondent, FIELDS, octetsAt, type Packets, TO } from "../../src/transport/datagram.ts";
 import { MmsgSocket, type SendLibrary } from "../../src/transport/mmsg.ts";
 import { UdpTransport } from "../../src/transport/udp.ts";
 import { Recorder } from "./recorder.ts";
@@ -155,13 +155,14 @@ describe("mmsg", () => {
   test("mmsg: an endpoint that comes again and again, or as another object each time, is one receiver", () => {
     const kernel = new FakeKernel();
     const socket = new MmsgSocket(bunSocket(kernel), kernel, { fd: 3 }, false);
-    const same: Endpoint = { transport: "udp", ip: "127.0.0.1", port: 1 };
-    for (let i = 0; i < 4; i++) {
-      const own = [...packets(["aa", 1], ["bb", 1]), Buffer.from("cc"), 0, 2, same, Buffer.from("dd"), 0, 2, same];
-      expect(socket.sendMany(own, 0)).toBe(4);
-    }
+    const other = new MmsgSocket(bunSocket(kernel), kernel, { fd: 4 }, true);
+    const same = new Correspondent("127.0.0.1", 1);
+    const own = [...packets(["aa", 1], ["bb", 1]), Buffer.from("cc"), 0, 2, same, Buffer.from("dd"), 0, 2, same];
+    for (const sender of [socket, socket, other, socket]) expect(sender.sendMany(own, 0)).toBe(4);
     expect(kernel.messages).toEqual([[4], [4], [4], [4]]);
-    expect(texts(kernel.taken, 1).slice(-4)).toEqual(["aa", "bb", "cc", "dd"]);
+    expect(texts(kernel.taken, 1)).toEqual(Array.from({ length: 4 }, () => ["aa", "bb", "cc", "dd"]).flat());
+    expect(new Set(kernel.taken.map(({ address }) => address)).size).toBe(2);
+    expect(same).toEqual(new Correspondent("127.0.0.1", 1));
   });
 
   test("mmsg: no message has more than 64 datagrams or more octets than an IPv4 datagram", () => {
