@@ -9,6 +9,7 @@
  * Each octet is looked at about once, and nothing is allocated; that is why offsets travel in members and not in objects, and
  * why a name is compared where it stands instead of being cut out.
  */
+import { DIGIT_PLACE, Likeness, TOKEN_PLACE } from "./likeness.ts";
 
 /** Header blocks of ordinary requests have about 500 octets; a longer one is for the parser. */
 const HEAD_BYTES_MAX = 4_096;
@@ -124,13 +125,22 @@ export class MessageScan {
   reason = -1;
   reasonEnd = -1;
   private contentLength = -1;
+  private digits = -1;
+  private digitsEnd = -1;
+  /** Of To and From, −1 where there is none. */
+  private toTag = -1;
+  private fromTag = -1;
+  private readonly likeness = new Likeness(CLASSES, TOKEN);
+  /** Where the message begins that the members speak of. */
+  private origin = 0;
   /** Where the octets end that may be read: what is behind them is another datagram's. */
   private to = 0;
-  /** Of the last host and port, user and number that were read. */
+  /** Of the last host and port, user, tag and number that were read. */
   private hostEnd = -1;
   private port = 0;
   private userStart = -1;
   private userEnd = -1;
+  private tag = -1;
   private number = 0;
 
   /**
@@ -146,6 +156,9 @@ export class MessageScan {
     const limit = Math.min(to, from + HEAD_BYTES_MAX);
     this.to = to;
     if (!stands(METHOD, b, from)) return false;
+    if (this.likeness.holds(b, from, to)) return this.takeOver(b, from, isStream);
+    this.likeness.forget();
+    this.origin = from;
     const end = this.readUri(b, from + METHOD.length, limit);
     if (end === -1 || this.userStart === -1 || !stands(VERSION, b, end)) return false;
     this.channelStart = this.userStart;
@@ -162,6 +175,9 @@ export class MessageScan {
     const limit = Math.min(to, from + HEAD_BYTES_MAX);
     this.to = to;
     if (!stands(STATUS_VERSION, b, from)) return false;
+    if (this.likeness.holds(b, from, to)) return this.takeOver(b, from, isStream);
+    this.likeness.forget();
+    this.origin = from;
     const code = from + STATUS_VERSION.length;
     const digits = this.readNumber(b, code, 699);
     if (digits !== code + 3 || this.number < 100 || b[digits] !== 0x20) return false;
@@ -178,7 +194,7 @@ export class MessageScan {
     this.forget();
     let at = start;
     for (let count = 0; count < HEADERS_MAX; count++) {
-      if (b[at] === 0x0d) return this.isComplete(b, at, isStream);
+      if (b[at] === 0x0d) return this.isComplete(b, at, isStream) && this.learn(b);
       const end = this.readHeader(b, at, limit);
       if (end === -1 || b[end] !== 0x0d || b[end + 1] !== 0x0a) return false;
       at = end + 2;
@@ -186,6 +202,59 @@ export class MessageScan {
       if (b[at] === 0x20 || b[at] === 0x09) return false;
     }
     return false;
+  }
+
+  /** The next message may have the same head. @returns true */
+  private learn(b: Uint8Array): true {
+    const { likeness, origin } = this;
+    if (!likeness.learn(b, origin, this.bodyStart)) return true;
+    likeness.place(this.branch + COOKIE_BYTES - origin, this.branchEnd - origin, TOKEN_PLACE);
+    likeness.place(this.callId - origin, callIdTokenEnd(b, this.callId, this.callIdEnd) - origin, TOKEN_PLACE);
+    if (this.toTag !== -1) likeness.place(this.toTag - origin, this.toEnd - origin, TOKEN_PLACE);
+    if (this.fromTag !== -1) likeness.place(this.fromTag - origin, this.fromEnd - origin, TOKEN_PLACE);
+    if (this.contentLength !== -1) likeness.place(this.digits - origin, this.digitsEnd - origin, DIGIT_PLACE);
+    return true;
+  }
+
+  /** The message at `from` has the head of the last one: everything stands where it stood there. */
+  private takeOver(b: Uint8Array, from: number, isStream: boolean): boolean {
+    this.moveBy(from - this.origin);
+    this.origin = from;
+    if (this.contentLength !== -1 && this.readNumber(b, this.digits, CONTENT_LENGTH_MAX) === -1) return false;
+    if (this.contentLength !== -1) this.contentLength = this.number;
+    return this.isComplete(b, this.bodyStart - 2, isStream);
+  }
+
+  private moveBy(octets: number): void {
+    if (octets === 0) return;
+    this.channelStart += octets;
+    this.channelEnd += octets;
+    this.viaLine += octets;
+    this.viaEnd += octets;
+    this.viaHost += octets;
+    this.viaHostEnd += octets;
+    this.branch += octets;
+    this.branchEnd += octets;
+    this.toLine += octets;
+    this.toEnd += octets;
+    this.fromLine += octets;
+    this.fromEnd += octets;
+    this.fromUri += octets;
+    this.fromUriEnd += octets;
+    this.cseqLine += octets;
+    this.cseqEnd += octets;
+    this.callIdLine += octets;
+    this.callIdEnd += octets;
+    this.callId += octets;
+    if (this.contentType !== -1) {
+      this.contentType += octets;
+      this.contentTypeEnd += octets;
+    }
+    this.bodyStart += octets;
+    this.reason += octets;
+    this.reasonEnd += octets;
+    this.digits += octets;
+    this.digitsEnd += octets;
   }
 
   private forget(): void {
@@ -299,12 +368,14 @@ export class MessageScan {
 
   /** After `<`: `sip:…>[;tag=token]`. @returns the offset after it, −1 where it is not that */
   private readAddress(b: Uint8Array, at: number, limit: number): number {
+    this.tag = -1;
     if (!stands(SIP, b, at)) return -1;
     const close = this.readUri(b, at + SIP.length, limit);
     if (close === -1 || b[close] !== 0x3e) return -1;
     this.fromUriEnd = close;
     if (b[close + 1] !== 0x3b) return close + 1;
-    return stands(TAG, b, close + 1) ? runEnd(b, close + 1 + TAG.length, limit, TOKEN) : -1;
+    this.tag = close + 1 + TAG.length;
+    return stands(TAG, b, close + 1) ? runEnd(b, this.tag, limit, TOKEN) : -1;
   }
 
   private readTo(b: Uint8Array, line: number, limit: number): number {
@@ -312,6 +383,7 @@ export class MessageScan {
     const fromUriEnd = this.fromUriEnd;
     const end = this.toLine === -1 ? this.readAddress(b, line + TO.length, limit) : -1;
     this.toHasTag = end > this.fromUriEnd + 1;
+    this.toTag = this.tag;
     this.fromUriEnd = fromUriEnd;
     this.toLine = line;
     this.toEnd = end;
@@ -322,6 +394,7 @@ export class MessageScan {
     const end = this.fromLine === -1 ? this.readAddress(b, line + FROM.length, limit) : -1;
     this.fromLine = line;
     this.fromEnd = end;
+    this.fromTag = this.tag;
     this.fromUri = line + FROM.length;
     return end;
   }
@@ -359,6 +432,8 @@ export class MessageScan {
     const start = line + CONTENT_LENGTH.length;
     const end = this.contentLength === -1 ? this.readNumber(b, start, CONTENT_LENGTH_MAX) : -1;
     this.contentLength = this.number;
+    this.digits = start;
+    this.digitsEnd = end;
     return end - start > CONTENT_LENGTH_DIGITS_MAX ? -1 : end;
   }
 
@@ -371,6 +446,13 @@ export class MessageScan {
     if (this.bodyEnd > this.to || this.viaLine === -1 || this.toLine === -1) return false;
     return this.fromLine !== -1 && this.cseqLine !== -1 && this.callIdLine !== -1;
   }
+}
+
+/** @returns the offset after the token that a Call-ID begins with; `@` and a host follow it, mostly */
+function callIdTokenEnd(b: Uint8Array, callId: number, end: number): number {
+  let at = callId;
+  while (at < end && (CLASSES[b[at]!]! & TOKEN) !== 0) at++;
+  return at;
 }
 
 /** @returns the offset after one or more octets of `classes`, −1 where there is none */

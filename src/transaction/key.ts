@@ -2,6 +2,7 @@
  * By what a request is recognised when it comes again (RFC 3261 §17.2.3), and by what the request that a response is for: the
  * branch of its top Via, which is ours, 64 random bits (§17.1.3).
  */
+import { encodeUtf8 } from "../core/bytes.ts";
 
 /** A branch that begins so, and does not end there, is unique over space and time (RFC 3261 §8.1.1.7). */
 export const MAGIC_COOKIE = "z9hG4bK";
@@ -171,12 +172,41 @@ function mixHigh(high: number, octet: number): number {
 /** No seed: the branches are random numbers of ours, and nobody else chooses what is looked up among them. */
 const BRANCHES = new Fingerprinter(0x9e3779b9, 0x85ebca6b);
 
-/** By what a request of ours is found for its response. The result is used again: whoever keeps it copies it. */
+/** Digits of a branch of ours behind the cookie: two numbers of 32 bits. */
+const WORD_DIGITS = 8;
+const BRANCH_LENGTH = MAGIC_COOKIE.length + 2 * WORD_DIGITS;
+
+/** The value of each octet that is such a digit, `NO_DIGIT` of all others. */
+const NO_DIGIT = 0x10;
+const DIGITS = new Uint8Array(256).fill(NO_DIGIT);
+for (let value = 0; value < 16; value++) DIGITS[value.toString(16).charCodeAt(0)] = value;
+
+const branchResult: Fingerprint = { high: 0, low: 0 };
+
+/**
+ * By what a request of ours is found for its response: the two numbers that its branch is made of, or a fingerprint where it is made
+ * otherwise. The result is used again: whoever keeps it copies it.
+ */
 export function branchKey(branch: string): Fingerprint {
-  return BRANCHES.ofText(branch);
+  const isLikeOurs = branch.length === BRANCH_LENGTH && hasMagicCookie(branch);
+  return isLikeOurs ? branchKeyAt(encodeUtf8(branch), 0, BRANCH_LENGTH) : BRANCHES.ofText(branch);
 }
 
-/** As `branchKey`, of a branch where it stands. */
+/** As `branchKey`, of a branch with the magic cookie where it stands. */
 export function branchKeyAt(b: Uint8Array, start: number, end: number): Fingerprint {
-  return BRANCHES.ofOctets(b, start, end);
+  if (end - start !== BRANCH_LENGTH) return BRANCHES.ofOctets(b, start, end);
+  let high = 0;
+  let low = 0;
+  let all = 0;
+  for (let at = start + MAGIC_COOKIE.length; at < end - WORD_DIGITS; at++) {
+    const first = DIGITS[b[at] as number] as number;
+    const second = DIGITS[b[at + WORD_DIGITS] as number] as number;
+    high = (high << 4) | first;
+    low = (low << 4) | second;
+    all |= first | second;
+  }
+  if (all >= NO_DIGIT) return BRANCHES.ofOctets(b, start, end);
+  branchResult.high = high >>> 0;
+  branchResult.low = low >>> 0;
+  return branchResult;
 }

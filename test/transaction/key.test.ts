@@ -63,7 +63,14 @@ describe("server key", () => {
 });
 
 describe("branch key", () => {
-  test.each(["z9hG4bK0123456789abcdef", "z9hG4bKtag.0", "x", ""])(
+  test("of a branch of ours is its two numbers; another one of its length has a fingerprint", () => {
+    expect({ ...branchKey("z9hG4bK89abcdef01234567") }).toEqual({ high: 0x89ab_cdef, low: 0x0123_4567 });
+    for (const other of ["z9hG4bK89ABcdef01234567", "z9hG4bK89abcdef0123456g", "z9hG4bK89abcde/01234567"])
+      expect({ ...branchKey(other) }).not.toMatchObject({ high: 0x89ab_cdef });
+    expect({ ...branchKey("Z9HG4BK89abcdef01234567") }).not.toMatchObject({ high: 0x89ab_cdef });
+  });
+
+  test.each(["z9hG4bK0123456789abcdef", "z9hG4bK0123456789ABCDEF", "z9hG4bKtag.0", "x", ""])(
     "of %j is the same as text and as octets",
     (branch) => {
       const octets = new TextEncoder().encode(`branch=${branch};rport`);
