@@ -64,7 +64,7 @@ function once(make: (name: string) => string): (name: string) => string {
   };
 }
 
-/** `load`, `peers`, `echo` or `spawn`: the path of the program. */
+/** `load`, `peers`, `echo`, `send` or `spawn`: the path of the program. */
 export const program = once(compileC);
 
 /** A server of bench/servers as an executable. */

@@ -25,6 +25,7 @@ export interface PeerCounts {
 export interface Peers {
   readonly program: Program;
   readonly count: number;
+  readonly port: number;
 }
 
 /** The first of their addresses, and the next after it: none that anything else here uses. */
@@ -38,7 +39,15 @@ export async function startPeers(count: number): Promise<Peers> {
   const words = ["--count", String(count), "--port", String(port), "--first", FIRST, "--silent", "hold"];
   const started = new Program(`${count} peers`, [program("peers"), ...words], "other");
   await started.line();
-  return { program: started, count };
+  return { program: started, count, port };
+}
+
+/** The least that a program can do that sends to them (c/send.c). */
+export async function startCSender({ count, port }: Peers): Promise<Program> {
+  const words = ["--count", String(count), "--port", String(port), "--first", FIRST];
+  const started = new Program(`c send to ${count} peers`, [program("send"), ...words], "server");
+  await started.line();
+  return started;
 }
 
 export function countsOf({ program: peers }: Peers): Promise<PeerCounts> {
