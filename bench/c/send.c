@@ -107,7 +107,7 @@ static void keep_sending(double seconds, int under_way) {
 		if (due > 0) send_to_next(due), due = 0;
 		struct epoll_event event;
 		int n = epoll_wait(waiter, &event, 1, 100) > 0 ? receive() : 0;
-		delivered += (uint64_t)n, due = n;
+		delivered += (uint64_t)n, due = n < under_way ? n : under_way;
 		if (n > 0) last = now;
 		/* None is repeated: what was lost is made up for. */
 		else if (now - last > LOST_NS) due = under_way, last = now;

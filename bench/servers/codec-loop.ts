@@ -3,8 +3,9 @@
  *
  *   codec-loop WAY COUNT
  *
- * Ways: `scan` and `scan-answer`, the short way that an ordinary message takes in the node; `parse`, `check` (parse and check)
- * and `answer` (parse, check, build the 200), the parser's way of all others; of the npm package `sip-parse` and `sip-answer`. Between the two marks on stderr everything happens COUNT times; the nanoseconds of one go to stdout.
+ * Ways: `alike` and `alike-answer`, the short way that ordinary messages take in the node, of one sender one after the other in the memory that
+ * datagrams come in; `scan` and `scan-answer`, the same of two senders in turn, so that none is like the last one; `parse`, `check` (parse
+ * and check) and `answer` (parse, check, build the 200), the parser's way of all others; of the npm package `sip-parse` and `sip-answer`. Between the two marks on stderr everything happens COUNT times; the nanoseconds of one go to stdout.
  */
 import { writeSync } from "node:fs";
 import { encodeUtf8 } from "../../src/core/bytes.ts";
@@ -21,12 +22,12 @@ const SOURCE = { transport: "udp", ip: "127.0.0.2", port: 5099 } as const;
 const ANSWER = { status: 200, reason: "OK", toTag: "0f1e2d3c4b5a6978", headers: [["Server", "dmq"]] } as const;
 
 /** As the generator writes it; no two have the same branch. */
-function requestOf(number: number): Buffer {
+function requestOf(number: number, port = 5099): Buffer {
   const id = number.toString(16).padStart(16, "0");
   return Buffer.from(
     [
       "KDMQ sip:bench0000@127.0.0.1:5060 SIP/2.0",
-      `Via: SIP/2.0/UDP 127.0.0.2:5099;branch=z9hG4bK${id}`,
+      `Via: SIP/2.0/UDP 127.0.0.2:${port};branch=z9hG4bK${id}`,
       "To: <sip:bench0000@127.0.0.1:5060>",
       "From: <sip:bench0000@127.0.0.2:5099>;tag=2f61a0c3-0000",
       "CSeq: 10 KDMQ",
@@ -41,6 +42,9 @@ function requestOf(number: number): Buffer {
   );
 }
 
+/** Messages that are read over and over. */
+const COUNT = 4_096;
+
 const writer = new ResponseWriter();
 const scan = new MessageScan();
 const store = new OctetStore();
@@ -50,20 +54,31 @@ const [HEAD, TAG, TAIL] = [
   "Server: dmq\r\nContent-Length: 0\r\n\r\n",
 ].map(encodeUtf8) as [Uint8Array, Uint8Array, Uint8Array];
 
-function read(bytes: Uint8Array): number {
-  if (!scan.read(bytes, false)) throw new Error("the request is not ordinary");
-  return scan.bodyEnd - scan.bodyStart;
-}
+/** Messages one behind the other, as datagrams stand in the memory that they come in; all have one size. */
+class Arena {
+  readonly octets: Buffer;
+  readonly size: number;
 
-/** The answer as octets that a socket can be given. */
-function scanAndAnswer(bytes: Uint8Array): number {
-  read(bytes);
-  const end = writeAnswer(scan, bytes, HEAD, TAG, TAIL, store);
-  const length = end - store.reserve(0);
-  const place = store.commit(end);
-  const octets = store.view(place, length);
-  store.release(place);
-  return octets.length;
+  constructor(portOf: (i: number) => number) {
+    const requests = Array.from({ length: COUNT }, (_, i) => requestOf(i, portOf(i)));
+    this.size = requests[0]?.length ?? 0;
+    this.octets = Buffer.concat(requests);
+  }
+
+  read(i: number): number {
+    const start = (i % COUNT) * this.size;
+    if (!scan.read(this.octets, false, start, start + this.size)) throw new Error("the request is not ordinary");
+    return scan.bodyEnd - scan.bodyStart;
+  }
+
+  /** The answer stands where the transport takes it from. */
+  answer(i: number): number {
+    this.read(i);
+    const end = writeAnswer(scan, this.octets, HEAD, TAG, TAIL, store);
+    const length = end - store.reserve(0);
+    store.release(store.commit(end));
+    return length;
+  }
 }
 
 function parse(bytes: Uint8Array): SipRequest {
@@ -78,38 +93,52 @@ function check(bytes: Uint8Array): SipRequest {
   return request;
 }
 
+type Way = (i: number) => number;
+
 /** Each gives a number that depends on the work, so that none of it can be left out. */
-const WAYS: Readonly<Record<string, (bytes: Buffer) => number>> = {
-  scan: read,
-  "scan-answer": scanAndAnswer,
-  parse: (bytes) => parse(bytes).body.length,
-  check: (bytes) => check(bytes).body.length,
-  answer: (bytes) => writer.write(check(bytes), SOURCE, ANSWER).length,
-  "sip-parse": (bytes) => sipPackage.parse(bytes.toString("latin1"))?.method?.length ?? 0,
-  "sip-answer": (bytes) => {
-    const request = sipPackage.parse(bytes.toString("latin1"));
-    if (request === undefined) throw new Error("the package did not read the request");
-    return Buffer.from(sipPackage.stringify(sipPackage.makeResponse(request, 200, "OK")), "latin1").length;
-  },
+const WAYS: Readonly<Record<string, () => Way>> = {
+  alike: () => inArena(new Arena(() => 5099), false),
+  "alike-answer": () => inArena(new Arena(() => 5099), true),
+  scan: () => inArena(new Arena((i) => 5098 + (i % 2)), false),
+  "scan-answer": () => inArena(new Arena((i) => 5098 + (i % 2)), true),
+  parse: () => ofEach((bytes) => parse(bytes).body.length),
+  check: () => ofEach((bytes) => check(bytes).body.length),
+  answer: () => ofEach((bytes) => writer.write(check(bytes), SOURCE, ANSWER).length),
+  "sip-parse": () => ofEach((bytes) => sipPackage.parse(bytes.toString("latin1"))?.method?.length ?? 0),
+  "sip-answer": () =>
+    ofEach((bytes) => {
+      const request = sipPackage.parse(bytes.toString("latin1"));
+      if (request === undefined) throw new Error("the package did not read the request");
+      return Buffer.from(sipPackage.stringify(sipPackage.makeResponse(request, 200, "OK")), "latin1").length;
+    }),
 };
 
-function repeat(way: (bytes: Buffer) => number, requests: readonly Buffer[], count: number): number {
+function inArena(arena: Arena, isAnswered: boolean): Way {
+  return isAnswered ? (i) => arena.answer(i) : (i) => arena.read(i);
+}
+
+function ofEach(way: (bytes: Buffer) => number): Way {
+  const requests = Array.from({ length: COUNT }, (_, i) => requestOf(i));
+  return (i) => way(requests[i % COUNT] as Buffer);
+}
+
+function repeat(way: Way, count: number): number {
   let sum = 0;
-  for (let i = 0; i < count; i++) sum += way(requests[i % requests.length] as Buffer);
+  for (let i = 0; i < count; i++) sum += way(i);
   return sum;
 }
 
 function main(): void {
   const [name = "", count = "100000"] = process.argv.slice(2);
-  const way = WAYS[name];
-  if (way === undefined) throw new Error(`${name} is no way: expected ${Object.keys(WAYS).join(", ")}`);
-  const requests = Array.from({ length: 4_096 }, (_, i) => requestOf(i));
-  const expected = way(requests[0] as Buffer);
-  repeat(way, requests, Math.min(Number(count), 50_000));
+  const make = WAYS[name];
+  if (make === undefined) throw new Error(`${name} is no way: expected ${Object.keys(WAYS).join(", ")}`);
+  const way = make();
+  const expected = way(0);
+  repeat(way, Math.min(Number(count), 50_000));
   Bun.gc(true);
   writeSync(2, "MARK\n");
   const start = performance.now();
-  const sum = repeat(way, requests, Number(count));
+  const sum = repeat(way, Number(count));
   const passed = performance.now() - start;
   writeSync(2, "MARK\n");
   if (sum !== expected * Number(count)) throw new Error(`${name} gave ${sum}, expected ${expected * Number(count)}`);

@@ -440,7 +440,7 @@ export class RunningNode {
   /** What the transports call. */
   sink(): TransportSink {
     return {
-      received: (...octets) => this.received(...octets),
+      received: (from, flow, octets, start, end, size) => this.received(from, flow, octets, start, end, size),
       closed: (flow, cause) =>
         this.run((now) => this.core.handle({ type: "closed", flow, ...(cause === undefined ? {} : { cause }) }, now)),
       unsent: (to, cause) => {

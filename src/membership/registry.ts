@@ -97,7 +97,7 @@ export class PeerRegistry {
   }
 
   /**
-   * Octets came from its endpoint: one object stands for both ways from now on, so that nobody has to look at the texts in it. With a
+   * An answer to our 64 random bits came from its endpoint: one object stands for both ways from now on, so that nobody has to look at the texts in it. With a
    * thousand peers those are never in the cache.
    */
   meet(peer: Peer, from: Endpoint): void {

@@ -145,7 +145,6 @@ export class DmqNode {
     switch (input.type) {
       case "received": {
         const { from, bytes, start = 0, end = bytes.length } = input;
-        this.serving.forgetScan();
         if (from.transport === "udp") this.onDatagram(bytes, start, end, from, now);
         else this.onChunk(viewOf({ octets: bytes, start, end }), from, input.flow, now);
         break;
@@ -173,7 +172,10 @@ export class DmqNode {
   }
 
   poll(): Output | undefined {
-    return this.outbox.poll();
+    const output = this.outbox.poll();
+    // From here on the memory of a datagram is the driver's again.
+    if (output === undefined) this.serving.forgetScan();
+    return output;
   }
 
   nextTimeout(): Instant | undefined {

@@ -17,7 +17,7 @@ import type { Fingerprint } from "../transaction/key.ts";
 export type RequestKind = "message" | "replica" | "echo" | "ping" | "join" | "probe" | "relay" | "leave";
 
 /** What `submit` is given; `high` and `low` are the key of its branch. */
-export interface NewRequest extends ClientRequest {
+export interface NewRequest extends Omit<ClientRequest, "waiting"> {
   readonly kind: RequestKind;
   /** Key of the peer or hint. */
   readonly peerKey: string;

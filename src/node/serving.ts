@@ -68,11 +68,12 @@ export class Serving {
   private readonly shares = new Shares();
   private readonly writer = new ResponseWriter();
   private readonly scan = new MessageScan();
-  /** The request that `scan` speaks of, and the message that was made of it; none of them outlives the next input. */
+  /** The request that `scan` speaks of, and the message that was made of it; both are forgotten when all outputs were polled. */
   private scanned: Uint8Array | undefined;
   private scannedFrom = 0;
-  private scannedEnd = 0;
   private scannedMessage: OrdinaryMessage | undefined;
+  /** Reads messages again whose answer comes later. */
+  private readonly lateScan = new MessageScan();
   private readonly slab = new Slab();
   private readonly place: Place = { octets: EMPTY, start: 0, end: 0, origin: 0 };
   /** The message that was held last, until it is taken. */
@@ -114,15 +115,15 @@ export class Serving {
    *                  to decide
    */
   readOrdinary(bytes: Uint8Array, start: number, end: number, isStream: boolean): MessageScan | undefined {
+    this.scannedMessage = undefined;
     this.scanned = this.scan.read(bytes, isStream, start, end) ? bytes : undefined;
     this.scannedFrom = start;
-    this.scannedEnd = end;
     return this.scanned === undefined ? undefined : this.scan;
   }
 
   /** As `readOrdinary`, of the response in a datagram. */
   readOrdinaryResponse(bytes: Uint8Array, start: number, end: number): MessageScan | undefined {
-    this.scanned = undefined;
+    this.forgetScan();
     return this.scan.readResponse(bytes, false, start, end) ? this.scan : undefined;
   }
 
@@ -153,18 +154,14 @@ export class Serving {
 
   /** Where the octets of an admitted message are to stay: a datagram's are copied, and those of a stream are ours. */
   private placeOf(scanned: Uint8Array, flow: Flow): Place {
-    const { place, scan, scannedFrom, scannedEnd } = this;
+    const { place, scannedFrom } = this;
+    const { bodyEnd } = this.scan;
+    const isCopied = flow === 0;
+    // Without what a datagram has behind the body (RFC 3261 §18.3): it is not counted in what waits.
+    place.start = isCopied ? this.slab.put(scanned, scannedFrom, bodyEnd) : scannedFrom;
+    place.octets = isCopied ? this.slab.octets : scanned;
+    place.end = place.start + bodyEnd - scannedFrom;
     place.origin = scannedFrom;
-    if (flow === 0) {
-      // A datagram is one message, whatever stands behind its body.
-      place.start = this.slab.put(scanned, scannedFrom, scannedEnd);
-      place.octets = this.slab.octets;
-      place.end = place.start + scannedEnd - scannedFrom;
-    } else {
-      place.start = scannedFrom;
-      place.octets = scanned;
-      place.end = scan.bodyEnd;
-    }
     return place;
   }
 
@@ -346,13 +343,10 @@ export class Serving {
   /** @returns false where the topmost Via has to be told where the request came from */
   private respondOrdinary(to: OrdinaryMessage, answer: Answer, now: Instant): boolean {
     // An answer that comes later finds the scan with another request: reading it again costs less than keeping offsets.
-    if (this.scannedMessage !== to) {
-      this.scan.read(to.octets, false, to.start, to.end);
-      this.scanned = to.octets;
-      this.scannedMessage = to;
-    }
-    const { scan } = this;
-    const bytes = this.scanned as Uint8Array;
+    const isRead = this.scannedMessage === to && this.scanned !== undefined;
+    const scan = isRead ? this.scan : this.lateScan;
+    const bytes = isRead ? (this.scanned as Uint8Array) : to.octets;
+    if (!isRead && !scan.read(bytes, false, to.start, to.end)) return false;
     if (!standsAt(bytes, scan.viaHost, scan.viaHostEnd, to.source.ip)) return false;
     const { status, reason = reasonPhrase(status) } = answer;
     const form = this.formOf(status, reason);

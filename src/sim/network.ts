@@ -8,6 +8,7 @@
  *
  * A host listens on one address for datagrams and for streams alike, so any node can reach any other over either.
  */
+import { copyOf } from "../core/bytes.ts";
 import { canonicalIp, type Endpoint, endpointKey, formatHost } from "../core/endpoint.ts";
 import { TransportError } from "../core/errors.ts";
 import { below, type Random } from "../core/random.ts";
@@ -186,7 +187,7 @@ export class Network {
   transmit(ip: string, port: number, output: Transmit, now: Instant): void {
     const host = this.host(ip, port);
     // The core builds answers in reused memory (node/io.ts): what is under way needs octets of its own.
-    const bytes = output.octets.slice(output.start, output.end);
+    const bytes = copyOf(output.octets, output.start, output.end);
     if (output.to.transport === "udp") this.sendDatagram(host, output.to, bytes, now);
     else this.sendStream(host, output, bytes, now);
   }

@@ -53,7 +53,8 @@ export class Likeness {
   /** True if the octets from `from` on begin with the head that was learned, but for what may differ. */
   holds(b: Uint8Array, from: number, to: number): boolean {
     const { length, count, words, masks } = this;
-    if (length === 0 || from + length > to || from + 4 * count > b.length) return false;
+    if (length === 0 || b.length < MEMORY_BYTES_MIN) return false;
+    if (from + length > to || from + 4 * count > b.length) return false;
     const view = this.viewOf(b);
     for (let i = 0, at = from; i < count; i++, at += 4)
       if (((view.getUint32(at, true) ^ (words[i] as number)) & (masks[i] as number)) !== 0) return false;
@@ -82,7 +83,7 @@ export class Likeness {
    */
   learn(b: Uint8Array, from: number, end: number): boolean {
     this.length = 0;
-    if (b.length < MEMORY_BYTES_MIN || end - from > HEAD_BYTES_MAX || this.isPausing()) return false;
+    if (b.length < MEMORY_BYTES_MIN || end - from > HEAD_BYTES_MAX || this.pauses()) return false;
     const count = Math.ceil((end - from) / 4);
     if (from + 4 * count > b.length) return false;
     this.masks.fill(0xffff_ffff, 0, count);
@@ -96,8 +97,8 @@ export class Likeness {
     return true;
   }
 
-  /** Where heads come once each, learning them would be in vain. */
-  private isPausing(): boolean {
+  /** Where heads come once each, learning them would be in vain. To be called for each that could be learned. */
+  private pauses(): boolean {
     if (this.waits > 0) {
       this.waits--;
       return true;

@@ -252,3 +252,55 @@ test("a response of ours to a request of ours is no ordinary request", () => {
   harness.receive(response(join, "200 OK", line("127.0.0.2:5060")), udp("127.0.0.2"));
   expect(harness.ofType("peer-up").length).toBe(1);
 });
+
+describe("answers to ordinary messages", () => {
+  // A chunk is read to its end before the first handler is called: each answer is of its own message all the same.
+  const rests: [name: string, text: string, answers: string[]][] = [
+    ["nothing", "", []],
+    ["another message", kdmq({ channel: "lab", branch: "s2", body: "second" }), ["s2"]],
+    ["a keepalive", "\r\n\r\n", []],
+    ["the beginning of another message", kdmq({ channel: "lab", branch: "s2" }).slice(0, 90), []],
+    ["a ping", kdmq({ branch: "s4", body: line("127.0.0.2:5060") }), ["s4"]],
+    ["a copy of one that waits", kdmq({ channel: "slow", branch: "s5" }), []],
+    ["something else", kdmq({ channel: "lab", branch: "s6" }).replace("Max-Forwards: 1", "max-forwards: 1"), ["s6"]],
+  ];
+  for (const [name, rest, others] of rests)
+    for (const isLate of [false, true])
+      test(`ordinary: on a stream a message with ${name} behind it is answered ${isLate ? "later" : "at once"} as itself`, () => {
+        const { node } = new Harness();
+        const from = { transport: "tcp", ip: "127.0.0.2", port: 5060 } as const;
+        const answered: string[] = [];
+        const waiting: number[] = [];
+        const drain = (): void => {
+          for (let output = node.poll(); output !== undefined; output = node.poll()) {
+            if (output.type === "transmit") {
+              const text = decodeUtf8(output.octets, output.start, output.end);
+              if (text.startsWith("SIP/2.0 200")) answered.push(`${/branch=z9hG4bK(\w+)/.exec(text)?.[1]}`);
+            }
+            if (output.type !== "event" || output.event.type !== "message") continue;
+            const { id, channel } = output.event.message;
+            if (channel === "slow") continue;
+            if (isLate) waiting.push(id);
+            else node.answer(id, { status: 200 }, 0);
+          }
+        };
+        const slow = kdmq({ channel: "slow", branch: "s5" });
+        const first = kdmq({ channel: "lab", branch: "s1", body: "first" });
+        for (const text of [slow, first + rest]) {
+          node.handle({ type: "received", from, flow: 1, bytes: new TextEncoder().encode(text) }, 0);
+          drain();
+        }
+        for (const id of waiting) node.answer(id, { status: 200 }, 0);
+        drain();
+        expect(answered.sort()).toEqual(["s1", ...others].sort());
+      });
+
+  test("ordinary: what a datagram has behind its body is not kept", () => {
+    const harness = new Harness();
+    const text = kdmq({ channel: "lab", branch: "b1", body: "short" });
+    harness.receive(text + "x".repeat(30_000), udp("127.0.0.2"));
+    harness.receive(kdmq({ channel: "lab", branch: "b2" }), udp("127.0.0.2"));
+    const message = harness.ofType("message")[0]?.message as OrdinaryMessage;
+    expect([message.octets.length, message.request.bytes.length]).toEqual([text.length, text.length]);
+  });
+});
