@@ -10,7 +10,7 @@ import { parseBrokers } from "../src/amqp/url.ts";
 import { subscription } from "../test/helpers/amqp.ts";
 import { cellsOf, type Turn, withBroker } from "./lib/brokers.ts";
 import { column, ratio, takeTurns } from "./lib/figures.ts";
-import { parseOptions } from "./lib/options.ts";
+import { isWanted, parseOptions } from "./lib/options.ts";
 import { runBench } from "./lib/report.ts";
 
 const BODY = Buffer.alloc(200, "v");
@@ -177,11 +177,6 @@ async function timed(work: () => Promise<number>): Promise<Turn> {
   return { rate: (count * 1_000) / (performance.now() - begin), cpuUs: (user + system) / count };
 }
 
-/** `--only` chooses what is measured: there are two contenders, and one alone says nothing. */
-function isWanted(name: string): boolean {
-  return options.only.length === 0 || options.only.some((word) => name.includes(word));
-}
-
 const options = parseOptions(process.argv.slice(2));
 
 await runBench("amqp", options, (report) =>
@@ -208,7 +203,8 @@ await runBench("amqp", options, (report) =>
     ];
     try {
       for (const [name, prepare, work] of works) {
-        if (!isWanted(name)) continue;
+        // There are two contenders, and one alone says nothing: it chooses what is measured.
+        if (!isWanted(name, options.only)) continue;
         const turn = async (contender: Contender): Promise<Turn> => {
           await prepare();
           return timed(() => work(contender));

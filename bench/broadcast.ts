@@ -9,7 +9,7 @@
 import { type Contender, type ContenderName, startContender } from "./lib/contenders.ts";
 import { column, figure, ratio, takeTurns } from "./lib/figures.ts";
 import { type Kamailio, kamailioProblem, kamcmd, startKamailio } from "./lib/kamailio.ts";
-import { parseOptions } from "./lib/options.ts";
+import { isWanted, parseOptions } from "./lib/options.ts";
 import { countsOf, join, type Peers, startPeers } from "./lib/peers.ts";
 import type { Address } from "./lib/ports.ts";
 import type { Program } from "./lib/process.ts";
@@ -96,12 +96,11 @@ function realSender(name: string, kamailio: Kamailio): Sender {
 }
 
 async function start(only: readonly string[]): Promise<Sender[]> {
-  const wanted = (name: string): boolean => only.length === 0 || only.some((word) => name.includes(word));
-  const senders: Sender[] = wanted("dmq") ? [ourSender(await startContender("dmq"))] : [];
+  const senders: Sender[] = isWanted("dmq", only) ? [ourSender(await startContender("dmq"))] : [];
   const problem = kamailioProblem();
   for (const allocator of ["tlsf", "qm"] as const) {
     const name: ContenderName = `kamailio ${allocator}`;
-    if (!wanted(name)) continue;
+    if (!isWanted(name, only)) continue;
     if (problem !== undefined) console.error(`${name} is left out: ${problem}`);
     else senders.push(realSender(name, await startKamailio(allocator, { sharedMiB: SHARED_MIB })));
   }

@@ -7,7 +7,7 @@ import { checkAnswers, type Turn, turnOf } from "./lib/answering.ts";
 import { type Contender, startContender } from "./lib/contenders.ts";
 import { column, figure, ratio, takeTurns } from "./lib/figures.ts";
 import { load } from "./lib/load.ts";
-import { parseOptions } from "./lib/options.ts";
+import { isWanted, parseOptions } from "./lib/options.ts";
 import { join, type Peers, startCSender, startPeers } from "./lib/peers.ts";
 import { endAll } from "./lib/process.ts";
 import { cell, type Report, runBench } from "./lib/report.ts";
@@ -144,12 +144,11 @@ const options = parseOptions(process.argv.slice(2));
 
 await runBench("growth", options, async (report) => {
   const { only } = options;
-  const isWanted = (name: string): boolean => only.length === 0 || only.some((word) => name.includes(word));
-  for (const dimension of DIMENSIONS.filter(({ name }) => isWanted(name))) {
+  for (const dimension of DIMENSIONS.filter(({ name }) => isWanted(name, only))) {
     const measured = await measure(report, dimension);
     report.goal({ name: `growth, ${dimension.name}, 1,000 over 10`, measured, unit: "×", atMost: 1.3 });
   }
-  for (const dimension of ASIDE.filter(({ name }) => isWanted(name))) {
+  for (const dimension of ASIDE.filter(({ name }) => isWanted(name, only))) {
     const measured = await measure(report, dimension);
     report.note(`growth, ${dimension.name}, 1,000 over 10: ${measured.toFixed(2)} ×`);
   }

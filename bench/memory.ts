@@ -6,7 +6,7 @@ import { type Contender, startContender } from "./lib/contenders.ts";
 import { startDaemon } from "./lib/daemon.ts";
 import { kamailioProblem } from "./lib/kamailio.ts";
 import { faultOf, load } from "./lib/load.ts";
-import { parseOptions } from "./lib/options.ts";
+import { isWanted, parseOptions } from "./lib/options.ts";
 import type { Program } from "./lib/process.ts";
 import { plain, type Report, runBench } from "./lib/report.ts";
 
@@ -58,6 +58,7 @@ await runBench("memory", options, async (report) => {
   await idle(report);
   const rows = [];
   for (const name of ["dmq", "kamailio tlsf"] as const) {
+    if (!isWanted(name, options.only)) continue;
     if (name !== "dmq" && kamailioProblem() !== undefined) continue;
     const contender = await startContender(name);
     await Bun.sleep(IDLE_MS / 3);

@@ -1,5 +1,5 @@
 /*
- * What the three programs of this folder share: a clock, a histogram of latencies, options, socket addresses.
+ * What the programs of this folder share: a clock, a histogram of latencies, options, socket addresses, datagrams that come in pieces.
  * They are compiled when a benchmark starts (bench/lib/compile.ts) and are no part of the product.
  */
 #ifndef BENCH_HARNESS_H
@@ -78,6 +78,41 @@ static inline void wide_buffers(int fd) {
 		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
 	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes) != 0)
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+}
+
+/*
+ * What a sender has handed down in one call (UDP_SEGMENT) is taken as it comes, a piece (UDP_GRO): on a loopback the kernel would cut
+ * it on the sender's processor, where no network does it. Who sends one by one is taken one by one.
+ */
+#define PIECES 64
+#define PIECE 65536
+
+typedef struct {
+	char octets[PIECES][PIECE];
+	struct sockaddr_in from[PIECES];
+	struct mmsghdr messages[PIECES];
+	struct iovec iov[PIECES];
+	char control[PIECES][96] __attribute__((aligned(8)));
+} inbox;
+
+/* @returns how many pieces were there */
+static inline int read_pieces(int fd, inbox *in) {
+	for (int i = 0; i < PIECES; i++) {
+		in->iov[i] = (struct iovec){in->octets[i], PIECE};
+		in->messages[i].msg_hdr = (struct msghdr){.msg_name = &in->from[i], .msg_namelen = sizeof in->from[i], .msg_iov = &in->iov[i], .msg_iovlen = 1, .msg_control = in->control[i], .msg_controllen = sizeof in->control[i]};
+	}
+	return recvmmsg(fd, in->messages, PIECES, MSG_DONTWAIT, NULL);
+}
+
+/* @returns octets of each datagram in a piece; the last one may have fewer */
+static inline size_t cut_of(struct mmsghdr *piece) {
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&piece->msg_hdr); c != NULL; c = CMSG_NXTHDR(&piece->msg_hdr, c)) {
+		if (c->cmsg_level != IPPROTO_UDP || c->cmsg_type != UDP_GRO) continue;
+		int size;
+		memcpy(&size, CMSG_DATA(c), sizeof size);
+		return (size_t)size;
+	}
+	return piece->msg_len;
 }
 
 static inline void hex(char *to, uint64_t value, int digits) {

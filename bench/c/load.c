@@ -23,7 +23,6 @@
 #define BATCH 64
 #define RING 65536
 #define DATAGRAM 66000
-#define PIECE 65536
 #define LOST_NS 1000000000ull
 #define CONNECTIONS 64
 #define STREAM (1 << 20)
@@ -158,29 +157,13 @@ static int batch(void) {
 	return n < 1 ? 1 : n > BATCH ? BATCH : (int)n;
 }
 
-/*
- * What a server has handed down in one call (UDP_SEGMENT) is taken as it comes (UDP_GRO): on a loopback the kernel would cut it on the
- * server's processor, where no network does it. Who sends one by one is taken one by one.
- */
 static int receive_datagrams(int fd) {
-	static char rx[BATCH][PIECE], control[BATCH][CMSG_SPACE(sizeof(int))] __attribute__((aligned(8)));
-	static struct mmsghdr in[BATCH];
-	static struct iovec iov[BATCH];
-	for (int i = 0; i < BATCH; i++) {
-		iov[i] = (struct iovec){rx[i], PIECE};
-		in[i].msg_hdr = (struct msghdr){.msg_iov = &iov[i], .msg_iovlen = 1, .msg_control = control[i], .msg_controllen = sizeof control[i]};
-	}
-	int pieces = recvmmsg(fd, in, BATCH, MSG_DONTWAIT, NULL), n = 0;
+	static inbox in;
+	int pieces = read_pieces(fd, &in), n = 0;
 	uint64_t now = now_ns();
 	for (int i = 0; i < pieces; i++) {
-		size_t size = in[i].msg_len, cut = size;
-		struct cmsghdr *c = CMSG_FIRSTHDR(&in[i].msg_hdr);
-		if (c != NULL && c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO) {
-			int each;
-			memcpy(&each, CMSG_DATA(c), sizeof each);
-			cut = (size_t)each;
-		}
-		for (size_t at = 0; at < size; at += cut, n++) take(rx[i] + at, size - at < cut ? size - at : cut, now);
+		size_t size = in.messages[i].msg_len, cut = cut_of(&in.messages[i]);
+		for (size_t at = 0; at < size; at += cut, n++) take(in.octets[i] + at, size - at < cut ? size - at : cut, now);
 	}
 	return n;
 }

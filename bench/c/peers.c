@@ -4,8 +4,7 @@
  * 200 at once. Requests are counted, and those that came before (a retransmission) apart.
  *
  * Answers of one batch that leave the same peer with the same size go down in one call (UDP_SEGMENT), so that the peers
- * stay cheaper than any sender. What a sender has handed down like that is taken as it comes (UDP_GRO): on a loopback the kernel
- * would cut it on the sender's processor, where no network does it.
+ * stay cheaper than any sender; they take what comes in pieces, too (harness.h).
  *
  *   peers --count N --port PORT [--first 127.0.1.1] [--silent CHANNEL]
  *
@@ -18,9 +17,7 @@
 #include "harness.h"
 
 #define PEERS 1000
-#define BATCH 64
 #define DATAGRAM 4096
-#define PIECE 65536
 /* UDP_MAX_SEGMENTS of Linux before 6.9. */
 #define SEGMENTS 64
 #define SEEN (1 << 20)
@@ -230,39 +227,25 @@ static void take(peer *p, const struct sockaddr_in *from, const char *text, size
 	else take_request(p, from, text, size);
 }
 
-/* @returns the peer that a piece is for, NULL for none; `cut` becomes the size of the datagrams in it */
-static peer *receiver(struct msghdr *message, size_t *cut) {
-	peer *p = NULL;
+/* @returns the peer that a piece is for, NULL for none */
+static peer *receiver(struct msghdr *message) {
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR(message, c)) {
-		if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO) {
-			int size;
-			memcpy(&size, CMSG_DATA(c), sizeof size);
-			*cut = (size_t)size;
-		} else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
-			struct in_pktinfo to;
-			memcpy(&to, CMSG_DATA(c), sizeof to);
-			uint32_t index = ntohl(to.ipi_addr.s_addr) - first_ip;
-			if (index < (uint32_t)count) p = &peers[index];
-		}
+		if (c->cmsg_level != IPPROTO_IP || c->cmsg_type != IP_PKTINFO) continue;
+		struct in_pktinfo to;
+		memcpy(&to, CMSG_DATA(c), sizeof to);
+		uint32_t index = ntohl(to.ipi_addr.s_addr) - first_ip;
+		return index < (uint32_t)count ? &peers[index] : NULL;
 	}
-	return p;
+	return NULL;
 }
 
 static int receive(void) {
-	static char rx[BATCH][PIECE];
-	static char control[BATCH][96] __attribute__((aligned(8)));
-	static struct mmsghdr in[BATCH];
-	static struct iovec iov[BATCH];
-	static struct sockaddr_in from[BATCH];
-	for (int i = 0; i < BATCH; i++) {
-		iov[i] = (struct iovec){rx[i], PIECE};
-		in[i].msg_hdr = (struct msghdr){.msg_name = &from[i], .msg_namelen = sizeof from[i], .msg_iov = &iov[i], .msg_iovlen = 1, .msg_control = control[i], .msg_controllen = sizeof control[i]};
-	}
-	int n = recvmmsg(fd, in, BATCH, MSG_DONTWAIT, NULL);
+	static inbox in;
+	int n = read_pieces(fd, &in);
 	for (int i = 0; i < n; i++) {
-		size_t size = in[i].msg_len, cut = size;
-		peer *p = receiver(&in[i].msg_hdr, &cut);
-		for (size_t at = 0; p != NULL && at < size; at += cut) take(p, &from[i], rx[i] + at, size - at < cut ? size - at : cut);
+		size_t size = in.messages[i].msg_len, cut = cut_of(&in.messages[i]);
+		peer *p = receiver(&in.messages[i].msg_hdr);
+		for (size_t at = 0; p != NULL && at < size; at += cut) take(p, &in.from[i], in.octets[i] + at, size - at < cut ? size - at : cut);
 	}
 	if (n > 0)
 		for (int i = 0; i < count; i++) flush(&peers[i]);

@@ -15,8 +15,6 @@
 #define PEERS 1000
 #define UNDER_WAY 64
 #define MESSAGE 1024
-#define PIECES 32
-#define PIECE 65536
 #define LOST_NS 1000000000ull
 
 static struct sockaddr_in peers[PEERS];
@@ -82,22 +80,14 @@ static void send_to_next(int wanted) {
 
 /* @returns how many answers have come */
 static int receive(void) {
-	static char rx[PIECES][PIECE], control[PIECES][CMSG_SPACE(sizeof(int))] __attribute__((aligned(8)));
-	static struct mmsghdr in[PIECES];
-	static struct iovec iov[PIECES];
-	static struct sockaddr_in from[PIECES];
-	for (int i = 0; i < PIECES; i++) {
-		iov[i] = (struct iovec){rx[i], PIECE};
-		in[i].msg_hdr = (struct msghdr){.msg_name = &from[i], .msg_namelen = sizeof from[i], .msg_iov = &iov[i], .msg_iovlen = 1, .msg_control = control[i], .msg_controllen = sizeof control[i]};
+	static inbox in;
+	size_t answers = 0;
+	int pieces = read_pieces(fd, &in);
+	for (int i = 0; i < pieces; i++) {
+		size_t size = in.messages[i].msg_len, cut = cut_of(&in.messages[i]);
+		if (size > 0) answers += (size + cut - 1) / cut;
 	}
-	int answers = 0, n = recvmmsg(fd, in, PIECES, MSG_DONTWAIT, NULL);
-	for (int i = 0; i < n; i++) {
-		int cut = (int)in[i].msg_len;
-		struct cmsghdr *c = CMSG_FIRSTHDR(&in[i].msg_hdr);
-		if (c != NULL && c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO) memcpy(&cut, CMSG_DATA(c), sizeof cut);
-		if (cut > 0) answers += ((int)in[i].msg_len + cut - 1) / cut;
-	}
-	return answers;
+	return (int)answers;
 }
 
 static void keep_sending(double seconds, int under_way) {

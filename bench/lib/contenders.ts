@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { program, server } from "./compile.ts";
 import { type KamailioOptions, kamailioProblem, startKamailio } from "./kamailio.ts";
 import { ROOT } from "./machine.ts";
+import { isWanted } from "./options.ts";
 import { type Address, freeAddress } from "./ports.ts";
 import { Program } from "./process.ts";
 import type { Certificate } from "./tls.ts";
@@ -81,7 +82,7 @@ export async function startContenders(
   const problem = kamailioProblem();
   const started: Contender[] = [];
   for (const name of names) {
-    if (only.length > 0 && !only.some((word) => name.includes(word))) continue;
+    if (!isWanted(name, only)) continue;
     if (name.startsWith("kamailio") && problem !== undefined) console.error(`${name} is left out: ${problem}`);
     else started.push(await startContender(name, options));
   }

@@ -11,11 +11,11 @@ export interface BenchOptions {
   readonly turns: number;
   /** Length of one turn. */
   readonly seconds: number;
-  /** Contenders whose name contains one of these words; all where it is empty. */
+  /** Contenders, or what is measured, whose name contains one of these words; all where it is empty. */
   readonly only: readonly string[];
 }
 
-const USAGE = "options: --quick, --json, --turns N, --seconds S, --only WORD[,WORD…] (contenders)";
+const USAGE = "options: --quick, --json, --turns N, --seconds S, --only WORD[,WORD…]";
 
 /** @throws Error with the options there are */
 export function parseOptions(argv: readonly string[]): BenchOptions {
@@ -35,6 +35,11 @@ export function parseOptions(argv: readonly string[]): BenchOptions {
     seconds: positive(values, "--seconds", quick ? 1 : 3),
     only: (values.get("--only") ?? "").split(",").filter((word) => word !== ""),
   };
+}
+
+/** True where `--only` leaves it in. */
+export function isWanted(name: string, only: BenchOptions["only"]): boolean {
+  return only.length === 0 || only.some((word) => name.includes(word));
 }
 
 function positive(values: ReadonlyMap<string, string>, name: string, otherwise: number): number {

@@ -97,8 +97,8 @@ export class PeerRegistry {
   }
 
   /**
-   * An answer to our 64 random bits came from its endpoint: one object stands for both ways from now on, so that nobody has to look at the texts in it. With a
-   * thousand peers those are never in the cache.
+   * An answer to our 64 random bits came from its endpoint: one object stands for both ways from now on, so that nobody has to
+   * look at the texts in it. With a thousand peers those are never in the cache.
    */
   meet(peer: Peer, from: Endpoint): void {
     if (from.transport === "udp" && peer.endpoint !== undefined && sameEndpoint(peer.endpoint, from))

@@ -2,9 +2,10 @@
  * The contract of the core: what goes in, what comes out. One call, then `poll()` to `undefined`, then one timer for
  * `nextTimeout()`. An early or a repeated timeout is harmless, and nothing that a remote does throws out of a call.
  *
- * Octets of a datagram that comes in are the driver's again when it has polled to `undefined`, and may stand beside others: what the
- * core keeps of them it copies. Those of a stream belong to the core from then on (events hold views of them). Octets that go out in a `transmit` stay as
- * they are while the driver works off one wake-up; what it holds longer it copies, because the memory of answers is used again.
+ * Octets of a datagram that comes in are the driver's again when it has polled to `undefined`, and may stand beside others: what
+ * the core keeps of them it copies. Those of a stream belong to the core from then on (events hold views of them). Octets that go
+ * out in a `transmit` stay as they are while the driver works off one wake-up; what it holds longer it copies, because the memory
+ * of answers is used again.
  */
 import type { Span } from "../core/bytes.ts";
 import type { Endpoint } from "../core/endpoint.ts";
@@ -92,8 +93,8 @@ export interface OutcomeReport {
 }
 
 /**
- * A KDMQ request on a channel other than the notification channel. It waits for `DmqNode.answer(id, …)`. Whoever keeps one for long should
- * keep its body instead, which is a copy mostly: the message may hold 16 KiB that it shares with its neighbours.
+ * A KDMQ request on a channel other than the notification channel. It waits for `DmqNode.answer(id, …)`. Whoever keeps one for long
+ * should keep its body instead, which is a copy mostly: the message may hold 16 KiB that it shares with its neighbours.
  */
 export interface ChannelMessage {
   /** Handle for the answer. */

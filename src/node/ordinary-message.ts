@@ -21,7 +21,7 @@ export type PeerLookup = (from: string, source: Endpoint) => string | undefined;
 const COPIED_BYTES = 4_096;
 
 /** Where the octets of a message stay, and where they stood when they were read. */
-export interface Place {
+export interface Kept {
   octets: Uint8Array;
   start: number;
   end: number;
@@ -48,9 +48,9 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
   private bodyEnd: number;
   private parsed: SipRequest | undefined;
 
-  /** @param scan  of the request, as it stood at `place.origin` */
+  /** @param scan  of the request, as it stood at `kept.origin` */
   constructor(
-    place: Place,
+    kept: Kept,
     scan: MessageScan,
     transaction: number,
     channel: string,
@@ -58,11 +58,11 @@ export class OrdinaryMessage implements ChannelMessage, Pending {
     flow: Flow,
     peers: PeerLookup,
   ) {
-    const { start } = place;
-    const shift = start - place.origin;
-    this.octets = place.octets;
+    const { start } = kept;
+    const shift = start - kept.origin;
+    this.octets = kept.octets;
     this.start = start;
-    this.end = place.end;
+    this.end = kept.end;
     this.source = source;
     this.flow = flow;
     this.transaction = transaction;

@@ -22,7 +22,7 @@ import { isAnswerStatus } from "../transaction/server.ts";
 import { ServerTransactions } from "../transaction/servers.ts";
 import type { Answer, Flow, NodeCounters, Pending } from "./io.ts";
 import type { ResolvedOptions } from "./options.ts";
-import { OrdinaryMessage, type PeerLookup, type Place } from "./ordinary-message.ts";
+import { type Kept, OrdinaryMessage, type PeerLookup } from "./ordinary-message.ts";
 import type { Outbox } from "./outbox.ts";
 import { Shares } from "./shares.ts";
 import { Slab } from "./slab.ts";
@@ -75,7 +75,7 @@ export class Serving {
   /** Reads messages again whose answer comes later. */
   private readonly lateScan = new MessageScan();
   private readonly slab = new Slab();
-  private readonly place: Place = { octets: EMPTY, start: 0, end: 0, origin: 0 };
+  private readonly kept: Kept = { octets: EMPTY, start: 0, end: 0, origin: 0 };
   /** The message that was held last, until it is taken. */
   private latest: OrdinaryMessage | undefined;
   /**
@@ -147,22 +147,22 @@ export class Serving {
     const key = fingerprints.ofParts("KDMQ", scanned, viaHost, hostPortEnd, viaPort !== 0, branch, branchEnd);
     const id = this.servers.receive(key, source.transport, now);
     if (id === 0) return this.repeatOrdinary(scanned, source);
-    const message = new OrdinaryMessage(this.placeOf(scanned, flow), scan, id, channel, source, flow, peers);
+    const message = new OrdinaryMessage(this.keep(scanned, flow), scan, id, channel, source, flow, peers);
     this.scannedMessage = message;
     return message;
   }
 
   /** Where the octets of an admitted message are to stay: a datagram's are copied, and those of a stream are ours. */
-  private placeOf(scanned: Uint8Array, flow: Flow): Place {
-    const { place, scannedFrom } = this;
+  private keep(scanned: Uint8Array, flow: Flow): Kept {
+    const { kept, scannedFrom } = this;
     const { bodyEnd } = this.scan;
     const isCopied = flow === 0;
     // Without what a datagram has behind the body (RFC 3261 §18.3): it is not counted in what waits.
-    place.start = isCopied ? this.slab.put(scanned, scannedFrom, bodyEnd) : scannedFrom;
-    place.octets = isCopied ? this.slab.octets : scanned;
-    place.end = place.start + bodyEnd - scannedFrom;
-    place.origin = scannedFrom;
-    return place;
+    kept.start = isCopied ? this.slab.put(scanned, scannedFrom, bodyEnd) : scannedFrom;
+    kept.octets = isCopied ? this.slab.octets : scanned;
+    kept.end = kept.start + bodyEnd - scannedFrom;
+    kept.origin = scannedFrom;
+    return kept;
   }
 
   /** The memory that the scan speaks of is used again. */

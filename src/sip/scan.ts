@@ -1,6 +1,6 @@
 /**
- * The short way through an ordinary KDMQ request, or its answer: one pass over its octets notes where the headers stand that an answer repeats
- * or a node decides on, and makes nothing of them (RFC 3261 §7, §8.1.1).
+ * The short way through an ordinary KDMQ request, or its answer: one pass over its octets notes where the headers stand that an
+ * answer repeats or a node decides on, and makes nothing of them (RFC 3261 §7, §8.1.1).
  *
  * It knows a part of the grammar only: what Kamailio and this project write, with IPv4 hosts, names in their usual letter
  * case, one Via and no folding. Whatever else a request has, and every fault, is `false`, and parse.ts decides. So the two
@@ -156,9 +156,7 @@ export class MessageScan {
     const limit = Math.min(to, from + HEAD_BYTES_MAX);
     this.to = to;
     if (!stands(METHOD, b, from)) return false;
-    if (this.likeness.holds(b, from, to)) return this.takeOver(b, from, isStream);
-    this.likeness.forget();
-    this.origin = from;
+    if (this.isLikeLast(b, from)) return this.takeOver(b, from, isStream);
     const end = this.readUri(b, from + METHOD.length, limit);
     if (end === -1 || this.userStart === -1 || !stands(VERSION, b, end)) return false;
     this.channelStart = this.userStart;
@@ -175,9 +173,7 @@ export class MessageScan {
     const limit = Math.min(to, from + HEAD_BYTES_MAX);
     this.to = to;
     if (!stands(STATUS_VERSION, b, from)) return false;
-    if (this.likeness.holds(b, from, to)) return this.takeOver(b, from, isStream);
-    this.likeness.forget();
-    this.origin = from;
+    if (this.isLikeLast(b, from)) return this.takeOver(b, from, isStream);
     const code = from + STATUS_VERSION.length;
     const digits = this.readNumber(b, code, 699);
     if (digits !== code + 3 || this.number < 100 || b[digits] !== 0x20) return false;
@@ -201,6 +197,14 @@ export class MessageScan {
       // The line goes on: RFC 3261 §7.3.1.
       if (b[at] === 0x20 || b[at] === 0x09) return false;
     }
+    return false;
+  }
+
+  /** @returns false where the message at `from` has to be read: what the last one had means nothing any more then */
+  private isLikeLast(b: Uint8Array, from: number): boolean {
+    if (this.likeness.holds(b, from, this.to)) return true;
+    this.likeness.forget();
+    this.origin = from;
     return false;
   }
 
