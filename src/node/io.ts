@@ -94,7 +94,7 @@ export interface OutcomeReport {
 
 /**
  * A KDMQ request on a channel other than the notification channel. It waits for `DmqNode.answer(id, …)`. Whoever keeps one for long
- * should keep its body instead, which is a copy mostly: the message may hold 16 KiB that it shares with its neighbours.
+ * should keep its body instead, which is a copy mostly: the message may hold 4 KiB that it shares with its neighbours.
  */
 export interface ChannelMessage {
   /** Handle for the answer. */

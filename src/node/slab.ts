@@ -4,10 +4,13 @@
  */
 import { copyBytes, copyOf, EMPTY } from "../core/bytes.ts";
 
-/** Whoever keeps a message keeps the piece that it stands in. */
-const PIECE_BYTES = 16 * 1_024;
+/**
+ * Whoever keeps a message keeps the piece that it stands in, and so does every round of the collector the piece that is in use: of 16 KiB
+ * it is 7 MiB between two rounds that look at everything.
+ */
+const PIECE_BYTES = 4 * 1_024;
 /** What is larger has a piece of its own. */
-const SHARED_BYTES_MAX = 4_096;
+const SHARED_BYTES_MAX = 1_024;
 
 export class Slab {
   /** Where `put` has put something last. */

@@ -34,6 +34,8 @@ export interface StoredAnswer {
 /** Octets of answers that are kept for retransmissions, unless the constructor is told otherwise. */
 const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
 const ROWS_MIN = 64;
+/** The tables that were outgrown wait half a minute for the collector: by doubling they would be as much as the last ones. */
+const GROWTH = 16;
 
 /** A list through the rows: `first` is the oldest. */
 interface RowList {
@@ -423,10 +425,10 @@ export class ServerTransactions<T> {
     else this.older[newer] = older;
   }
 
-  /** Twice the rows, up to the limit; buckets are as many as the next power of two. */
+  /** Many more rows, up to the limit; buckets are as many as the next power of two. */
   private grow(): void {
     const before = this.rows;
-    this.rows = Math.min(this.limit, Math.max(ROWS_MIN, before * 2));
+    this.rows = Math.min(this.limit, Math.max(ROWS_MIN, before * GROWTH));
     this.high = grown(this.high, new Uint32Array(this.rows));
     this.low = grown(this.low, new Uint32Array(this.rows));
     this.startedAt = grown(this.startedAt, new Float64Array(this.rows));
