@@ -37,7 +37,8 @@ function tries(maxima: ReadonlyMap<Contender, number>): Try[] {
     { contender: theirs.contender, rate: ours.rate, why: "half of dmq's maximum" },
     { contender: ours.contender, rate: theirs.rate, why: "half of kamailio tlsf's maximum" },
   ];
-  return [...own, ...crossed];
+  // Those that are compared come one after the other: a second later the machine may be another.
+  return [...own, ...crossed].sort((a, b) => a.rate - b.rate);
 }
 
 function goal(report: Report, results: ReadonlyMap<Try, Turn[]>, where: "dmq" | "kamailio tlsf"): void {
