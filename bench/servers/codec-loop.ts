@@ -3,9 +3,11 @@
  *
  *   codec-loop WAY COUNT
  *
- * Ways: `alike` and `alike-answer`, the short way that ordinary messages take in the node, of one sender one after the other in the memory that
- * datagrams come in; `scan` and `scan-answer`, the same of two senders in turn, so that none is like the last one; `parse`, `check` (parse
- * and check) and `answer` (parse, check, build the 200), the parser's way of all others; of the npm package `sip-parse` and `sip-answer`. Between the two marks on stderr everything happens COUNT times; the nanoseconds of one go to stdout.
+ * Ways: `alike` and `alike-answer`, the short way that ordinary messages take in the node, of one sender one after the other in the
+ * memory that datagrams come in; `scan` and `scan-answer`, the same of two senders in turn, so that none is like the last one;
+ * `parse`, `check` (parse and check) and `answer` (parse, check, build the 200), the parser's way of all others; of the npm package
+ * `sip-parse` and `sip-answer`. Between the two marks on stderr everything happens COUNT times; the nanoseconds of one go to
+ * stdout.
  */
 import { writeSync } from "node:fs";
 import { encodeUtf8 } from "../../src/core/bytes.ts";

@@ -425,7 +425,7 @@ export class ServerTransactions<T> {
     else this.older[newer] = older;
   }
 
-  /** Many more rows, up to the limit; buckets are as many as the next power of two. */
+  /** `GROWTH` times the rows, up to the limit; buckets are as many as the next power of two. */
   private grow(): void {
     const before = this.rows;
     this.rows = Math.min(this.limit, Math.max(ROWS_MIN, before * GROWTH));
